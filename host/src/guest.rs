@@ -1,0 +1,281 @@
+//! The guest: a compiled component, and a new instance of it for every request.
+
+use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc, thread, time::Duration};
+
+use hyper::{Request, Response, body::Incoming};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use wasi_preview1_component_adapter_provider::{
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+};
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
+    component::{Component, HasSelf, Linker, ResourceTable},
+};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{
+    RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+    p2::{
+        bindings::{ProxyPre, http::types::Scheme},
+        body::HyperOutgoingBody,
+    },
+};
+
+use crate::{Error, variables::is_name};
+
+mod bindings {
+    wasmtime::component::bindgen!({ path: "wit", world: "guest" });
+}
+use bindings::fermyon::spin::variables;
+
+const EPOCH_TICK: Duration = Duration::from_millis(10);
+
+/// As Spin does, no deadline ends a guest. It is counted from the current epoch and must not overflow.
+const NO_DEADLINE: u64 = u64::MAX / 2;
+
+/// As many guests as Spin runs at once.
+const MAX_INSTANCES: u32 = 1000;
+
+/// What a core module begins with; a component has another version.
+const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
+/// A component that is ready to serve requests.
+pub struct Guest {
+    component: ProxyPre<State>,
+    variables: Arc<BTreeMap<String, String>>,
+}
+
+impl Guest {
+    /// Compiles the component or core module at `path`.
+    ///
+    /// # Errors
+    /// [`Error::WasmMissing`], [`Error::Wasm`] or [`Error::Engine`].
+    pub fn load(path: &Path, variables: BTreeMap<String, String>) -> Result<Self, Error> {
+        let error = |reason: String| Error::Wasm {
+            path: path.to_owned(),
+            reason,
+        };
+        let wasm = fs::read(path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => Error::WasmMissing {
+                path: path.to_owned(),
+            },
+            _ => error(e.to_string()),
+        })?;
+        let wasm = if wasm.starts_with(CORE_MODULE) {
+            to_component(&wasm).map_err(error)?
+        } else {
+            wasm
+        };
+        let text = |e: wasmtime::Error| one_line(format!("{e:#}"));
+        let engine = engine().map_err(|e| Error::Engine { reason: text(e) })?;
+        let component = prepare(&engine, &wasm).map_err(|e| error(text(e)))?;
+        Ok(Self {
+            component,
+            variables: Arc::new(variables),
+        })
+    }
+
+    /// Has a new instance answer `request`. It may go on working after it has started its response, until `stop`.
+    ///
+    /// # Errors
+    /// If the guest fails, or returns, before it has started a response.
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+        stop: CancellationToken,
+    ) -> wasmtime::Result<Response<HyperOutgoingBody>> {
+        let state = State::new(self.variables.clone());
+        let mut store = Store::new(self.component.engine(), state);
+        store.set_epoch_deadline(NO_DEADLINE);
+        let instance = self.component.instantiate_async(&mut store).await?;
+
+        let (sender, response) = oneshot::channel();
+        let mut http = store.data_mut().http();
+        let request = http.new_incoming_request(Scheme::Http, request)?;
+        let outparam = http.new_response_outparam(sender)?;
+        let work = tokio::spawn(stop.run_until_cancelled_owned(async move {
+            instance
+                .wasi_http_incoming_handler()
+                .call_handle(&mut store, request, outparam)
+                .await
+        }));
+
+        match response.await {
+            Ok(response) => {
+                tokio::spawn(async move {
+                    if let Ok(Some(Err(error))) = work.await {
+                        report(&error);
+                    }
+                });
+                Ok(response?)
+            }
+            Err(_) => {
+                work.await?.unwrap_or(Ok(()))?;
+                wasmtime::bail!("the guest returned without a response")
+            }
+        }
+    }
+}
+
+/// Tells on stderr, in one line, why a request failed.
+pub fn report(error: &wasmtime::Error) {
+    // Above the root cause stands a backtrace of many lines.
+    eprintln!(
+        "A request failed: {}",
+        one_line(error.root_cause().to_string())
+    );
+}
+
+fn one_line(text: String) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn to_component(module: &[u8]) -> Result<Vec<u8>, String> {
+    wit_component::ComponentEncoder::default()
+        .module(module)
+        .and_then(|encoder| {
+            encoder.adapter(
+                WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
+                WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+            )
+        })
+        .and_then(|mut encoder| encoder.encode())
+        .map_err(|error| one_line(format!("{error:#}")))
+}
+
+/// An engine with Spin's settings: they decide what code is generated and what a new instance costs.
+fn engine() -> wasmtime::Result<Engine> {
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_component_instances(MAX_INSTANCES)
+        .total_core_instances(4 * MAX_INSTANCES)
+        .total_memories(MAX_INSTANCES)
+        .total_tables(2 * MAX_INSTANCES)
+        .total_stacks(MAX_INSTANCES)
+        .table_elements(100_000)
+        .max_component_instance_size(10 << 20)
+        .max_core_instance_size(10 << 20)
+        .max_core_instances_per_component(200)
+        .max_tables_per_component(64)
+        .max_memories_per_component(32)
+        .max_tables_per_module(2)
+        .max_memories_per_module(2)
+        .max_memory_size(4 << 30)
+        .linear_memory_keep_resident(2 << 20)
+        .table_keep_resident(512 << 10);
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    config.wasm_component_model_async(true);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    let engine = Engine::new(&config).or_else(|_| {
+        // The pool reserves terabytes of address space, which not every machine allows.
+        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        Engine::new(&config)
+    })?;
+
+    let ticked = engine.weak();
+    thread::spawn(move || {
+        while let Some(engine) = ticked.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            thread::sleep(EPOCH_TICK);
+        }
+    });
+    Ok(engine)
+}
+
+fn prepare(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<ProxyPre<State>> {
+    let component = Component::new(engine, wasm)?;
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    variables::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    ProxyPre::new(linker.instantiate_pre(&component)?)
+}
+
+/// What one instance has of its own.
+struct State {
+    table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    no_outgoing: NoOutgoing,
+    variables: Arc<BTreeMap<String, String>>,
+}
+
+impl State {
+    fn new(variables: Arc<BTreeMap<String, String>>) -> Self {
+        Self {
+            table: ResourceTable::new(),
+            wasi: WasiCtx::builder().inherit_stdout().inherit_stderr().build(),
+            http: WasiHttpCtx::new(),
+            no_outgoing: NoOutgoing,
+            variables,
+        }
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.no_outgoing,
+            table: &mut self.table,
+            ctx: &mut self.http,
+        }
+    }
+}
+
+impl variables::Host for State {
+    fn get(&mut self, name: String) -> Result<String, variables::Error> {
+        match self.variables.get(&name) {
+            Some(value) => Ok(value.clone()),
+            None if is_name(&name) => Err(variables::Error::Undefined(name)),
+            None => Err(variables::Error::InvalidName(name)),
+        }
+    }
+}
+
+/// Refuses every request that a guest wants to send.
+struct NoOutgoing;
+
+/// The outcome of the exchange that an outgoing request starts.
+type Exchange = Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>;
+
+impl WasiHttpHooks for NoOutgoing {
+    fn send_request(
+        &mut self,
+        _: Request<WasiBody>,
+        _: Option<RequestOptions>,
+        _: Exchange,
+    ) -> Box<
+        dyn Future<Output = Result<(Response<WasiBody>, Exchange), wasmtime_wasi_http::Error>>
+            + Send,
+    > {
+        Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::variables::Host;
+    use super::*;
+
+    #[test]
+    fn a_guest_asks_for_variables_by_name() {
+        let values = BTreeMap::from([("load".to_owned(), "cpu_time=1ms".to_owned())]);
+        let mut state = State::new(Arc::new(values));
+        let mut get = |name: &str| state.get(name.to_owned());
+        assert_eq!(get("load").unwrap(), "cpu_time=1ms");
+        let undefined = get("other").unwrap_err();
+        assert!(matches!(undefined, variables::Error::Undefined(name) if name == "other"));
+        let invalid = get("Other").unwrap_err();
+        assert!(matches!(invalid, variables::Error::InvalidName(name) if name == "Other"));
+    }
+}

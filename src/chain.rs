@@ -1,0 +1,95 @@
+//! The work: a SHA-256 chain, which nobody can skip and anyone can check.
+
+use std::fmt;
+
+use sha2::block_api::compress256;
+
+/// The initial hash value of SHA-256 (FIPS 180-4, section 5.3.3).
+const INITIAL: [u32; 8] = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
+
+/// A chain of SHA-256 hashes: it starts from 32 zero bytes, and each iteration hashes the 32 bytes
+/// of the one before.
+#[derive(Default)]
+pub struct Chain {
+    digest: Digest,
+    iterations: u64,
+}
+
+impl Chain {
+    /// Makes `count` more iterations.
+    pub fn extend(&mut self, count: u64) {
+        // A message of 32 bytes and its padding are one block, and only the message changes. The
+        // general interface would assemble it anew each time, a third slower.
+        let mut block = [0; 64];
+        let (message, padding) = block.split_at_mut(32);
+        message.copy_from_slice(&self.digest.0);
+        padding[0] = 0x80;
+        padding[24..].copy_from_slice(&256_u64.to_be_bytes());
+        for _ in 0..count {
+            let mut state = INITIAL;
+            compress256(&mut state, &[block]);
+            for (bytes, word) in block.chunks_exact_mut(4).zip(state) {
+                bytes.copy_from_slice(&word.to_be_bytes());
+            }
+        }
+        self.digest.0.copy_from_slice(&block[..32]);
+        self.iterations += count;
+    }
+
+    /// How many iterations the chain has made so far.
+    pub fn iterations(&self) -> u64 {
+        self.iterations
+    }
+
+    /// The 32 bytes of the last iteration.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+/// 32 bytes, written as 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest([u8; 32]);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sha2::{Digest as _, Sha256};
+
+    #[test]
+    fn a_chain_is_what_the_general_interface_of_sha_256_makes() {
+        let mut chain = Chain::default();
+        let mut expected = [0; 32];
+        for count in [0, 1, 2, 997] {
+            chain.extend(count);
+            for _ in 0..count {
+                expected = Sha256::digest(expected).into();
+            }
+            assert_eq!(
+                chain.digest(),
+                Digest(expected),
+                "after {}",
+                chain.iterations()
+            );
+        }
+        // As Python's hashlib has it.
+        let known = "36c1cb4f826ae42ceba848227e0c5f786178ca9dceca6772e5d728d09c30a2f6";
+        assert_eq!(chain.iterations(), 1000);
+        assert_eq!(chain.digest().to_string(), known);
+    }
+}

@@ -1,0 +1,369 @@
+//! What one request asks for, read from its query.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use go_duration::GoDuration;
+use percent_encoding::percent_decode_str;
+use thiserror::Error;
+
+/// A load, in one of the three forms that a query can ask for.
+///
+/// It is written (`Display`) in the grammar that it is read from (`FromStr`), in one canonical
+/// spelling: durations as Go writes them, parts of a core in millicores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Load {
+    /// `iterations=N`: exactly N hashes; 0 does no work.
+    Iterations(u64),
+    /// `cpu_time=D`: hashes until D of CPU time is used; more than zero.
+    CpuTime(Duration),
+    /// `cpu=Q&duration=D`: holds Q of one core for D of wall-clock time; D is more than zero.
+    Paced { cpu: Cpu, duration: Duration },
+}
+
+/// A part of one core, above 0 and at most 1, written as a Kubernetes quantity: in cores (`0.25`,
+/// `1`) or in millicores (`250m`).
+///
+/// It is exact to a nanocore, the finest that Kubernetes itself accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpu {
+    nanocores: u32,
+}
+
+/// Why a query is no load.
+#[derive(Debug, Error, PartialEq)]
+pub enum LoadError {
+    #[error("the load is empty; {FORMS}")]
+    Empty,
+    #[error("there is no parameter {}; {FORMS}", Quoted(.0))]
+    UnknownParameter(String),
+    #[error("`{0}` is given twice; give it once")]
+    GivenTwice(&'static str),
+    #[error("`{0}` needs `{1}` beside it; {FORMS}")]
+    PartnerMissing(&'static str, &'static str),
+    #[error("{} do not go together; {FORMS}", .0.join(" and "))]
+    SeveralForms(Vec<&'static str>),
+    #[error("{} is not percent-encoded UTF-8", Quoted(.0))]
+    Encoding(String),
+    #[error("`{parameter}` is {}; {allowed}", Quoted(.given))]
+    Value {
+        parameter: &'static str,
+        given: String,
+        allowed: &'static str,
+    },
+}
+
+const FORMS: &str = "ask for `iterations=N`, `cpu_time=D` or `cpu=Q&duration=D`, nothing beside it";
+const ITERATIONS: &str = "it must be a whole number in digits, such as 1000, below 2^64";
+const DURATION: &str = "it must be a duration of more than zero and less than 2562047h, each number \
+    with its unit (ns, us, ms, s, m, h), such as 20ms, 1.5s or 1m30s";
+const CPU: &str = "it must be a part of one core, above 0 and at most 1, in cores (0.25) or in \
+    millicores (250m)";
+
+impl LoadError {
+    /// The parameter that is at fault, where it is one.
+    pub fn parameter(&self) -> Option<&str> {
+        match self {
+            Self::UnknownParameter(name) => Some(name),
+            Self::GivenTwice(parameter)
+            | Self::PartnerMissing(parameter, _)
+            | Self::Value { parameter, .. } => Some(parameter),
+            Self::Empty | Self::SeveralForms(_) | Self::Encoding(_) => None,
+        }
+    }
+}
+
+impl FromStr for Load {
+    type Err = LoadError;
+
+    fn from_str(query: &str) -> Result<Self, LoadError> {
+        if query.is_empty() {
+            return Err(LoadError::Empty);
+        }
+        let mut given = BTreeMap::new();
+        for pair in query.split('&') {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let key = match decoded(key)?.as_str() {
+                "iterations" => "iterations",
+                "cpu_time" => "cpu_time",
+                "cpu" => "cpu",
+                "duration" => "duration",
+                unknown => return Err(LoadError::UnknownParameter(unknown.into())),
+            };
+            if given.insert(key, decoded(value)?).is_some() {
+                return Err(LoadError::GivenTwice(key));
+            }
+        }
+        let given: Vec<_> = given.into_iter().collect();
+        match given.as_slice() {
+            [("iterations", n)] => Ok(Self::Iterations(iterations("iterations", n)?)),
+            [("cpu_time", d)] => Ok(Self::CpuTime(duration("cpu_time", d)?)),
+            [("cpu", q), ("duration", d)] => Ok(Self::Paced {
+                cpu: cpu("cpu", q)?,
+                duration: duration("duration", d)?,
+            }),
+            [("cpu", _)] => Err(LoadError::PartnerMissing("cpu", "duration")),
+            [("duration", _)] => Err(LoadError::PartnerMissing("duration", "cpu")),
+            several => Err(LoadError::SeveralForms(
+                several.iter().map(|(key, _)| *key).collect(),
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Iterations(n) => write!(f, "iterations={n}"),
+            Self::CpuTime(d) => write!(f, "cpu_time={}", written(*d)),
+            Self::Paced { cpu, duration } => {
+                write!(f, "cpu={cpu}&duration={}", written(*duration))
+            }
+        }
+    }
+}
+
+impl Cpu {
+    /// The part of one core as a number above 0 and at most 1.
+    pub fn cores(self) -> f64 {
+        f64::from(self.nanocores) / 1e9
+    }
+}
+
+impl fmt::Display for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.nanocores {
+            1_000_000_000 => write!(f, "1"),
+            nanocores => write!(f, "{}m", f64::from(nanocores) / 1e6),
+        }
+    }
+}
+
+/// Reads a number of iterations, the value of `parameter`.
+pub fn iterations(parameter: &'static str, text: &str) -> Result<u64, LoadError> {
+    // Rust's own grammar also takes a plus sign.
+    let number = text.parse().ok().filter(|_| !text.starts_with('+'));
+    number.ok_or_else(|| value_error(parameter, text, ITERATIONS))
+}
+
+/// Reads a duration, the value of `parameter`.
+pub fn duration(parameter: &'static str, text: &str) -> Result<Duration, LoadError> {
+    // Go's own grammar also takes a sign, and `µs` for `us`.
+    let plain = text.is_ascii() && !text.starts_with(['+', '-']);
+    let nanos = text.parse().map_or(0, |GoDuration(nanos)| nanos);
+    match u64::try_from(nanos) {
+        Ok(nanos @ 1..) if plain => Ok(Duration::from_nanos(nanos)),
+        _ => Err(value_error(parameter, text, DURATION)),
+    }
+}
+
+/// Writes a duration as Go does, but in ASCII.
+pub fn written(duration: Duration) -> String {
+    let nanos = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+    GoDuration(nanos).to_string().replace('µ', "u")
+}
+
+/// Reads a part of one core, the value of `parameter`: what it holds in a second is a duration,
+/// and `0.25` and `250m` become one (`0.25s`, `250ms`) by their unit.
+fn cpu(parameter: &'static str, text: &str) -> Result<Cpu, LoadError> {
+    let number = text.strip_suffix('m').unwrap_or(text);
+    let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let nanos = format!("{text}s")
+        .parse()
+        .map_or(0, |GoDuration(nanos)| nanos);
+    match u32::try_from(nanos) {
+        Ok(nanocores @ 1..=1_000_000_000) if plain => Ok(Cpu { nanocores }),
+        _ => Err(value_error(parameter, text, CPU)),
+    }
+}
+
+fn value_error(parameter: &'static str, given: &str, allowed: &'static str) -> LoadError {
+    LoadError::Value {
+        parameter,
+        given: given.into(),
+        allowed,
+    }
+}
+
+/// Undoes percent-encoding (RFC 3986, section 2.1), where the library would let a broken one pass.
+fn decoded(text: &str) -> Result<String, LoadError> {
+    let broken = |escape: &str| {
+        let digits = escape.as_bytes().get(..2);
+        !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if text.split('%').skip(1).any(broken) {
+        return Err(LoadError::Encoding(text.into()));
+    }
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded
+        .map(Into::into)
+        .map_err(|_| LoadError::Encoding(text.into()))
+}
+
+/// What was given, in quotes: escaped, and cut short where it is long.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LONGEST: usize = 40;
+        match self.0.char_indices().nth(LONGEST) {
+            Some((end, _)) => write!(f, "{:?}…", &self.0[..end]),
+            None => write!(f, "{:?}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_load_is_read_and_written_in_one_spelling() {
+        // What is given, and its canonical spelling.
+        let loads = [
+            ("iterations=0", "iterations=0"),
+            ("iterations=007", "iterations=7"),
+            (
+                "iterations=18446744073709551615",
+                "iterations=18446744073709551615",
+            ),
+            ("cpu_time=20ms", "cpu_time=20ms"),
+            ("cpu_time=0.02s", "cpu_time=20ms"),
+            ("cpu_time=1.5s", "cpu_time=1.5s"),
+            ("cpu_time=1500us", "cpu_time=1.5ms"),
+            ("cpu_time=7us", "cpu_time=7us"),
+            ("cpu_time=1ns", "cpu_time=1ns"),
+            ("cpu_time=1m30s", "cpu_time=1m30s"),
+            ("cpu_time=90s", "cpu_time=1m30s"),
+            ("cpu_time=0h0m1s", "cpu_time=1s"),
+            ("cpu=250m&duration=3m", "cpu=250m&duration=3m0s"),
+            ("duration=1h&cpu=0.25", "cpu=250m&duration=1h0m0s"),
+            ("cpu=1&duration=1s", "cpu=1&duration=1s"),
+            ("cpu=1.000&duration=1s", "cpu=1&duration=1s"),
+            ("cpu=1000m&duration=1s", "cpu=1&duration=1s"),
+            ("cpu=0.57&duration=1s", "cpu=570m&duration=1s"),
+            ("cpu=0.5m&duration=1s", "cpu=0.5m&duration=1s"),
+            ("cpu=0.000000001&duration=1s", "cpu=0.000001m&duration=1s"),
+            ("%63pu_time=20%6ds", "cpu_time=20ms"),
+        ];
+        for (given, canonical) in loads {
+            let load: Load = given
+                .parse()
+                .unwrap_or_else(|error| panic!("{given}: {error}"));
+            assert_eq!(load.to_string(), canonical, "{given}");
+            assert_eq!(canonical.parse(), Ok(load), "{given}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_load_is_refused() {
+        let bad = [
+            "",
+            "&",
+            "=",
+            "iterations",
+            "iterations=",
+            "iterations=1&",
+            "&iterations=1",
+            "iterations=1&iterations=1",
+            "Iterations=1",
+            "iterations=1&cpu_time=1s",
+            "iterations=+1",
+            "iterations=-1",
+            "iterations=1.0",
+            "iterations=1e3",
+            "iterations= 1",
+            "iterations=0x10",
+            "iterations=18446744073709551616",
+            "iterations=1;cpu=1",
+            "cpu_time=20",
+            "cpu_time=0",
+            "cpu_time=0s",
+            "cpu_time=0h0s",
+            "cpu_time=+1s",
+            "cpu_time=-1s",
+            "cpu_time=1s-1ms",
+            "cpu_time=1d",
+            "cpu_time=1µs",
+            "cpu_time=1e3ms",
+            "cpu_time=1 s",
+            "cpu_time=s",
+            "cpu_time=.s",
+            "cpu_time=1s1",
+            "cpu_time=infs",
+            "cpu_time=9223372036854775808ns",
+            "cpu_time=2562048h",
+            "cpu_time=1S",
+            "cpu=1",
+            "duration=1s",
+            "cpu=1&duration=1s&duration=1s",
+            "cpu=&duration=1s",
+            "cpu=0&duration=1s",
+            "cpu=0m&duration=1s",
+            "cpu=-1&duration=1s",
+            "cpu=+1&duration=1s",
+            "cpu=1.001&duration=1s",
+            "cpu=1001m&duration=1s",
+            "cpu=1e-1&duration=1s",
+            "cpu=1k&duration=1s",
+            "cpu=1u&duration=1s",
+            "cpu=1n&duration=1s",
+            "cpu=m&duration=1s",
+            "cpu=.&duration=1s",
+            "cpu=0m0.5&duration=1s",
+            "cpu=1mm&duration=1s",
+            "cpu=0.1.2&duration=1s",
+            "cpu=NaN&duration=1s",
+            "cpu=inf&duration=1s",
+            "cpu=1&duration=0s",
+            "cpu=1&duration=5",
+            "cpu_time=20%",
+            "cpu_time=20%m",
+            "cpu_time=20%mms",
+            "cpu_time=%ff",
+            "%=1",
+        ];
+        for given in bad {
+            let load: Result<Load, _> = given.parse();
+            assert!(load.is_err(), "{given:?} is read as {load:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_quotes_what_was_given_and_cuts_it_short() {
+        let error = format!("cpu_time={}", "x".repeat(100)).parse::<Load>();
+        let said = error.expect_err("no duration").to_string();
+        assert!(said.starts_with("`cpu_time` is \"xxxx"), "{said}");
+        assert!(said.contains("xxx\"…; it must be a duration"), "{said}");
+        assert!(said.len() < 300, "{said}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC*") {
+            let _ = text.parse::<Load>();
+        }
+
+        #[test]
+        fn near_misses_are_read_or_refused(text in "(iterations|cpu_time|cpu|duration|&|=|[0-9.%+-]|[numsh]){0,9}") {
+            if let Ok(load) = text.parse::<Load>() {
+                prop_assert_eq!(load.to_string().parse(), Ok(load));
+            }
+        }
+
+        #[test]
+        fn a_duration_of_any_length_is_written_so_that_it_reads_the_same(nanos in 1..=i64::MAX as u64) {
+            let load = Load::CpuTime(Duration::from_nanos(nanos));
+            prop_assert_eq!(load.to_string().parse(), Ok(load));
+        }
+
+        #[test]
+        fn any_part_of_a_core_is_written_so_that_it_reads_the_same(nanocores in 1..=1_000_000_000_u32) {
+            let load = Load::Paced { cpu: Cpu { nanocores }, duration: Duration::from_secs(1) };
+            prop_assert_eq!(load.to_string().parse(), Ok(load));
+        }
+    }
+}

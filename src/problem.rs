@@ -1,0 +1,41 @@
+//! What is answered when a request is refused: problem details (RFC 9457).
+
+use http::StatusCode;
+use problem_details::ProblemDetails;
+use serde::Serialize;
+
+use crate::settings::Rejection;
+
+/// Problem details of the type `about:blank`, so that the title is the status's own, and with the
+/// parameter at fault, where there is one.
+pub type Problem = ProblemDetails<Fault>;
+
+/// The member that this project adds to the standard ones.
+#[derive(Serialize)]
+pub struct Fault {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameter: Option<String>,
+}
+
+/// The problem of a request whose method is neither GET nor HEAD.
+pub fn method_not_allowed(method: &str) -> Problem {
+    let detail = format!("{method} is not allowed; use GET, or HEAD for a dry run");
+    problem(StatusCode::METHOD_NOT_ALLOWED, detail, None)
+}
+
+/// The problem of a request whose load is not run.
+pub fn rejected(rejection: &Rejection) -> Problem {
+    let (status, parameter) = match rejection {
+        Rejection::Query(error) => (StatusCode::BAD_REQUEST, error.parameter()),
+        Rejection::AboveLimit(above) => (StatusCode::BAD_REQUEST, Some(above.parameter)),
+        Rejection::Variable { .. } => (StatusCode::INTERNAL_SERVER_ERROR, None),
+    };
+    problem(status, rejection.to_string(), parameter)
+}
+
+fn problem(status: StatusCode, detail: String, parameter: Option<&str>) -> Problem {
+    let parameter = parameter.map(Into::into);
+    ProblemDetails::from_status_code(status)
+        .with_detail(detail)
+        .with_extensions(Fault { parameter })
+}

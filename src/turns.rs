@@ -1,0 +1,142 @@
+//! When a burn lets others run, and when it stands back for them.
+//!
+//! Spin never preempts a guest: while a burn works, its thread serves nobody else. So a burn works
+//! in turns and waits for an instant between them; how late it comes back tells how many others
+//! are queued. Where they are many, it stands back:
+//!
+//! - for a time in proportion to that lateness, to its patience, which is drawn by lot, and to the
+//!   work it has left: few burns then work at a time, and those that are nearly done finish first;
+//! - but the less, the longer it has taken for its size (the response ratio of operating systems):
+//!   so none stands back for ever.
+//!
+//! The figures were found on Spin 3.6.3 with two cores: `make bench ROWS=tutorial,overload,no-limit,saturated`.
+
+use std::time::Duration;
+
+/// The shortest wait that lets others run: a wait for zero returns at once.
+pub const INSTANT: Duration = Duration::from_nanos(1);
+
+/// The first turn: forty requests that arrive at once shall know of one another before any of them
+/// has held a thread for long.
+const FIRST_TURN: Duration = Duration::from_millis(1);
+
+/// A turn among others. With 3 ms the health endpoint answered faster than with 4 or 6 ms; with
+/// less, the waits themselves cost too much CPU.
+const SHORT_TURN: Duration = Duration::from_millis(3);
+
+/// A turn alone. A wait then means more than a millisecond of idleness: one in fifty is 2 %.
+const LONG_TURN: Duration = Duration::from_millis(50);
+
+/// A burn that comes back from an instant sooner than this is alone: the timer of the host makes
+/// it 1.2 ms.
+const ALONE: Duration = Duration::from_millis(3);
+
+/// Lateness that asks for no standing back: two turns of others and the timer. With less, cores
+/// were idle at times although forty burns had work.
+const CROWDED: Duration = Duration::from_millis(8);
+
+/// Standing back, in times of the lateness beyond `CROWDED`. More serves the health endpoint and
+/// an overload better, and makes the last answers of a crowd later.
+const STAND_BACK: f64 = 48.0;
+
+/// The response ratio at which a burn stands back half as long: at forty connections and 500m a
+/// request of 20 ms is through after 80 times its size.
+const RESPONSE_RATIO: f64 = 70.0;
+
+/// The longest time that a burn stands back at once.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// The turns of one burn.
+pub struct Turns {
+    /// From 0 to 1.
+    patience: f64,
+    turn: Duration,
+}
+
+impl Turns {
+    /// The turns of a burn that started when the clock said `now`.
+    pub fn new(now: Duration) -> Self {
+        // The last digits of the clock are the lot; Fibonacci hashing spreads them evenly.
+        let lot = (now.as_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self {
+            patience: lot as f64 / u64::MAX as f64,
+            turn: FIRST_TURN,
+        }
+    }
+
+    /// How long the burn works until its next wait.
+    pub fn turn(&self) -> Duration {
+        self.turn
+    }
+
+    /// How long the burn stands back when it has come back `late` from waiting for an instant.
+    ///
+    /// `left` is the share of its work that is left, from 0 to 1, and `response_ratio` the
+    /// wall-clock time since its start over the CPU time that its whole work needs.
+    pub fn stand_back(&mut self, late: Duration, left: f64, response_ratio: f64) -> Duration {
+        self.turn = if late < ALONE { LONG_TURN } else { SHORT_TURN };
+        let fading = 1.0 + (response_ratio / RESPONSE_RATIO).powi(2);
+        let times = STAND_BACK * self.patience * left / fading;
+        late.saturating_sub(CROWDED).mul_f64(times).min(LONGEST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn patient() -> Turns {
+        Turns {
+            patience: 1.0,
+            turn: FIRST_TURN,
+        }
+    }
+
+    #[test]
+    fn a_burn_that_is_alone_takes_long_turns_and_one_among_others_short_ones() {
+        let mut turns = patient();
+        assert_eq!(turns.turn(), FIRST_TURN);
+        assert_eq!(turns.stand_back(MS, 1.0, 1.0), Duration::ZERO);
+        assert_eq!(turns.turn(), LONG_TURN);
+        assert_eq!(turns.stand_back(5 * MS, 1.0, 1.0), Duration::ZERO);
+        assert_eq!(turns.turn(), SHORT_TURN);
+    }
+
+    #[test]
+    fn a_burn_stands_back_longer_in_a_larger_crowd_and_shorter_near_its_end() {
+        let mut turns = patient();
+        let crowd = turns.stand_back(12 * MS, 1.0, 0.0);
+        assert_eq!(crowd, 4 * MS * 48);
+        assert_eq!(turns.stand_back(16 * MS, 1.0, 0.0), 2 * crowd);
+        assert_eq!(turns.stand_back(12 * MS, 0.25, 0.0), crowd / 4);
+        assert_eq!(turns.stand_back(12 * MS, 0.0, 0.0), Duration::ZERO);
+        assert_eq!(turns.stand_back(9000 * MS, 1.0, 0.0), LONGEST);
+    }
+
+    #[test]
+    fn a_burn_stands_back_less_the_longer_it_has_taken_for_its_size() {
+        let mut turns = patient();
+        let fresh = turns.stand_back(12 * MS, 1.0, 0.0);
+        assert_eq!(turns.stand_back(12 * MS, 1.0, RESPONSE_RATIO), fresh / 2);
+        assert_eq!(
+            turns.stand_back(12 * MS, 1.0, 3.0 * RESPONSE_RATIO),
+            fresh / 10
+        );
+    }
+
+    #[test]
+    fn patience_is_spread_evenly_over_burns_that_start_close_together() {
+        let starts = (0..1000).map(|n| Duration::from_nanos(86_400_000_000_000 + 41 * n));
+        let patiences: Vec<_> = starts.map(|now| Turns::new(now).patience).collect();
+        for tenth in 0..10 {
+            let within = |p: &&f64| (**p * 10.0) as usize == tenth;
+            let count = patiences.iter().filter(within).count();
+            assert!(
+                (80..=120).contains(&count),
+                "{count} of 1000 in tenth {tenth}"
+            );
+        }
+    }
+}

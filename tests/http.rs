@@ -1,0 +1,280 @@
+//! The contract over HTTP, asked of the built component.
+
+mod common;
+
+use std::thread;
+
+use common::{Answer, Server};
+use sha2::{Digest, Sha256};
+use ureq::http::Method;
+
+/// The chain, computed natively.
+fn digest(iterations: u64) -> String {
+    let chain = (0..iterations).fold([0; 32], |bytes, _| Sha256::digest(bytes).into());
+    chain.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Says that `answer` refuses a request with `status`, in problem details that say `said`.
+fn assert_problem(answer: &Answer, status: u16, said: &[&str], request: &str) {
+    assert_eq!(answer.status, status, "{request}: {answer:?}");
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+    let problem = answer.json();
+    assert_eq!(problem["status"], status, "{request}");
+    assert!(problem["title"].is_string(), "{request}: {problem}");
+    let detail = problem["detail"].as_str().expect("a detail");
+    for word in said {
+        assert!(detail.contains(word), "{request}: no {word} in {detail:?}");
+    }
+}
+
+#[test]
+fn a_number_of_iterations_gives_its_digest() {
+    let server = Server::start(&[]);
+    // From `for _ in range(1000): digest = hashlib.sha256(digest).digest()` of Python.
+    let answer = server.get("/?iterations=1000").json();
+    let known = "36c1cb4f826ae42ceba848227e0c5f786178ca9dceca6772e5d728d09c30a2f6";
+    assert_eq!(answer["digest"], known);
+    for iterations in [0, 1, 2, 12_345] {
+        let answer = server.get(&format!("/?iterations={iterations}")).json();
+        assert_eq!(answer["load"], format!("iterations={iterations}"));
+        assert_eq!(answer["iterations"], iterations);
+        assert_eq!(answer["digest"], digest(iterations));
+    }
+}
+
+#[test]
+fn a_load_is_run_and_reported() {
+    let server = Server::start(&[]);
+    // The query, the load that the report names, and the CPU time that it must use at least.
+    let loads = [
+        ("", "cpu_time=20ms", 20.0),
+        ("?", "cpu_time=20ms", 20.0),
+        ("?cpu_time=0.001s500us", "cpu_time=1.5ms", 1.5),
+        ("?cpu%5Ftime=%32ms", "cpu_time=2ms", 2.0),
+        ("?duration=0.2s&cpu=0.25", "cpu=250m&duration=200ms", 0.0),
+        ("?cpu=1&duration=50ms", "cpu=1&duration=50ms", 0.0),
+        ("?cpu=1.0&duration=1us", "cpu=1&duration=1us", 0.0),
+    ];
+    for (query, load, cpu_time_ms) in loads {
+        let answer = server.get(&format!("/{query}"));
+        assert_eq!(answer.status, 200, "{query}: {answer:?}");
+        assert_eq!(answer.header("content-type"), "application/json");
+        assert_eq!(answer.header("cache-control"), "no-store");
+        let report = answer.json();
+        assert_eq!(report["load"], load);
+        assert_eq!(report["replica"], serde_json::Value::Null);
+        let iterations = report["iterations"].as_u64().expect("iterations");
+        assert_eq!(report["digest"], digest(iterations), "{report}");
+        assert!(
+            report["cpu_time_ms"].as_f64() >= Some(cpu_time_ms),
+            "{report}"
+        );
+        assert!(report["elapsed_ms"].as_f64() > Some(0.0), "{report}");
+    }
+}
+
+#[test]
+fn a_paced_load_takes_its_duration_and_no_more_than_its_share() {
+    let server = Server::start(&[]);
+    let report = server.get("/?cpu=250m&duration=1.2s").json();
+    assert!(report["elapsed_ms"].as_f64() >= Some(1200.0), "{report}");
+    let cpu_time_ms = report["cpu_time_ms"].as_f64().expect("a CPU time");
+    assert!(cpu_time_ms > 0.0 && cpu_time_ms < 310.0, "{report}");
+}
+
+#[test]
+fn any_path_is_served() {
+    let server = Server::start(&[]);
+    for path in [
+        "/",
+        "/load",
+        "/some/prefix/",
+        "/a%20b",
+        "/.well-known/other",
+    ] {
+        let answer = server.get(&format!("{path}?iterations=1"));
+        assert_eq!(answer.json()["iterations"], 1, "{path}");
+    }
+    assert_eq!(server.get("/.well-known/spin/health").body, "OK");
+}
+
+#[test]
+fn a_query_that_is_no_load_is_refused() {
+    let server = Server::start(&[]);
+    // The query, the parameter at fault, and what the detail says.
+    let queries: &[(&str, Option<&str>, &[&str])] = &[
+        (
+            "iteration=5",
+            Some("iteration"),
+            &["\"iteration\"", "iterations=N"],
+        ),
+        ("cpu_time=20ms&verbose=1", Some("verbose"), &["verbose"]),
+        ("&", Some(""), &["cpu_time=D"]),
+        ("iterations=5&", Some(""), &["iterations=N"]),
+        ("iterations=1&iterations=1", Some("iterations"), &["twice"]),
+        ("cpu=250m", Some("cpu"), &["`duration`"]),
+        ("duration=1s", Some("duration"), &["`cpu`"]),
+        (
+            "iterations=1&cpu_time=1ms",
+            None,
+            &["iterations", "cpu_time"],
+        ),
+        (
+            "cpu=1&duration=1s&cpu_time=1s",
+            None,
+            &["do not go together"],
+        ),
+        ("iterations", Some("iterations"), &["\"\"", "digits"]),
+        ("iterations=", Some("iterations"), &["digits"]),
+        ("iterations=-1", Some("iterations"), &["\"-1\""]),
+        ("iterations=%2B1", Some("iterations"), &["\"+1\""]),
+        ("iterations=1.5", Some("iterations"), &["whole number"]),
+        (
+            "iterations=18446744073709551616",
+            Some("iterations"),
+            &["2^64"],
+        ),
+        ("cpu_time=20", Some("cpu_time"), &["\"20\"", "unit"]),
+        ("cpu_time=0s", Some("cpu_time"), &["more than zero"]),
+        ("cpu_time=-1s", Some("cpu_time"), &["\"-1s\""]),
+        ("cpu_time=99999999h", Some("cpu_time"), &["2562047h"]),
+        ("cpu_time=1d", Some("cpu_time"), &["ns, us, ms, s, m, h"]),
+        ("cpu_time=1e3s", Some("cpu_time"), &["1e3s"]),
+        ("cpu_time=inf", Some("cpu_time"), &["inf"]),
+        ("cpu=0&duration=1s", Some("cpu"), &["above 0"]),
+        ("cpu=1001m&duration=1s", Some("cpu"), &["at most 1"]),
+        ("cpu=1e-1&duration=1s", Some("cpu"), &["1e-1"]),
+        ("cpu=NaN&duration=1s", Some("cpu"), &["NaN"]),
+        ("cpu=250m&duration=", Some("duration"), &["duration"]),
+        ("iterations=%zz", None, &["percent-encoded"]),
+        ("iterations=%3", None, &["percent-encoded"]),
+        ("%ff=1", None, &["UTF-8"]),
+    ];
+    for (query, parameter, said) in queries {
+        let answer = server.get(&format!("/?{query}"));
+        assert_problem(&answer, 400, said, query);
+        assert_eq!(answer.json()["parameter"].as_str(), *parameter, "{query}");
+    }
+}
+
+#[test]
+fn a_long_query_is_refused_in_few_words() {
+    let server = Server::start(&[]);
+    let answer = server.get(&format!("/?iterations={}", "9".repeat(8000)));
+    assert_problem(&answer, 400, &["999…"], "8000 digits");
+    assert!(answer.body.len() < 500, "{answer:?}");
+}
+
+#[test]
+fn a_load_above_a_limit_is_refused() {
+    let server = Server::start(&[("max_cpu_time", "50ms")]);
+    let queries = [
+        (
+            "iterations=50000001",
+            "iterations",
+            "50000000",
+            "max_iterations",
+        ),
+        ("cpu_time=50.1ms", "cpu_time", "50ms", "max_cpu_time"),
+        (
+            "cpu=1m&duration=10m1ns",
+            "duration",
+            "10m0s",
+            "max_duration",
+        ),
+    ];
+    for (query, parameter, limit, variable) in queries {
+        let answer = server.get(&format!("/?{query}"));
+        assert_problem(&answer, 400, &[limit, variable], query);
+        assert_eq!(answer.json()["parameter"], parameter);
+    }
+    assert_eq!(server.get("/?cpu_time=50ms").status, 200);
+}
+
+#[test]
+fn head_judges_and_burns_nothing() {
+    let server = Server::start(&[("max_cpu_time", "1h"), ("max_iterations", "99999999999999")]);
+    let cases = [
+        ("", 200, "application/json"),
+        ("?cpu_time=1h", 200, "application/json"),
+        ("?iterations=99999999999999", 200, "application/json"),
+        ("?cpu_time=2h", 400, "application/problem+json"),
+        ("?cpu_time", 400, "application/problem+json"),
+    ];
+    for (query, status, content_type) in cases {
+        let answer = server.ask(Method::HEAD, &format!("/{query}"));
+        assert_eq!(answer.status, status, "{query}");
+        assert_eq!(answer.header("content-type"), content_type, "{query}");
+        assert_eq!(answer.body, "", "{query}");
+    }
+}
+
+#[test]
+fn another_method_is_not_allowed() {
+    let server = Server::start(&[("load", "broken")]);
+    for method in [
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::PATCH,
+    ] {
+        for query in ["", "?iterations=1", "?nonsense"] {
+            let answer = server.ask(method.clone(), &format!("/{query}"));
+            assert_problem(&answer, 405, &[method.as_str(), "GET"], method.as_str());
+            assert_eq!(answer.header("allow"), "GET, HEAD");
+        }
+    }
+}
+
+#[test]
+fn variables_set_the_default_load_the_limits_and_the_name() {
+    let server = Server::start(&[
+        ("load", "duration=10ms&cpu=0.5"),
+        ("max_iterations", "10"),
+        ("replica", "cpu-load-gen-7d4f"),
+    ]);
+    let report = server.get("/").json();
+    assert_eq!(report["load"], "cpu=500m&duration=10ms");
+    assert_eq!(report["replica"], "cpu-load-gen-7d4f");
+    assert_eq!(server.get("/?iterations=10").status, 200);
+    assert_eq!(server.get("/?iterations=11").status, 400);
+}
+
+#[test]
+fn a_variable_that_cannot_be_used_fails_only_the_requests_that_need_it() {
+    // The variable, its value, a query that needs it, and one that does not.
+    let cases = [
+        ("load", "cpu_time=20", "", "?cpu_time=1ms"),
+        ("load", "", "", "?iterations=1"),
+        ("load", "cpu_time=11s", "", "?iterations=1"),
+        ("max_iterations", "many", "?iterations=1", "?cpu_time=1ms"),
+        ("max_cpu_time", "10", "", "?iterations=1"),
+        ("max_cpu_time", "", "?cpu_time=1ms", "?iterations=1"),
+        ("max_duration", "-1m", "?cpu=1&duration=1ms", ""),
+    ];
+    for (variable, value, needs, does_not) in cases {
+        let server = Server::start(&[(variable, value)]);
+        let answer = server.get(&format!("/{needs}"));
+        assert_problem(&answer, 500, &[variable, value], needs);
+        assert_eq!(
+            server.get(&format!("/{does_not}")).status,
+            200,
+            "{variable}"
+        );
+    }
+}
+
+#[test]
+fn forty_at_once_are_all_answered() {
+    let server = Server::start(&[]);
+    let expected = digest(20_000);
+    thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| {
+                let report = server.get("/?iterations=20000").json();
+                assert_eq!(report["digest"], expected);
+            });
+        }
+    });
+}
