@@ -76,6 +76,10 @@ need-spin:
 test-spin: need-spin build ## Run the tests over HTTP against a real Spin (SPIN=path)
 	@SPIN=$(SPIN) cargo test --test http --test abandon
 
+.PHONY: bench
+bench: setup ## Measure what the README claims (ROWS=accuracy,pacing SPIN=path), in about ten minutes
+	@cargo run --quiet -p bench -- $(if $(ROWS),--rows $(ROWS))
+
 .PHONY: lint
 lint: setup ## Check the format and the code, warnings denied
 	@cargo fmt --all --check

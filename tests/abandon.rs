@@ -1,0 +1,58 @@
+//! A client that leaves ends its burn. Alone in its process, whose CPU time it watches.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use common::Server;
+use sysinfo::{Pid, ProcessesToUpdate, System};
+
+/// The CPU time used so far by this process, with the embedded host in it, and by its children, one
+/// of which may be Spin; in milliseconds.
+fn cpu_time_ms() -> u64 {
+    let mut system = System::new();
+    system.refresh_processes(ProcessesToUpdate::All, true);
+    let this = sysinfo::get_current_pid().expect("the number of this process");
+    let ours = |pid: &Pid| {
+        let parent = |pid: &Pid| system.process(*pid).and_then(|process| process.parent());
+        std::iter::successors(Some(*pid), parent).any(|pid| pid == this)
+    };
+    let ours = system.processes().iter().filter(|(pid, _)| ours(pid));
+    ours.map(|(_, process)| process.accumulated_cpu_time()).sum()
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_burn() {
+    let server = Server::start(&[
+        ("max_iterations", "99999999999"),
+        ("max_cpu_time", "1h"),
+        ("max_duration", "1h"),
+    ]);
+    for query in ["iterations=99999999999", "cpu_time=1h", "cpu=1&duration=1h"] {
+        let mut client = TcpStream::connect(server.address()).expect("a connection");
+        let request = format!("GET /?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        client.write_all(request.as_bytes()).expect("a request is sent");
+        client
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .expect("a timeout");
+        // The head comes while the load burns; its client leaves then.
+        let mut start = [0; 12];
+        client.read_exact(&mut start).expect("a head");
+        assert_eq!(&start, b"HTTP/1.1 200", "{query}");
+        drop(client);
+
+        // A burn that goes on uses a core, an idle server next to nothing.
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            let before = cpu_time_ms();
+            sleep(Duration::from_secs(1));
+            if cpu_time_ms() - before < 200 {
+                break;
+            }
+            assert!(Instant::now() < end, "{query} still burns without its client");
+        }
+    }
+}
