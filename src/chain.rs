@@ -1,6 +1,6 @@
 //! The work: a SHA-256 chain, which nobody can skip and anyone can check.
 
-use std::fmt;
+use std::{fmt, slice};
 
 use sha2::block_api::compress256;
 
@@ -36,7 +36,7 @@ impl Chain {
         padding[24..].copy_from_slice(&256_u64.to_be_bytes());
         for _ in 0..count {
             let mut state = INITIAL;
-            compress256(&mut state, &[block]);
+            compress256(&mut state, slice::from_ref(&block));
             for (bytes, word) in block.chunks_exact_mut(4).zip(state) {
                 bytes.copy_from_slice(&word.to_be_bytes());
             }

@@ -59,6 +59,8 @@ impl<F: Fn(&str) -> anyhow::Result<String>> Settings<F> {
 
     fn above_limit(&self, load: Load) -> Result<Option<AboveLimit>, Rejection> {
         let (parameter, variable, above, limit) = match load {
+            // No work is above no limit.
+            Load::Iterations(0) => return Ok(None),
             Load::Iterations(n) => {
                 let variable = "max_iterations";
                 let max = self.read(variable, |text| load::iterations(variable, text))?;

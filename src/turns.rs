@@ -37,7 +37,7 @@ const CROWDED: Duration = Duration::from_millis(8);
 
 /// Standing back, in times of the lateness beyond `CROWDED`. More serves the health endpoint and
 /// an overload better, and makes the last answers of a crowd later.
-const STAND_BACK: f64 = 48.0;
+const STAND_BACK: f64 = 40.0;
 
 /// The response ratio at which a burn stands back half as long: at forty connections and 500m a
 /// request of 20 ms is through after 80 times its size.
@@ -108,7 +108,7 @@ mod tests {
     fn a_burn_stands_back_longer_in_a_larger_crowd_and_shorter_near_its_end() {
         let mut turns = patient();
         let crowd = turns.stand_back(12 * MS, 1.0, 0.0);
-        assert_eq!(crowd, 4 * MS * 48);
+        assert_eq!(crowd, 4 * MS * 40);
         assert_eq!(turns.stand_back(16 * MS, 1.0, 0.0), 2 * crowd);
         assert_eq!(turns.stand_back(12 * MS, 0.25, 0.0), crowd / 4);
         assert_eq!(turns.stand_back(12 * MS, 0.0, 0.0), Duration::ZERO);

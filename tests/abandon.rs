@@ -16,12 +16,11 @@ fn cpu_time_ms() -> u64 {
     let mut system = System::new();
     system.refresh_processes(ProcessesToUpdate::All, true);
     let this = sysinfo::get_current_pid().expect("the number of this process");
-    let ours = |pid: &Pid| {
-        let parent = |pid: &Pid| system.process(*pid).and_then(|process| process.parent());
-        std::iter::successors(Some(*pid), parent).any(|pid| pid == this)
-    };
-    let ours = system.processes().iter().filter(|(pid, _)| ours(pid));
-    ours.map(|(_, process)| process.accumulated_cpu_time()).sum()
+    let parent = |pid: &Pid| system.process(*pid).and_then(|process| process.parent());
+    let is_ours = |pid: Pid| std::iter::successors(Some(pid), parent).any(|pid| pid == this);
+    let ours = system.processes().iter().filter(|(pid, _)| is_ours(**pid));
+    ours.map(|(_, process)| process.accumulated_cpu_time())
+        .sum()
 }
 
 #[test]
@@ -34,7 +33,9 @@ fn a_client_that_leaves_ends_its_burn() {
     for query in ["iterations=99999999999", "cpu_time=1h", "cpu=1&duration=1h"] {
         let mut client = TcpStream::connect(server.address()).expect("a connection");
         let request = format!("GET /?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        client.write_all(request.as_bytes()).expect("a request is sent");
+        client
+            .write_all(request.as_bytes())
+            .expect("a request is sent");
         client
             .set_read_timeout(Some(Duration::from_secs(60)))
             .expect("a timeout");
@@ -52,7 +53,10 @@ fn a_client_that_leaves_ends_its_burn() {
             if cpu_time_ms() - before < 200 {
                 break;
             }
-            assert!(Instant::now() < end, "{query} still burns without its client");
+            assert!(
+                Instant::now() < end,
+                "{query} still burns without its client"
+            );
         }
     }
 }

@@ -9,7 +9,8 @@ const WASM: &str = concat!(
 
 #[test]
 fn the_component_imports_nothing_of_sockets_or_outgoing_http() {
-    let wasm = std::fs::read(WASM).unwrap_or_else(|error| panic!("{WASM}: {error}; run `make build`"));
+    let wasm =
+        std::fs::read(WASM).unwrap_or_else(|error| panic!("{WASM}: {error}; run `make build`"));
     let mut imported = Vec::new();
     for payload in Parser::new(0).parse_all(&wasm) {
         if let Payload::ImportSection(imports) = payload.expect("a module") {
@@ -23,7 +24,10 @@ fn the_component_imports_nothing_of_sockets_or_outgoing_http() {
     for (module, name) in imported {
         let interface = module.split('@').next().expect("a name");
         let allowed = match interface {
-            "wasi:clocks/monotonic-clock" | "wasi:io/poll" | "wasi:io/streams" | "wasi:io/error"
+            "wasi:clocks/monotonic-clock"
+            | "wasi:io/poll"
+            | "wasi:io/streams"
+            | "wasi:io/error"
             | "fermyon:spin/variables" => true,
             // Types of the exchange; of them only the outgoing request would be the way out.
             "wasi:http/types" => !name.contains("outgoing-request"),

@@ -161,7 +161,7 @@ fn a_query_that_is_no_load_is_refused() {
 fn a_long_query_is_refused_in_few_words() {
     let server = Server::start(&[]);
     let answer = server.get(&format!("/?iterations={}", "9".repeat(8000)));
-    assert_problem(&answer, 400, &["999…"], "8000 digits");
+    assert_problem(&answer, 400, &["999\"…"], "8000 digits");
     assert!(answer.body.len() < 500, "{answer:?}");
 }
 
@@ -256,6 +256,7 @@ fn a_variable_that_cannot_be_used_fails_only_the_requests_that_need_it() {
     for (variable, value, needs, does_not) in cases {
         let server = Server::start(&[(variable, value)]);
         let answer = server.get(&format!("/{needs}"));
+        let value = value.rsplit('=').next().expect("a part");
         assert_problem(&answer, 500, &[variable, value], needs);
         assert_eq!(
             server.get(&format!("/{does_not}")).status,

@@ -1,5 +1,8 @@
 //! What the integration tests share: a server of the built component, and a client that asks it.
 
+// Each test uses a part of it.
+#![allow(dead_code)]
+
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -139,11 +142,12 @@ fn embedded(variables: &[(&str, &str)]) -> (Running, String) {
 fn spin_up(spin: &Path, variables: &[(&str, &str)]) -> (Running, String) {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let address = free.expect("a free port").to_string();
-    let prefixed =
-        |(name, value): &(&str, &str)| (format!("SPIN_VARIABLE_{}", name.to_uppercase()), *value);
-    let child = Command::new(spin)
+    let mut command = Command::new(spin);
+    for (name, value) in variables {
+        command.env(format!("SPIN_VARIABLE_{}", name.to_uppercase()), value);
+    }
+    let child = command
         .args(["up", "--quiet", "--listen", &address, "--from", manifest()])
-        .envs(variables.iter().map(prefixed).collect::<Vec<_>>())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
