@@ -112,7 +112,8 @@ impl<'a, C: Clock, W: FnMut(Duration) -> bool> Burn<'a, C, W> {
                 let goal = (due + ahead).min(duration.mul_f64(cpu.cores()));
                 self.work_until(goal).unwrap_or_else(|| {
                     let even = self.meter.cpu_time().div_f64(cpu.cores()).min(duration);
-                    Next::Pause(even.saturating_sub(self.elapsed()))
+                    // Never nothing: a wait for nothing would let no time pass.
+                    Next::Pause(even.saturating_sub(self.elapsed()).max(INSTANT))
                 })
             }
         }
@@ -121,7 +122,11 @@ impl<'a, C: Clock, W: FnMut(Duration) -> bool> Burn<'a, C, W> {
     /// Work until `goal` of CPU time is used; nothing where it is.
     fn work_until(&self, goal: Duration) -> Option<Next> {
         let left = goal.saturating_sub(self.meter.cpu_time());
-        (!left.is_zero()).then(|| Next::Work(self.meter.iterations_in(left).max(1)))
+        let most = match self.chain.iterations() {
+            0 => FIRST_CHUNK,
+            _ => self.meter.iterations_in(left).max(1),
+        };
+        (!left.is_zero()).then_some(Next::Work(most))
     }
 
     /// Makes a chunk of `most` iterations at most; nothing if the load is not wanted any more.
@@ -350,6 +355,14 @@ mod tests {
             .filter(|pause| **pause > 50 * MS)
             .count();
         assert!((9..=10).contains(&paced), "{paced} pauses");
+    }
+
+    #[test]
+    fn a_paced_load_of_next_to_nothing_ends() {
+        for load in ["cpu=250m&duration=1ns", "cpu=0.000001m&duration=400ms"] {
+            let burnt = Replay::late(MS).run(load);
+            assert!(burnt.elapsed > Duration::ZERO, "{load}: {burnt:?}");
+        }
     }
 
     #[test]

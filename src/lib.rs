@@ -14,11 +14,14 @@ mod turns;
 use std::time::Duration;
 
 use anyhow::Result;
+use http::StatusCode;
 use spin_sdk::http::{IncomingRequest, Method, ResponseOutparam};
 use spin_sdk::variables;
 
 use answer::Answer;
 use clock::HostClock;
+use load::Load;
+use problem::Problem;
 use report::Report;
 use settings::Settings;
 
@@ -27,45 +30,45 @@ use settings::Settings;
 /// packets meet delayed acknowledgements.
 const HEAD_FIRST: Duration = Duration::from_secs(1);
 
+const REPORT: [(&str, &str); 2] = [
+    ("content-type", "application/json"),
+    ("cache-control", "no-store"),
+];
+const PROBLEM: [(&str, &str); 2] = [
+    ("content-type", "application/problem+json"),
+    ("allow", "GET, HEAD"),
+];
+
 // Native builds, for the tests, cannot link the names that a component exports.
 #[cfg_attr(target_family = "wasm", spin_sdk::http_component)]
 pub fn handle(request: IncomingRequest, out: ResponseOutparam) {
-    if let Err(error) = answer(&request, out) {
+    let dry_run = request.method() == Method::Head;
+    let answered = match judge(&request) {
+        Ok(_) if dry_run => Answer::new(out, 200, &REPORT).and_then(|answer| answer.finish(b"")),
+        Ok((load, replica)) => run(load, replica, out),
+        Err(problem) => refuse(&problem, dry_run, out),
+    };
+    if let Err(error) = answered {
         eprintln!("{error:#}");
     }
 }
 
-fn answer(request: &IncomingRequest, out: ResponseOutparam) -> Result<()> {
-    let method = request.method();
-    let dry_run = method == Method::Head;
-    if !dry_run && method != Method::Get {
-        return refuse(
-            out,
-            &problem::method_not_allowed(&method.to_string()),
-            dry_run,
-        );
+/// The load that a request asks for and the name of this replica, or what is wrong with it.
+fn judge(request: &IncomingRequest) -> Result<(Load, Option<String>), Problem> {
+    match request.method() {
+        Method::Get | Method::Head => {}
+        other => return Err(problem::method_not_allowed(&other.to_string())),
     }
     let settings = Settings(|name: &str| Ok(variables::get(name)?));
-    let query = request.path_with_query().unwrap_or_default();
-    let query = query.split_once('?').map_or("", |(_, query)| query);
-    let (load, replica) = match settings
-        .load(query)
-        .and_then(|load| Ok((load, settings.replica()?)))
-    {
-        Ok(judged) => judged,
-        Err(rejection) => return refuse(out, &problem::rejected(&rejection), dry_run),
-    };
-    let mut answer = Answer::new(
-        out,
-        200,
-        &[
-            ("content-type", "application/json"),
-            ("cache-control", "no-store"),
-        ],
-    )?;
-    if dry_run {
-        return answer.finish(b"");
-    }
+    let target = request.path_with_query().unwrap_or_default();
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let load = settings.load(query);
+    load.and_then(|load| Ok((load, settings.replica()?)))
+        .map_err(|rejection| problem::rejected(&rejection))
+}
+
+fn run(load: Load, replica: Option<String>, out: ResponseOutparam) -> Result<()> {
+    let mut answer = Answer::new(out, 200, &REPORT)?;
     let burnt = burn::burn(load, &HostClock, |elapsed| {
         if elapsed >= HEAD_FIRST {
             answer.start();
@@ -78,16 +81,13 @@ fn answer(request: &IncomingRequest, out: ResponseOutparam) -> Result<()> {
     }
 }
 
-fn refuse(out: ResponseOutparam, problem: &problem::Problem, dry_run: bool) -> Result<()> {
-    let status = problem.status.unwrap_or_default().as_u16();
-    let mut headers = vec![("content-type", "application/problem+json")];
-    if status == 405 {
-        headers.push(("allow", "GET, HEAD"));
-    }
-    let body = if dry_run {
-        vec![]
-    } else {
-        serde_json::to_vec(problem)?
+fn refuse(problem: &Problem, dry_run: bool, out: ResponseOutparam) -> Result<()> {
+    let status = problem.status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // Only a method that is not allowed asks for the header that names those which are (RFC 9110).
+    let headers = match status {
+        StatusCode::METHOD_NOT_ALLOWED => &PROBLEM[..],
+        _ => &PROBLEM[..1],
     };
-    Answer::new(out, status, &headers)?.finish(&body)
+    let body = serde_json::to_vec(problem)?;
+    Answer::new(out, status.as_u16(), headers)?.finish(if dry_run { b"" } else { &body })
 }

@@ -15,7 +15,8 @@ const NEIGHBOURS: usize = 7;
 /// Counts the CPU time of chunks of iterations by their wall-clock time.
 ///
 /// A guest cannot ask for its CPU time, but it can see its thread being taken away: one chunk then
-/// takes far longer than the ones before. Such a chunk counts as its neighbours do.
+/// takes far longer than the ones before. Such a chunk counts as its neighbours do. The first has
+/// none and counts as it is, so it is to be small.
 #[derive(Default)]
 pub struct Meter {
     cpu_time: Duration,
@@ -27,7 +28,7 @@ pub struct Meter {
 impl Meter {
     /// Counts a chunk of `iterations`, at least one, which took `wall_clock`.
     pub fn count(&mut self, iterations: u64, wall_clock: Duration) {
-        let cost = wall_clock.as_nanos() as f64 / iterations as f64;
+        let cost = wall_clock.as_nanos().max(1) as f64 / iterations as f64;
         self.latest[self.chunks % NEIGHBOURS] = cost;
         self.chunks += 1;
         let median = self.cost();

@@ -54,6 +54,7 @@ fn a_load_is_run_and_reported() {
         ("?duration=0.2s&cpu=0.25", "cpu=250m&duration=200ms", 0.0),
         ("?cpu=1&duration=50ms", "cpu=1&duration=50ms", 0.0),
         ("?cpu=1.0&duration=1us", "cpu=1&duration=1us", 0.0),
+        ("?cpu=250m&duration=1ns", "cpu=250m&duration=1ns", 0.0),
     ];
     for (query, load, cpu_time_ms) in loads {
         let answer = server.get(&format!("/{query}"));

@@ -265,9 +265,9 @@ pub async fn probe(url: String, end: Instant) -> Result<Health> {
     Ok(health)
 }
 
-/// Of microseconds up to ten minutes, exact to three digits.
+/// Of microseconds up to ten minutes, exact to four digits.
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are valid")
+    Histogram::new_with_bounds(1, 600_000_000, 4).expect("the bounds are valid")
 }
 
 fn millis(histogram: &Histogram<u64>, quantile: f64) -> f64 {
