@@ -48,8 +48,8 @@ help: ## List the targets
 
 .PHONY: setup
 setup:
-	@$(call need,cargo,$(RUSTUP_INSTALL))
-	@rustup target list --installed | grep -qx $(TARGET) || rustup target add $(TARGET)
+	@$(call need,rustup,$(RUSTUP_INSTALL))
+	@rustup target list --installed | grep -x $(TARGET) >/dev/null || rustup target add $(TARGET)
 
 .PHONY: build
 build: setup ## Build the component
@@ -66,7 +66,7 @@ run: build ## Serve it on http://127.0.0.1:3000 (LISTEN=…)
 
 .PHONY: test
 test: build ## Run all tests; the built component runs in the embedded host
-	@cargo test --workspace
+	@env -u SPIN cargo test --workspace
 
 .PHONY: need-spin
 need-spin:
@@ -206,6 +206,7 @@ undeploy: ## Take the app, its autoscaler and its Ingress away from the current 
 	@if $(has_keda); then $(kubectl) delete --ignore-not-found -f $(SAMPLES)/keda-scaledobject.yaml; fi
 	@$(kubectl) delete --ignore-not-found -f $(SAMPLES)/hpa.yaml -f $(SAMPLES)/ingress.yaml -f $(SAMPLES)/keda-app.yaml
 	@$(kubectl) wait --for=delete deployment/$(APP) --timeout=2m
+	@$(kubectl) wait --for=delete hpa/keda-hpa-$(SCALER) --timeout=1m
 
 .PHONY: cluster-delete
 cluster-delete: ## Delete the k3d cluster that `make cluster` made

@@ -45,8 +45,11 @@ pub enum LoadError {
     PartnerMissing(&'static str, &'static str),
     #[error("{} do not go together; {FORMS}", .0.join(" and "))]
     SeveralForms(Vec<&'static str>),
-    #[error("{} is not percent-encoded UTF-8", Quoted(.0))]
-    Encoding(String),
+    #[error("{} is not percent-encoded UTF-8", Quoted(.given))]
+    Encoding {
+        parameter: Option<&'static str>,
+        given: String,
+    },
     #[error("`{parameter}` is {}; {allowed}", Quoted(.given))]
     Value {
         parameter: &'static str,
@@ -54,6 +57,9 @@ pub enum LoadError {
         allowed: &'static str,
     },
 }
+
+/// The most that is repeated of what was given, in characters.
+const LONGEST_QUOTE: usize = 40;
 
 const FORMS: &str = "ask for `iterations=N`, `cpu_time=D` or `cpu=Q&duration=D`, nothing beside it";
 const ITERATIONS: &str = "it must be a whole number in digits, such as 1000, below 2^64";
@@ -70,7 +76,8 @@ impl LoadError {
             Self::GivenTwice(parameter)
             | Self::PartnerMissing(parameter, _)
             | Self::Value { parameter, .. } => Some(parameter),
-            Self::Empty | Self::SeveralForms(_) | Self::Encoding(_) => None,
+            Self::Encoding { parameter, .. } => *parameter,
+            Self::Empty | Self::SeveralForms(_) => None,
         }
     }
 }
@@ -85,14 +92,17 @@ impl FromStr for Load {
         let mut given = BTreeMap::new();
         for pair in query.split('&') {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let key = match decoded(key)?.as_str() {
+            let key = match decoded(None, key)?.as_str() {
                 "iterations" => "iterations",
                 "cpu_time" => "cpu_time",
                 "cpu" => "cpu",
                 "duration" => "duration",
-                unknown => return Err(LoadError::UnknownParameter(unknown.into())),
+                unknown => {
+                    let cut = unknown.chars().take(LONGEST_QUOTE).collect();
+                    return Err(LoadError::UnknownParameter(cut));
+                }
             };
-            if given.insert(key, decoded(value)?).is_some() {
+            if given.insert(key, decoded(Some(key), value)?).is_some() {
                 return Err(LoadError::GivenTwice(key));
             }
         }
@@ -188,18 +198,20 @@ fn value_error(parameter: &'static str, given: &str, allowed: &'static str) -> L
 }
 
 /// Undoes percent-encoding (RFC 3986, section 2.1), where the library would let a broken one pass.
-fn decoded(text: &str) -> Result<String, LoadError> {
+fn decoded(parameter: Option<&'static str>, text: &str) -> Result<String, LoadError> {
     let broken = |escape: &str| {
         let digits = escape.as_bytes().get(..2);
         !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     };
+    let error = || LoadError::Encoding {
+        parameter,
+        given: text.into(),
+    };
     if text.split('%').skip(1).any(broken) {
-        return Err(LoadError::Encoding(text.into()));
+        return Err(error());
     }
     let decoded = percent_decode_str(text).decode_utf8();
-    decoded
-        .map(Into::into)
-        .map_err(|_| LoadError::Encoding(text.into()))
+    decoded.map(Into::into).map_err(|_| error())
 }
 
 /// What was given, in quotes: escaped, and cut short where it is long.
@@ -207,8 +219,7 @@ struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const LONGEST: usize = 40;
-        match self.0.char_indices().nth(LONGEST) {
+        match self.0.char_indices().nth(LONGEST_QUOTE) {
             Some((end, _)) => write!(f, "{:?}…", &self.0[..end]),
             None => write!(f, "{:?}", self.0),
         }

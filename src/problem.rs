@@ -8,7 +8,7 @@ use crate::settings::Rejection;
 
 /// Problem details of the type `about:blank`, so that the title is the status's own, and with the
 /// parameter at fault, where there is one.
-pub type Problem = ProblemDetails<Fault>;
+pub type Problem = Box<ProblemDetails<Fault>>;
 
 /// The member that this project adds to the standard ones.
 #[derive(Serialize)]
@@ -38,4 +38,5 @@ fn problem(status: StatusCode, detail: String, parameter: Option<&str>) -> Probl
     ProblemDetails::from_status_code(status)
         .with_detail(detail)
         .with_extensions(Fault { parameter })
+        .boxed()
 }

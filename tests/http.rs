@@ -147,8 +147,8 @@ fn a_query_that_is_no_load_is_refused() {
         ("cpu=1e-1&duration=1s", Some("cpu"), &["1e-1"]),
         ("cpu=NaN&duration=1s", Some("cpu"), &["NaN"]),
         ("cpu=250m&duration=", Some("duration"), &["duration"]),
-        ("iterations=%zz", None, &["percent-encoded"]),
-        ("iterations=%3", None, &["percent-encoded"]),
+        ("iterations=%zz", Some("iterations"), &["percent-encoded"]),
+        ("iterations=%3", Some("iterations"), &["percent-encoded"]),
         ("%ff=1", None, &["UTF-8"]),
     ];
     for (query, parameter, said) in queries {
@@ -163,6 +163,9 @@ fn a_long_query_is_refused_in_few_words() {
     let server = Server::start(&[]);
     let answer = server.get(&format!("/?iterations={}", "9".repeat(8000)));
     assert_problem(&answer, 400, &["999\"…"], "8000 digits");
+    assert!(answer.body.len() < 500, "{answer:?}");
+    let answer = server.get(&format!("/?{}=1", "x".repeat(8000)));
+    assert_problem(&answer, 400, &["xxx"], "a key of 8000 letters");
     assert!(answer.body.len() < 500, "{answer:?}");
 }
 
