@@ -39,15 +39,16 @@ pub struct AboveLimit {
 impl<F: Fn(&str) -> anyhow::Result<String>> Settings<F> {
     /// The load that `query` asks for, the default load where it is empty, within the limits.
     pub fn load(&self, query: &str) -> Result<Load, Rejection> {
-        if query.is_empty() {
-            let unusable = |reason: String| unusable("load", reason);
-            let load = self.read("load", str::parse)?;
-            self.above_limit(load)?
-                .map_or(Ok(load), |above| Err(unusable(above.to_string())))
+        let default = query.is_empty();
+        let load = if default {
+            self.read("load", str::parse)?
         } else {
-            let load = query.parse()?;
-            self.above_limit(load)?
-                .map_or(Ok(load), |above| Err(Rejection::AboveLimit(above)))
+            query.parse()?
+        };
+        match self.above_limit(load)? {
+            None => Ok(load),
+            Some(above) if default => Err(unusable("load", above.to_string())),
+            Some(above) => Err(Rejection::AboveLimit(above)),
         }
     }
 

@@ -20,8 +20,7 @@ pub const INSTANT: Duration = Duration::from_nanos(1);
 /// has held a thread for long.
 const FIRST_TURN: Duration = Duration::from_millis(1);
 
-/// A turn among others. With 3 ms the health endpoint answered faster than with 4 or 6 ms; with
-/// less, the waits themselves cost too much CPU.
+/// A turn among others. With 3 ms the health endpoint answered faster than with 4 or 6 ms.
 const SHORT_TURN: Duration = Duration::from_millis(3);
 
 /// A turn alone. A wait then means more than a millisecond of idleness: one in fifty is 2 %.
