@@ -20,19 +20,25 @@ pub const INSTANT: Duration = Duration::from_nanos(1);
 /// has held a thread for long.
 const FIRST_TURN: Duration = Duration::from_millis(1);
 
-/// A turn among others. With 3 ms the health endpoint answered faster than with 4 or 6 ms.
+/// A turn among others. With 3 ms the health endpoint answered faster than with 4 or 6 ms; with
+/// 2 ms no faster, and a request cost 1 % more.
 const SHORT_TURN: Duration = Duration::from_millis(3);
 
 /// A turn alone. A wait then means more than a millisecond of idleness: one in fifty is 2 %.
 const LONG_TURN: Duration = Duration::from_millis(50);
 
-/// A burn that comes back from an instant sooner than this is alone: the timer of the host makes
+/// A burn that comes back from its instants sooner than this is alone: the timer of the host makes
 /// it 1.2 ms.
 const ALONE: Duration = Duration::from_millis(3);
 
-/// Lateness that asks for no standing back: two turns of others and the timer. With less, cores
-/// were idle at times although forty burns had work.
-const CROWDED: Duration = Duration::from_millis(8);
+/// What is left of the lateness of the wait before when a burn judges whether it is alone. Where
+/// one prompt return in a crowd was enough for a long turn, the other thread found nobody to fire
+/// its timers meanwhile, and the health endpoint waited up to a third longer.
+const MEMORY: f64 = 0.5;
+
+/// Lateness that asks for no standing back: four turns of others. With less, cores were idle at
+/// times although forty burns, or even four, had work.
+const CROWDED: Duration = Duration::from_millis(12);
 
 /// Standing back, in times of the lateness beyond `CROWDED`. More serves the health endpoint and
 /// an overload better, and makes the last answers of a crowd later.
@@ -50,6 +56,8 @@ pub struct Turns {
     /// From 0 to 1.
     patience: f64,
     turn: Duration,
+    /// The largest lateness of late, which fades with every wait.
+    lateness: Duration,
 }
 
 impl Turns {
@@ -60,6 +68,7 @@ impl Turns {
         Self {
             patience: lot as f64 / u64::MAX as f64,
             turn: FIRST_TURN,
+            lateness: Duration::ZERO,
         }
     }
 
@@ -73,7 +82,12 @@ impl Turns {
     /// `left` is the share of its work that is left, from 0 to 1, and `response_ratio` the
     /// wall-clock time since its start over the CPU time that its whole work needs.
     pub fn stand_back(&mut self, late: Duration, left: f64, response_ratio: f64) -> Duration {
-        self.turn = if late < ALONE { LONG_TURN } else { SHORT_TURN };
+        self.lateness = late.max(self.lateness.mul_f64(MEMORY));
+        self.turn = if self.lateness < ALONE {
+            LONG_TURN
+        } else {
+            SHORT_TURN
+        };
         let fading = 1.0 + (response_ratio / RESPONSE_RATIO).powi(2);
         let times = STAND_BACK * self.patience * left / fading;
         late.saturating_sub(CROWDED).mul_f64(times).min(LONGEST)
@@ -89,7 +103,7 @@ mod tests {
     fn patient() -> Turns {
         Turns {
             patience: 1.0,
-            turn: FIRST_TURN,
+            ..Turns::new(Duration::ZERO)
         }
     }
 
@@ -104,23 +118,35 @@ mod tests {
     }
 
     #[test]
+    fn one_prompt_return_in_a_crowd_does_not_make_a_burn_alone() {
+        let mut turns = patient();
+        let mut turn_after = |late| {
+            turns.stand_back(late, 1.0, 1.0);
+            turns.turn()
+        };
+        assert_eq!(turn_after(11 * MS), SHORT_TURN);
+        assert_eq!(turn_after(MS), SHORT_TURN);
+        assert_eq!(turn_after(MS), LONG_TURN);
+    }
+
+    #[test]
     fn a_burn_stands_back_longer_in_a_larger_crowd_and_shorter_near_its_end() {
         let mut turns = patient();
-        let crowd = turns.stand_back(12 * MS, 1.0, 0.0);
+        let crowd = turns.stand_back(16 * MS, 1.0, 0.0);
         assert_eq!(crowd, 4 * MS * 40);
-        assert_eq!(turns.stand_back(16 * MS, 1.0, 0.0), 2 * crowd);
-        assert_eq!(turns.stand_back(12 * MS, 0.25, 0.0), crowd / 4);
-        assert_eq!(turns.stand_back(12 * MS, 0.0, 0.0), Duration::ZERO);
+        assert_eq!(turns.stand_back(20 * MS, 1.0, 0.0), 2 * crowd);
+        assert_eq!(turns.stand_back(16 * MS, 0.25, 0.0), crowd / 4);
+        assert_eq!(turns.stand_back(16 * MS, 0.0, 0.0), Duration::ZERO);
         assert_eq!(turns.stand_back(9000 * MS, 1.0, 0.0), LONGEST);
     }
 
     #[test]
     fn a_burn_stands_back_less_the_longer_it_has_taken_for_its_size() {
         let mut turns = patient();
-        let fresh = turns.stand_back(12 * MS, 1.0, 0.0);
-        assert_eq!(turns.stand_back(12 * MS, 1.0, RESPONSE_RATIO), fresh / 2);
+        let fresh = turns.stand_back(16 * MS, 1.0, 0.0);
+        assert_eq!(turns.stand_back(16 * MS, 1.0, RESPONSE_RATIO), fresh / 2);
         assert_eq!(
-            turns.stand_back(12 * MS, 1.0, 3.0 * RESPONSE_RATIO),
+            turns.stand_back(16 * MS, 1.0, 3.0 * RESPONSE_RATIO),
             fresh / 10
         );
     }
