@@ -32,7 +32,10 @@ impl Lab {
             }
         };
         // A Spin that is not there is told before the long builds.
-        runner.version()?;
+        runner.version().context(
+            "install Spin (https://spinframework.dev/install) and give its path as SPIN, \
+             or leave SPIN out to measure the embedded host",
+        )?;
         let output = root.join("target/bench");
         fs::create_dir_all(&output)?;
         let components = ["-p", "cpu-load-gen", "-p", "hello", "-p", "fib"];

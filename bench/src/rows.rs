@@ -46,7 +46,7 @@ pub const ROWS: [Row; 22] = {
         at_most(Accuracy, "CPU per request off `cpu_time=20ms`, c=1 and c=8", Percent, 8.0, 3.0),
         at_most(Accuracy, "CPU per request off `cpu_time=50ms`, c=8, limited to 500m", Percent, 8.0, 3.0),
         at_most(Accuracy, "`cpu_time_ms` off CPU per request less that of `iterations=0`", Percent, 5.0, 2.0),
-        at_most(Pacing, "mean CPU off Q, `cpu=Q&duration=5s`", Percent, 5.0, 2.0),
+        at_most(Pacing, "mean CPU, less that of the idle server, off Q: `cpu=Q&duration=5s`", Percent, 5.0, 2.0),
         at_most(Pacing, "end off 5 s", Milliseconds, 50.0, 20.0),
         at_least(Alone, "cores used by `cpu_time=50ms`, c=1", Cores, 0.90, 0.97),
         at_least(Saturated, "cores used of 2, default load, c=40", Cores, 1.90, 1.97),
