@@ -70,67 +70,71 @@ fn command(manifest: &Path, listen: &str) -> Command {
 
 /// What the host says when it refuses to serve: one line, and an exit status other than 0.
 fn refusal(manifest: &Path, listen: &str) -> String {
-    let output = command(manifest, listen).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(output.stdout.is_empty());
-    let text = String::from_utf8(output.stderr).unwrap();
-    let (line, "") = text.split_once('\n').expect("a line") else {
-        panic!("more than a line: {text}");
+    let (status, stdout, stderr) = Process::start(&mut command(manifest, listen)).end();
+    assert_eq!((status.code(), stdout.as_str()), (Some(1), ""));
+    let (line, "") = stderr.split_once('\n').expect("a line") else {
+        panic!("more than a line: {stderr}");
     };
     line.strip_prefix("error: ").expect("an error").to_owned()
 }
 
-/// A host that serves in a process of its own.
-struct Process {
-    child: Child,
-    addr: SocketAddr,
-}
+/// The host in a process of its own, killed when dropped.
+struct Process(Child);
 
 impl Process {
-    fn start(manifest: &Path) -> Self {
-        let mut child = command(manifest, "127.0.0.1:0").spawn().unwrap();
+    fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    /// A host that serves, and the address that it says it serves on.
+    fn serving(manifest: &Path) -> (Self, SocketAddr) {
+        let mut host = Self::start(&mut command(manifest, "127.0.0.1:0"));
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
+        BufReader::new(host.0.stdout.as_mut().unwrap())
             .read_line(&mut line)
             .unwrap();
         let addr = line.trim_end().strip_prefix("Serving http://").unwrap();
-        Self {
-            addr: addr.parse().unwrap(),
-            child,
-        }
+        (host, addr.parse().unwrap())
     }
 
-    /// Sends `signal` and waits for the end, which must come although no guest ends by itself.
-    fn stop(mut self, signal: &str) -> (ExitStatus, String) {
-        let kill = format!("kill -{signal} {}", self.child.id());
-        assert!(
-            Command::new("sh")
-                .args(["-c", &kill])
-                .status()
-                .unwrap()
-                .success()
-        );
+    fn signal(&self, signal: &str) {
+        let kill = format!("kill -{signal} {}", self.0.id());
+        let status = Command::new("sh").args(["-c", &kill]).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Its exit status and what it printed. It must end although no guest ends by itself.
+    fn end(mut self) -> (ExitStatus, String, String) {
         let limit = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < limit {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                let mut stderr = String::new();
-                self.child
-                    .stderr
-                    .as_mut()
-                    .unwrap()
-                    .read_to_string(&mut stderr)
-                    .unwrap();
-                return (status, stderr);
+        let status = loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                break status;
             }
+            assert!(Instant::now() < limit, "still running after ten seconds");
             sleep(Duration::from_millis(10));
-        }
-        self.child.kill().unwrap();
-        panic!("still running after SIG{signal}");
+        };
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        let [out, err]: [&mut dyn Read; 2] = [
+            self.0.stdout.as_mut().unwrap(),
+            self.0.stderr.as_mut().unwrap(),
+        ];
+        out.read_to_string(&mut stdout).unwrap();
+        err.read_to_string(&mut stderr).unwrap();
+        (status, stdout, stderr)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
 fn send(addr: SocketAddr, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(addr).unwrap();
+    let patience = Some(Duration::from_secs(10));
+    stream.set_read_timeout(patience).unwrap();
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"
@@ -228,11 +232,8 @@ fn a_required_variable_is_taken_from_the_environment() {
         "the variable `some_name` is required: set SPIN_VARIABLE_SOME_NAME"
     );
 
-    let output = command(&path, "127.0.0.1:0")
-        .env("SPIN_VARIABLE_SOME_NAME", "value")
-        .output()
-        .unwrap();
-    let error = String::from_utf8(output.stderr).unwrap();
+    let mut command = command(&path, "127.0.0.1:0");
+    let (_, _, error) = Process::start(command.env("SPIN_VARIABLE_SOME_NAME", "value")).end();
     assert!(error.contains("app.wasm does not exist"), "{error}");
 }
 
@@ -286,9 +287,11 @@ fn a_guest_without_an_answer_is_a_500_and_a_line() {
             "A request failed: the guest returned without a response\n",
         ),
     ] {
-        let process = Process::start(&application(name, MANIFEST, Some(&component(body))));
-        assert_eq!(get(process.addr, "/"), (500, String::new()), "{name}");
-        let (status, stderr) = process.stop("INT");
+        let path = application(name, MANIFEST, Some(&component(body)));
+        let (host, addr) = Process::serving(&path);
+        assert_eq!(get(addr, "/"), (500, String::new()), "{name}");
+        host.signal("INT");
+        let (status, _, stderr) = host.end();
         assert_eq!((status.code(), stderr.as_str()), (Some(0), line), "{name}");
     }
 }
@@ -297,10 +300,11 @@ fn a_guest_without_an_answer_is_a_500_and_a_line() {
 fn signals_stop_it_while_guests_burn() {
     let path = application("burn", MANIFEST, Some(&component("(loop (br 0))")));
     for signal in ["INT", "TERM"] {
-        let process = Process::start(&path);
-        let requests: Vec<_> = (0..8).map(|_| send(process.addr, "/")).collect();
+        let (host, addr) = Process::serving(&path);
+        let requests: Vec<_> = (0..8).map(|_| send(addr, "/")).collect();
         sleep(Duration::from_millis(200));
-        let (status, stderr) = process.stop(signal);
+        host.signal(signal);
+        let (status, _, stderr) = host.end();
         assert_eq!(
             (status.code(), stderr.as_str()),
             (Some(0), ""),

@@ -18,7 +18,7 @@ use ureq::http::{Method, Request};
 pub struct Server {
     url: String,
     agent: Agent,
-    _running: Running,
+    running: Running,
 }
 
 /// What must live as long as the server.
@@ -51,10 +51,10 @@ impl Server {
             .timeout_global(Some(Duration::from_secs(60)))
             .build()
             .into();
-        let server = Self {
+        let mut server = Self {
             url,
             agent,
-            _running: running,
+            running,
         };
         server.wait_until_healthy();
         server
@@ -88,11 +88,15 @@ impl Server {
         }
     }
 
-    fn wait_until_healthy(&self) {
+    fn wait_until_healthy(&mut self) {
         let end = Instant::now() + Duration::from_secs(60);
         let health = format!("{}/.well-known/spin/health", self.url);
         while let Err(error) = self.agent.get(&health).call() {
             assert!(Instant::now() < end, "not healthy within a minute: {error}");
+            if let Running::Spin(spin) = &mut self.running {
+                let ended = spin.try_wait().expect("its status");
+                assert_eq!(ended, None, "Spin ended instead of serving");
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
     }
