@@ -25,17 +25,20 @@ impl Lab {
             .context("no workspace")?
             .to_owned();
         let runner = match spin {
-            Some(path) => Runner::Spin(path.into()),
+            Some(path) => {
+                let spin = Runner::Spin(path.into());
+                // A Spin that is not there is told before the long builds.
+                spin.version().context(
+                    "install Spin (https://spinframework.dev/install) and give its path as SPIN, \
+                     or leave SPIN out to measure the embedded host",
+                )?;
+                spin
+            }
             None => {
                 cargo(&root, "build -p host", &[], &[])?;
                 Runner::Host(root.join("target/debug/host"))
             }
         };
-        // A Spin that is not there is told before the long builds.
-        runner.version().context(
-            "install Spin (https://spinframework.dev/install) and give its path as SPIN, \
-             or leave SPIN out to measure the embedded host",
-        )?;
         let output = root.join("target/bench");
         fs::create_dir_all(&output)?;
         let components = ["-p", "cpu-load-gen", "-p", "hello", "-p", "fib"];

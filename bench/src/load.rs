@@ -21,6 +21,7 @@ const PROBE_EVERY: Duration = Duration::from_millis(200);
 const PROBE_CAP: Duration = Duration::from_secs(30);
 /// How long the probes that are under way when the load ends are waited for.
 const PROBE_GRACE: Duration = Duration::from_secs(2);
+
 /// One connection, which is kept as long as every answer is in time and opened anew after that.
 pub struct Client {
     client: reqwest::Client,
@@ -94,7 +95,7 @@ pub struct Load {
 /// What became of the requests of a load.
 pub struct Tally {
     /// Whole answers in time, and what they took in microseconds.
-    pub answers: Histogram<u64>,
+    answers: Histogram<u64>,
     /// Those of them that came within the window.
     in_window: u64,
     pub late: u64,
@@ -112,7 +113,8 @@ impl Tally {
         }
     }
 
-    fn add(&mut self, other: Self) -> Result<()> {
+    /// Adds what became of the requests of another load.
+    pub fn add(&mut self, other: Self) -> Result<()> {
         self.answers.add(other.answers)?;
         self.in_window += other.in_window;
         self.late += other.late;
@@ -226,6 +228,14 @@ pub struct Health {
 }
 
 impl Health {
+    /// Adds how other probes were answered.
+    pub fn add(&mut self, other: Self) -> Result<()> {
+        self.latencies.add(other.latencies)?;
+        self.probes += other.probes;
+        self.unanswered += other.unanswered;
+        Ok(())
+    }
+
     /// The 99th percentile in milliseconds; an unanswered probe counts as 30 s.
     pub fn p99(&self) -> f64 {
         millis(&self.latencies, 0.99)

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use tokio::{
     select,
     time::{Instant, interval, sleep, sleep_until},
@@ -174,12 +174,23 @@ pub async fn tutorial(lab: &Lab) -> Result<Vec<Figure>> {
         timeout: PATIENCE,
         ..load(&server, "", 40)
     };
-    let mut rounds = Vec::new();
+    let mut total: Option<Crowd> = None;
+    let (mut cores, mut rates) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         let window = Window::new(seconds(3), seconds(30));
-        let crowd = crowd(&server, load.clone(), Stop::Answered(window), window).await?;
-        rounds.push((crowd.tally.rate(window), crowd));
+        let round = crowd(&server, load.clone(), Stop::Answered(window), window).await?;
+        cores.push(round.cores);
+        rates.push(round.tally.rate(window));
+        match &mut total {
+            None => total = Some(round),
+            Some(total) => {
+                total.tally.add(round.tally)?;
+                total.health.add(round.health)?;
+            }
+        }
     }
+    let Crowd { tally, health, .. } = total.context("no rounds")?;
+    let (cores, per_second) = (median(cores), median(rates));
     drop(server);
 
     let server = lab.baseline("fib", Some(LIMIT)).await?;
@@ -191,30 +202,16 @@ pub async fn tutorial(lab: &Lab) -> Result<Vec<Figure>> {
     };
     let fib = crowd(&server, load, Stop::Answered(window), window).await?;
 
-    let median = |of: fn(&(f64, Crowd)) -> f64| median(rounds.iter().map(of).collect());
-    let sum = |of: fn(&Crowd) -> u64| rounds.iter().map(|(_, crowd)| of(crowd)).sum::<u64>() as f64;
-    let cores = median(|(_, crowd)| crowd.cores);
-    let per_second = median(|(rate, _)| *rate);
     Ok(vec![
-        Figure::new(sum(|crowd| crowd.tally.late))
-            .beside("of", sum(|crowd| crowd.tally.requests()), Count)
-            .beside(
-                "p50",
-                median(|(_, crowd)| crowd.tally.millis(0.5)) / 1000.0,
-                Seconds,
-            )
-            .beside(
-                "p95",
-                median(|(_, crowd)| crowd.tally.millis(0.95)) / 1000.0,
-                Seconds,
-            )
-            .beside("fib(43):", fib.tally.late as f64, Count)
-            .beside("of", fib.tally.requests() as f64, Count),
-        Figure::new(median(|(_, crowd)| crowd.health.p99()))
-            .beside("unanswered", sum(|crowd| crowd.health.unanswered), Count)
-            .beside("of", sum(|crowd| crowd.health.probes), Count)
-            .beside("fib(43): unanswered", fib.health.unanswered as f64, Count)
-            .beside("of", fib.health.probes as f64, Count),
+        Figure::new(tally.late as f64)
+            .beside("requests", tally.requests() as f64, Count)
+            .beside("p50", tally.millis(0.5) / 1000.0, Seconds)
+            .beside("p95", tally.millis(0.95) / 1000.0, Seconds)
+            .beside("fib(43) late", fib.tally.late as f64, Count)
+            .beside("fib(43) requests", fib.tally.requests() as f64, Count),
+        health_figure(&health)
+            .beside("fib(43) unanswered", fib.health.unanswered as f64, Count)
+            .beside("fib(43) probes", fib.health.probes as f64, Count),
         Figure::new(100.0 * cores / LIMIT).beside("cores", cores, Cores),
         Figure::new(per_second * 0.020 / LIMIT).beside("answers", per_second, PerSecond),
     ])
@@ -316,7 +313,7 @@ fn ratio(rounds: &[(f64, f64)], ours: &str, theirs: &str, unit: Unit) -> Figure 
 }
 
 pub async fn hash_rate(lab: &Lab) -> Result<Vec<Figure>> {
-    // Short rounds: a machine that slows down for a second does so for both sides.
+    // Short rounds, and many: what slows the machine down meets both sides.
     const HASHES: u32 = 1_000_000;
     let server = component(lab, None).await?;
     let idle = cost(&server, "iterations=0", 1, 200).await?;
@@ -435,7 +432,7 @@ async fn crowd(server: &Server, load: Load, stop: Stop, window: Window) -> Resul
 fn health_figure(health: &Health) -> Figure {
     Figure::new(health.p99())
         .beside("unanswered", health.unanswered as f64, Count)
-        .beside("of", health.probes as f64, Count)
+        .beside("probes", health.probes as f64, Count)
 }
 
 /// The cores that a server uses within a window.

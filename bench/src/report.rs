@@ -105,7 +105,9 @@ impl Figure {
 
     /// The largest of some deviations in either direction.
     pub fn largest(deviations: impl IntoIterator<Item = f64>) -> Self {
-        Self::new(deviations.into_iter().map(f64::abs).fold(0.0, f64::max))
+        let sizes = deviations.into_iter().map(f64::abs);
+        // In this order what is no number is the largest, and so falls short.
+        Self::new(sizes.max_by(f64::total_cmp).unwrap_or(f64::NAN))
     }
 
     /// Adds a figure that stands beside the judged one.
@@ -345,6 +347,12 @@ mod tests {
             Mark::Must
         );
         assert_eq!(Mark::of(0.4, None, Goal::AtLeast(0.5)), Mark::Reported);
+    }
+
+    #[test]
+    fn the_largest_deviation_is_judged() {
+        assert_eq!(Figure::largest([1.0, -3.0, 2.0]).value, 3.0);
+        assert!(Figure::largest([1.0, f64::NAN, 2.0]).value.is_nan());
     }
 
     const ROW: Row = Row {

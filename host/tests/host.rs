@@ -4,15 +4,19 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    thread::sleep,
+    sync::mpsc,
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
 use host::{Error, Options, Server};
+
+/// How long anything may take that is to end by itself.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const MANIFEST: &str = r#"
     spin_manifest_version = 2
@@ -70,8 +74,8 @@ fn command(manifest: &Path, listen: &str) -> Command {
 
 /// What the host says when it refuses to serve: one line, and an exit status other than 0.
 fn refusal(manifest: &Path, listen: &str) -> String {
-    let (status, stdout, stderr) = Process::start(&mut command(manifest, listen)).end();
-    assert_eq!((status.code(), stdout.as_str()), (Some(1), ""));
+    let (status, stderr) = Process::start(&mut command(manifest, listen)).end();
+    assert_eq!(status.code(), Some(1));
     let (line, "") = stderr.split_once('\n').expect("a line") else {
         panic!("more than a line: {stderr}");
     };
@@ -89,10 +93,14 @@ impl Process {
     /// A host that serves, and the address that it says it serves on.
     fn serving(manifest: &Path) -> (Self, SocketAddr) {
         let mut host = Self::start(&mut command(manifest, "127.0.0.1:0"));
-        let mut line = String::new();
-        BufReader::new(host.0.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        let mut stdout = BufReader::new(host.0.stdout.take().unwrap());
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            sender.send(line)
+        });
+        let line = receiver.recv_timeout(PATIENCE).unwrap();
         let addr = line.trim_end().strip_prefix("Serving http://").unwrap();
         (host, addr.parse().unwrap())
     }
@@ -103,24 +111,18 @@ impl Process {
         assert!(status.unwrap().success());
     }
 
-    /// Its exit status and what it printed. It must end although no guest ends by itself.
-    fn end(mut self) -> (ExitStatus, String, String) {
-        let limit = Instant::now() + Duration::from_secs(10);
+    /// Its exit status and what it printed to standard error. It must end by itself.
+    fn end(mut self) -> (ExitStatus, String) {
+        let limit = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = self.0.try_wait().unwrap() {
                 break status;
             }
-            assert!(Instant::now() < limit, "still running after ten seconds");
+            assert!(Instant::now() < limit, "still running after {PATIENCE:?}");
             sleep(Duration::from_millis(10));
         };
-        let (mut stdout, mut stderr) = (String::new(), String::new());
-        let [out, err]: [&mut dyn Read; 2] = [
-            self.0.stdout.as_mut().unwrap(),
-            self.0.stderr.as_mut().unwrap(),
-        ];
-        out.read_to_string(&mut stdout).unwrap();
-        err.read_to_string(&mut stderr).unwrap();
-        (status, stdout, stderr)
+        let stderr = io::read_to_string(self.0.stderr.take().unwrap()).unwrap();
+        (status, stderr)
     }
 }
 
@@ -133,8 +135,7 @@ impl Drop for Process {
 
 fn send(addr: SocketAddr, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(addr).unwrap();
-    let patience = Some(Duration::from_secs(10));
-    stream.set_read_timeout(patience).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"
@@ -233,7 +234,7 @@ fn a_required_variable_is_taken_from_the_environment() {
     );
 
     let mut command = command(&path, "127.0.0.1:0");
-    let (_, _, error) = Process::start(command.env("SPIN_VARIABLE_SOME_NAME", "value")).end();
+    let (_, error) = Process::start(command.env("SPIN_VARIABLE_SOME_NAME", "value")).end();
     assert!(error.contains("app.wasm does not exist"), "{error}");
 }
 
@@ -291,7 +292,7 @@ fn a_guest_without_an_answer_is_a_500_and_a_line() {
         let (host, addr) = Process::serving(&path);
         assert_eq!(get(addr, "/"), (500, String::new()), "{name}");
         host.signal("INT");
-        let (status, _, stderr) = host.end();
+        let (status, stderr) = host.end();
         assert_eq!((status.code(), stderr.as_str()), (Some(0), line), "{name}");
     }
 }
@@ -304,7 +305,7 @@ fn signals_stop_it_while_guests_burn() {
         let requests: Vec<_> = (0..8).map(|_| send(addr, "/")).collect();
         sleep(Duration::from_millis(200));
         host.signal(signal);
-        let (status, _, stderr) = host.end();
+        let (status, stderr) = host.end();
         assert_eq!(
             (status.code(), stderr.as_str()),
             (Some(0), ""),

@@ -129,6 +129,8 @@ impl Drop for Running {
                 // Its group: Spin starts the trigger as a child.
                 let group = format!("-{}", spin.id());
                 let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+                // Where there is no such command, at least Spin itself.
+                let _ = spin.kill();
                 let _ = spin.wait();
             }
         }
