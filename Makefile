@@ -55,13 +55,14 @@ setup:
 build: setup ## Build the component
 	@cargo build --target $(TARGET) --release
 
+# The host with the features of the whole workspace, so that tests need not build Wasmtime again.
 .PHONY: run
 run: build ## Serve it on http://127.0.0.1:3000 (LISTEN=…)
 	@if command -v $(SPIN) >/dev/null; then \
 		exec $(SPIN) up --listen $(LISTEN) --runtime-config-file runtime-config.toml; \
 	else \
 		echo "Spin is not installed ($(SPIN_INSTALL)): serving with the embedded host, without runtime-config.toml"; \
-		cargo build --quiet -p host && exec target/debug/host --listen $(LISTEN); \
+		cargo build --workspace --bin host && exec target/debug/host --listen $(LISTEN); \
 	fi
 
 .PHONY: test
@@ -93,7 +94,7 @@ clean: ## Remove all that was built
 # On Kubernetes.
 
 .PHONY: push
-push: need-spin build ## Push the app to $(IMAGE), and print its digest (PUSH_FLAGS=--insecure for a registry without TLS)
+push: need-spin build ## Push the app to IMAGE, and print its digest (PUSH_FLAGS=--insecure for a registry without TLS)
 	@pushed=$$($(SPIN) registry push $(PUSH_FLAGS) '$(IMAGE)'); echo "$$pushed"; \
 	digest=$$(grep -o 'sha256:[0-9a-f]\{64\}' <<<"$$pushed") || { echo 'make: the registry returned no digest' >&2; exit 1; }; \
 	echo "To deploy exactly this: make deploy IMAGE=$$(sed 's/@.*//; s/:[^:/]*$$//' <<<'$(IMAGE)')@$$digest"
@@ -191,6 +192,7 @@ deploy: ## Deploy IMAGE with its autoscaler and Ingress in the current context, 
 .PHONY: load
 load: ## Load the app: CONNECTIONS at once for DURATION
 	@$(call need,bombardier,go install github.com/codesenberg/bombardier@latest)
+	@curl --silent --show-error --output /dev/null --max-time 30 '$(URL)' || { echo 'make: $(URL) does not answer: run make deploy, or give another URL=' >&2; exit 1; }
 	bombardier -c $(CONNECTIONS) -t $(TIMEOUT) -d $(DURATION) $(URL)
 
 .PHONY: watch

@@ -35,7 +35,7 @@ impl Lab {
                 spin
             }
             None => {
-                cargo(&root, "build -p host", &[], &[])?;
+                cargo(&root, "build --workspace --bin host", &[], &[])?;
                 Runner::Host(root.join("target/debug/host"))
             }
         };
