@@ -55,7 +55,7 @@ setup:
 build: setup ## Build the component
 	@cargo build --target $(TARGET) --release
 
-# The host with the features of the whole workspace, so that tests need not build Wasmtime again.
+# The host with the features of the whole workspace, so that tests find most of Wasmtime built.
 .PHONY: run
 run: build ## Serve it on http://127.0.0.1:3000 (LISTEN=…)
 	@if command -v $(SPIN) >/dev/null; then \

@@ -34,7 +34,8 @@ const LONG_TURN: Duration = Duration::from_millis(50);
 const ALONE: Duration = Duration::from_millis(3);
 
 /// Lateness that, twice in a row, asks for standing back: two turns of others and the timer. Where
-/// once was enough, two connections at 500m, throttled but no crowd, left 7 % of the limit unused.
+/// once was enough, two connections at 500m, throttled but no crowd, left up to 7 % of the limit
+/// unused, and the slowest of four took twice as long.
 const CROWDED: Duration = Duration::from_millis(8);
 
 /// Standing back, in times of the lateness beyond `CROWDED`. More serves the health endpoint and
