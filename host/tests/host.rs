@@ -74,8 +74,11 @@ fn command(manifest: &Path, listen: &str) -> Command {
 
 /// What the host says when it refuses to serve: one line, and an exit status other than 0.
 fn refusal(manifest: &Path, listen: &str) -> String {
-    let (status, stderr) = Process::start(&mut command(manifest, listen)).end();
+    let mut host = Process::start(&mut command(manifest, listen));
+    let stdout = host.0.stdout.take().unwrap();
+    let (status, stderr) = host.end();
     assert_eq!(status.code(), Some(1));
+    assert_eq!(io::read_to_string(stdout).unwrap(), "");
     let (line, "") = stderr.split_once('\n').expect("a line") else {
         panic!("more than a line: {stderr}");
     };
