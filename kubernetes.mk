@@ -113,7 +113,7 @@ deploy: ## Deploy IMAGE with its autoscaler and Ingress in the current context, 
 	@# what was just applied before its rollout. KEDA's webhook refuses a ScaledObject whose Deployment is not there.
 	$(kubectl) wait --for=create deployment/$(APP) --timeout=60s
 	$(kubectl) wait --for=jsonpath='{.metadata.annotations.$(DEPLOYED)}'=$(NOW) deployment/$(APP) --timeout=60s
-	$(kubectl) rollout status deployment/$(APP) --timeout=3m
+	$(kubectl) rollout status deployment/$(APP) --timeout=3m || { $(kubectl) get pods --selector core.spinkube.dev/app-name=$(APP); exit 1; }
 	@# No replica reads an earlier runtime config any more.
 	@$(runtime_configs) --field-selector "metadata.name!=$$($(kubectl) get spinapp $(APP) --output jsonpath='{.spec.runtimeConfig.loadFromSecret}')" | xargs -r $(kubectl) delete
 	$(autoscale_with_$(AUTOSCALER))

@@ -23,5 +23,6 @@ bombardier --print "$print" "$@" | tee "$report"
 # bombardier itself ends with 0 whatever came back.
 count() { sed -n "s/.*$1 - \([0-9][0-9]*\).*/\1/p" "$report"; }
 good=$(count 2xx)
+[[ -n $good ]] || fail "bombardier's report has no counts of HTTP codes: is it version 1.2 or newer?"
 bad=$(($(count 1xx) + $(count 3xx) + $(count 4xx) + $(count 5xx) + $(count others)))
 ((good > 0 && bad == 0)) || fail "$bad of $((good + bad)) requests were not answered with 2xx"

@@ -3,6 +3,7 @@
 mod documents;
 mod makefile;
 mod manifests;
+mod scripts;
 mod workflows;
 
 use serde_json::Value;
