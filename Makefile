@@ -85,7 +85,7 @@ bench: setup ## Measure what the README claims (ROWS=accuracy,pacing SPIN=path),
 lint: setup ## Check the format and the code, warnings denied
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets -- -D warnings
-	@cargo clippy --target $(TARGET) -p cpu-load-gen -p hello -p fib -- -D warnings
+	@cargo clippy --target $(TARGET) -p cpu-load-gen -p hello -p control -- -D warnings
 
 .PHONY: clean
 clean: ## Remove all that was built

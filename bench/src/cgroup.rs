@@ -1,5 +1,4 @@
-//! The CPU time that the kernel accounts to a server, and the limit that it sets: a cgroup's, or
-//! without the rights for one, what /proc tells of the processes.
+//! The CPU time that the kernel accounts to a server, and the limit that it sets: a cgroup's.
 
 use std::{
     fs::{self, File},
@@ -12,7 +11,6 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use procfs::process::Process;
-use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a limited server may run on, in all, before it waits for the next period (as Kubernetes).
 const PERIOD_MICROS: f64 = 100_000.0;
@@ -26,7 +24,7 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes a cgroup, limited to `cores` if given. It is removed, with its processes, on drop.
+    /// Makes a cgroup, limited to `cores` if given. It is removed on drop, when its processes have ended.
     pub fn create(cores: Option<f64>) -> Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!(
@@ -82,8 +80,8 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    /// The cgroup (v2) of a process that systemd put there, with a limit of `cores`.
-    pub fn of_limited(pid: i32, cores: f64) -> Result<Self> {
+    /// The cgroup (v2) of a process that systemd put there, limited to `cores` if given.
+    pub fn of(pid: i32, cores: Option<f64>) -> Result<Self> {
         let root = root_v2()?.context("no cgroup v2 file system is mounted")?;
         let groups = Process::new(pid)?.cgroups()?;
         let group = groups.into_iter().find(|group| group.hierarchy == 0);
@@ -92,8 +90,8 @@ impl Cgroup {
         let limit = fs::read_to_string(directory.join("cpu.max"))
             .context("the cpu controller is not delegated to the user's systemd")?;
         ensure!(
-            parse_limit(&limit) == Some(cores),
-            "systemd-run set the limit {:?}, not {cores} cores",
+            parse_limit(&limit) == cores,
+            "systemd-run set the limit {:?}, not {cores:?} cores",
             limit.trim()
         );
         let usage = directory.join("cpu.stat");
@@ -102,6 +100,12 @@ impl Cgroup {
             usage,
             created: false,
         })
+    }
+
+    /// The CPU time that its processes have used, exact to the microsecond or better.
+    pub fn used(&self) -> Result<Duration> {
+        let text = fs::read_to_string(&self.usage)?;
+        parse_usage(&text).with_context(|| format!("no CPU usage in {}", self.usage.display()))
     }
 
     /// The files to which a process writes `0` in order to join.
@@ -115,18 +119,6 @@ impl Cgroup {
         };
         self.directories.iter().map(open).collect()
     }
-
-    fn kill_all(&self) {
-        for directory in &self.directories {
-            let processes = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-            for pid in processes
-                .lines()
-                .filter_map(|line| Pid::from_raw(line.parse().ok()?))
-            {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        }
-    }
 }
 
 impl Drop for Cgroup {
@@ -136,7 +128,6 @@ impl Drop for Cgroup {
         }
         // A killed process leaves its cgroup a little later.
         for _ in 0..200 {
-            self.kill_all();
             self.directories
                 .retain(|directory| fs::remove_dir(directory).is_err() && directory.exists());
             if self.directories.is_empty() {
@@ -145,38 +136,6 @@ impl Drop for Cgroup {
             thread::sleep(Duration::from_millis(10));
         }
         eprintln!("warning: cannot remove the cgroup {:?}", self.directories);
-    }
-}
-
-/// Where the CPU time of a server is read.
-pub enum Account {
-    /// Exact to the microsecond or better.
-    Cgroup(Cgroup),
-    /// The processes of this group, in ticks of 10 ms.
-    ProcessGroup(i32),
-}
-
-impl Account {
-    /// The CPU time used since the server was started.
-    pub fn used(&self) -> Result<Duration> {
-        match self {
-            Self::Cgroup(cgroup) => {
-                let text = fs::read_to_string(&cgroup.usage)?;
-                parse_usage(&text)
-                    .with_context(|| format!("no CPU usage in {}", cgroup.usage.display()))
-            }
-            Self::ProcessGroup(leader) => {
-                let stats = procfs::process::all_processes()?
-                    .filter_map(|process| process.ok()?.stat().ok());
-                let ticks: u64 = stats
-                    .filter(|stat| stat.pgrp == *leader)
-                    .map(|stat| stat.utime + stat.stime)
-                    .sum();
-                Ok(Duration::from_secs_f64(
-                    ticks as f64 / procfs::ticks_per_second() as f64,
-                ))
-            }
-        }
     }
 }
 
@@ -231,7 +190,6 @@ fn parse_limit(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     #[test]
     fn usage_of_both_versions() {
@@ -249,20 +207,5 @@ mod tests {
     fn limits() {
         assert_eq!(parse_limit("50000 100000\n"), Some(0.5));
         assert_eq!(parse_limit("max 100000\n"), None);
-    }
-
-    #[test]
-    fn processes_are_found_by_their_group() {
-        let group = rustix::process::getpgrp().as_raw_nonzero().get();
-        let account = Account::ProcessGroup(group);
-        let before = account.used().unwrap();
-        let started = Instant::now();
-        while account.used().unwrap() <= before {
-            assert!(started.elapsed() < Duration::from_secs(10));
-        }
-        assert_eq!(
-            Account::ProcessGroup(i32::MAX).used().unwrap(),
-            Duration::ZERO
-        );
     }
 }
