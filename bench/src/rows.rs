@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use tokio::{
     select,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
+    try_join,
 };
 
 use crate::{
@@ -237,15 +238,11 @@ async fn cores_used(testbed: &Testbed, query: &str, connections: usize) -> Resul
     let load = load(&server, query, connections);
     let mut used = Vec::new();
     for _ in 0..3 {
-        used.push(effect_on_cores(&server, &load).await?);
+        let window = Window::new(Duration::from_secs(2), Duration::from_secs(10));
+        let (cores, _) = try_join!(cores(&server, window), load.run(Stop::Answered(window)))?;
+        used.push(cores);
     }
     Ok(median(&used))
-}
-
-async fn effect_on_cores(server: &Server, load: &Load) -> Result<f64> {
-    let window = Window::new(Duration::from_secs(2), Duration::from_secs(10));
-    let (cores, _) = tokio::try_join!(cores(server, window), load.run(Stop::Answered(window)))?;
-    Ok(cores)
 }
 
 async fn tutorial(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
@@ -372,7 +369,7 @@ async fn leaving(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
         let mut rounds = Vec::new();
         for _ in 0..3 {
             let client = Client::new(&server.url(&format!("?{query}")))?;
-            let mut request = Box::pin(tokio::time::timeout(ENDLESS, client.get()));
+            let mut request = Box::pin(timeout(ENDLESS, client.get()));
             select! {
                 answer = &mut request => bail!("{query} ended before its client left: {answer:?}"),
                 () = sleep(Duration::from_secs(2)) => {}
