@@ -78,7 +78,7 @@ test-spin: need-spin build ## Run the tests over HTTP against a real Spin (SPIN=
 	@SPIN=$(SPIN) cargo test --test http --test abandon
 
 .PHONY: bench
-bench: setup ## Measure what the README claims (ROWS=accuracy,pacing SPIN=path), in about ten minutes
+bench: setup ## Measure what the documents claim, on Linux (ROWS=accuracy,pacing SPIN=path WASM=path), in a quarter of an hour
 	@cargo run --quiet -p bench -- $(if $(ROWS),--rows $(ROWS))
 
 .PHONY: lint

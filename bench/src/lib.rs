@@ -66,8 +66,8 @@ pub fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<u8> {
     let spin = args.spin.as_deref().filter(|path| !path.is_empty());
-    let testbed = Testbed::build(spin, args.wasm)?;
-    let mut report = Report::begin(testbed.runner())?;
+    let testbed = Testbed::build(spin, args.wasm.as_deref())?;
+    let mut report = Report::begin(testbed.runner(), args.wasm.as_deref())?;
     for row in args.rows {
         row.measure(&testbed, &mut report).await;
     }

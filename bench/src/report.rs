@@ -17,8 +17,11 @@ pub struct Report {
     server: &'static str,
     version: String,
     machine: Machine,
-    /// The Spin variables in the environment, which change what is measured.
-    variables: Vec<String>,
+    /// What changes what is measured: another build of the component, Spin variables.
+    settings: Vec<String>,
+    /// The name of the row under way.
+    #[serde(skip)]
+    row: String,
     rows: Vec<Row>,
 }
 
@@ -40,7 +43,7 @@ struct Row {
 
 impl Report {
     /// Begins the report, and prints the head of its table.
-    pub fn begin(runner: &Runner) -> Result<Self> {
+    pub fn begin(runner: &Runner, wasm: Option<&Path>) -> Result<Self> {
         let cpus = procfs::CpuInfo::current()?;
         let machine = Machine {
             cpu: cpus.model_name(0).unwrap_or("unknown CPU").to_owned(),
@@ -49,15 +52,16 @@ impl Report {
                 .trim()
                 .to_owned(),
         };
+        let wasm = wasm.map(|path| format!("WASM={}", path.display()));
+        let variables = env::vars().filter(|(name, _)| name.starts_with("SPIN_VARIABLE_"));
+        let variables = variables.map(|(name, value)| format!("{name}={value}"));
         let report = Self {
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             server: runner.name(),
             version: runner.version()?,
             machine,
-            variables: env::vars()
-                .filter(|(name, _)| name.starts_with("SPIN_VARIABLE_"))
-                .map(|(name, value)| format!("{name}={value}"))
-                .collect(),
+            settings: wasm.into_iter().chain(variables).collect(),
+            row: String::new(),
             rows: Vec::new(),
         };
         println!("{}\n", report.heading());
@@ -66,23 +70,30 @@ impl Report {
         Ok(report)
     }
 
-    /// Adds a figure, and prints it.
-    pub fn add(&mut self, row: &str, measure: impl Into<String>, figure: Figure) {
+    pub fn begin_row(&mut self, name: &str) {
+        self.row = name.to_owned();
+    }
+
+    /// Adds a figure to the row under way, and prints it.
+    pub fn add(&mut self, measure: impl Into<String>, figure: Figure) {
         let (measure, [must, aim], mark) = (measure.into(), figure.goals_text(), figure.mark());
-        println!("| {row} | {measure} | {figure} | {must} | {aim} | {mark} |");
-        self.push(row, measure, Some(figure), mark);
+        println!(
+            "| {} | {measure} | {figure} | {must} | {aim} | {mark} |",
+            self.row
+        );
+        self.push(measure, Some(figure), mark);
     }
 
-    /// Tells why figures are missing.
-    pub fn not_measured(&mut self, row: &str, why: &anyhow::Error) {
+    /// Tells why figures of the row under way are missing.
+    pub fn not_measured(&mut self, why: &anyhow::Error) {
         let (measure, mark) = (format!("{why:#}"), Mark::NotMeasured);
-        println!("| {row} | {measure} | – | – | – | {mark} |");
-        self.push(row, measure, None, mark);
+        println!("| {} | {measure} | – | – | – | {mark} |", self.row);
+        self.push(measure, None, mark);
     }
 
-    fn push(&mut self, row: &str, measure: String, figure: Option<Figure>, mark: Mark) {
+    fn push(&mut self, measure: String, figure: Option<Figure>, mark: Mark) {
         self.rows.push(Row {
-            row: row.to_owned(),
+            row: self.row.clone(),
             measure,
             figure,
             mark,
@@ -109,8 +120,8 @@ impl Report {
             "{} ({}), {cpu}, {cores} cores, Linux {kernel}, {}",
             self.server, self.version, self.date
         );
-        for variable in &self.variables {
-            heading += &format!(", {variable}");
+        for setting in &self.settings {
+            heading += &format!(", {setting}");
         }
         heading
     }
@@ -123,20 +134,12 @@ mod tests {
 
     #[test]
     fn exit_status() {
-        let mut report = Report::begin(&Runner::Host("/bin/true".into())).unwrap();
-        report.add(
-            "alone",
-            "cores used",
-            Unit::Cores.of(0.95).at_least(0.9, 1.0),
-        );
+        let mut report = Report::begin(&Runner::Host("/bin/true".into()), None).unwrap();
+        report.add("cores used", Unit::Cores.of(0.95).at_least(0.9, 1.0));
         assert_eq!(report.exit_status(), 0);
-        report.not_measured("tutorial", &anyhow::anyhow!("no rights"));
+        report.not_measured(&anyhow::anyhow!("no rights"));
         assert_eq!(report.exit_status(), 2);
-        report.add(
-            "alone",
-            "cores used",
-            Unit::Cores.of(0.5).at_least(0.9, 1.0),
-        );
+        report.add("cores used", Unit::Cores.of(0.5).at_least(0.9, 1.0));
         assert_eq!(report.exit_status(), 1);
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    figure::{Figure, Unit::*, largest, median, percent_off, quantile},
+    figure::{Unit::*, largest, median, percent_off, quantile},
     load::{Client, Health, Load, Stop, Tally, Window},
     measure::{ENDLESS, component, cores, cost, crowd, effect, idle, load, until_idle},
     report::Report,
@@ -68,42 +68,33 @@ impl Row {
     /// Measures the row; what cannot be measured is told in the report.
     pub async fn measure(self, testbed: &Testbed, report: &mut Report) {
         let value = self.to_possible_value().expect("no row is skipped");
-        let mut figures = Figures(value.get_name(), report);
+        report.begin_row(value.get_name());
         let measured = match self {
-            Self::Accuracy => accuracy(testbed, &mut figures).await,
-            Self::Pacing => pacing(testbed, &mut figures).await,
-            Self::Neighbours => neighbours(testbed, &mut figures).await,
-            Self::Alone => alone(testbed, &mut figures).await,
-            Self::Saturated => saturated(testbed, &mut figures).await,
-            Self::Tutorial => tutorial(testbed, &mut figures).await,
-            Self::Control => control(testbed, &mut figures).await,
-            Self::JustFits => just_fits(testbed, &mut figures).await,
-            Self::Overload => overload(testbed, &mut figures).await,
-            Self::Few => few(testbed, &mut figures).await,
-            Self::NoLimit => no_limit(testbed, &mut figures).await,
-            Self::Leaving => leaving(testbed, &mut figures).await,
-            Self::Overhead => overhead(testbed, &mut figures).await,
-            Self::HashRate => hash_rate(testbed, &mut figures).await,
-            Self::Size => size(testbed, &mut figures),
-            Self::Growth => growth(testbed, &mut figures).await,
-            Self::Crowds => crowds(testbed, &mut figures).await,
+            Self::Accuracy => accuracy(testbed, report).await,
+            Self::Pacing => pacing(testbed, report).await,
+            Self::Neighbours => neighbours(testbed, report).await,
+            Self::Alone => alone(testbed, report).await,
+            Self::Saturated => saturated(testbed, report).await,
+            Self::Tutorial => tutorial(testbed, report).await,
+            Self::Control => control(testbed, report).await,
+            Self::JustFits => just_fits(testbed, report).await,
+            Self::Overload => overload(testbed, report).await,
+            Self::Few => few(testbed, report).await,
+            Self::NoLimit => no_limit(testbed, report).await,
+            Self::Leaving => leaving(testbed, report).await,
+            Self::Overhead => overhead(testbed, report).await,
+            Self::HashRate => hash_rate(testbed, report).await,
+            Self::Size => size(testbed, report),
+            Self::Growth => growth(testbed, report).await,
+            Self::Crowds => crowds(testbed, report).await,
         };
         if let Err(error) = measured {
-            report.not_measured(value.get_name(), &error);
+            report.not_measured(&error);
         }
     }
 }
 
-/// The figures of one row.
-struct Figures<'a>(&'a str, &'a mut Report);
-
-impl Figures<'_> {
-    fn add(&mut self, measure: impl Into<String>, figure: Figure) {
-        self.1.add(self.0, measure, figure);
-    }
-}
-
-async fn accuracy(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn accuracy(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::TwoCores).await?;
     let mut own = Vec::new();
     // Milliseconds, connections, requests.
@@ -117,18 +108,18 @@ async fn accuracy(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
     ] {
         let (cpu, reported) = off(&server, load).await?;
         let measure = format!("CPU per request off `cpu_time={}ms`, c={}", load.0, load.1);
-        figures.add(measure, Percent.of(cpu).within(must, aim));
+        report.add(measure, Percent.of(cpu).within(must, aim));
         own.push(reported);
     }
     drop(server);
     let server = component(testbed, Share::Limited).await?;
     let (cpu, reported) = off(&server, (50, 8, 80)).await?;
     let measure = "CPU per request off `cpu_time=50ms`, c=8, limited to 500m";
-    figures.add(measure, Percent.of(cpu).within(8.0, 3.0));
+    report.add(measure, Percent.of(cpu).within(8.0, 3.0));
     own.push(reported);
     let measure =
         "`cpu_time_ms` off CPU per request less that of `iterations=0`: the largest of these";
-    figures.add(measure, Percent.of(largest(own)).within(5.0, 2.0));
+    report.add(measure, Percent.of(largest(own)).within(5.0, 2.0));
     Ok(())
 }
 
@@ -150,7 +141,7 @@ async fn off(
     Ok((cpu, percent_off(median(&reported), median(&burn))))
 }
 
-async fn pacing(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn pacing(testbed: &Testbed, report: &mut Report) -> Result<()> {
     const DURATION_MS: f64 = 5000.0;
     let server = component(testbed, Share::TwoCores).await?;
     let idle = idle(&server, 5).await?;
@@ -168,18 +159,18 @@ async fn pacing(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
         }
         let off = percent_off(1000.0 * median(&cores), millicores.into());
         let measure = format!("mean CPU off `cpu={millicores}m&duration=5s`, c={connections}");
-        figures.add(measure, Percent.of(off).within(5.0, 2.0));
+        report.add(measure, Percent.of(off).within(5.0, 2.0));
     }
     let end = Milliseconds.of(largest(ends)).within(50.0, 20.0);
-    figures.add("end off 5 s: the largest of these", end);
-    figures.add(
+    report.add("end off 5 s: the largest of these", end);
+    report.add(
         "CPU of the idle server, which is taken off here",
         Cores.of(idle),
     );
     Ok(())
 }
 
-async fn neighbours(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn neighbours(testbed: &Testbed, report: &mut Report) -> Result<()> {
     const REQUESTS: usize = 15;
     let server = component(testbed, Share::OneCore).await?;
     let idle = idle(&server, 5).await?;
@@ -213,23 +204,23 @@ async fn neighbours(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> 
             let idle = idle * started.elapsed().as_secs_f64() / requests as f64;
             let off = percent_off(cost.cpu_ms / 1000.0 - idle, cpu);
             let measure = format!("CPU off `{}`, {place}", &query[1..]);
-            figures.add(measure, Percent.of(off).within(5.0, 3.0));
+            report.add(measure, Percent.of(off).within(5.0, 3.0));
         }
     }
     Ok(())
 }
 
-async fn alone(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn alone(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let used = cores_used(testbed, "?cpu_time=50ms", 1).await?;
     let used = Cores.of(used).at_least(0.9, 0.97);
-    figures.add("cores used, `cpu_time=50ms`, c=1", used);
+    report.add("cores used, `cpu_time=50ms`, c=1", used);
     Ok(())
 }
 
-async fn saturated(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn saturated(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let used = cores_used(testbed, "", 40).await?;
     let used = Cores.of(used).at_least(1.9, 1.97);
-    figures.add("cores used of 2, default load, c=40", used);
+    report.add("cores used of 2, default load, c=40", used);
     Ok(())
 }
 
@@ -245,7 +236,7 @@ async fn cores_used(testbed: &Testbed, query: &str, connections: usize) -> Resul
     Ok(median(&used))
 }
 
-async fn tutorial(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn tutorial(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::Limited).await?;
     let load = crowd(&server, "", 40);
     let (mut tally, mut health) = (Tally::default(), Health::default());
@@ -259,30 +250,30 @@ async fn tutorial(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
     }
     let what = "default load, c=40, limited to 500m";
     let late = Count.of(tally.late as f64).at_most(0.0, 0.0);
-    figures.add(format!("requests that time out after 5 s, {what}"), late);
-    figures.add("requests, in all", Count.of(tally.requests() as f64));
+    report.add(format!("requests that time out after 5 s, {what}"), late);
+    report.add("requests, in all", Count.of(tally.requests() as f64));
     for share in [0.5, 0.95] {
         let latency = Seconds.of(tally.millis(share) / 1000.0);
-        figures.add(format!("latency p{:.0}", 100.0 * share), latency);
+        report.add(format!("latency p{:.0}", 100.0 * share), latency);
     }
-    figures.add(
+    report.add(
         "health p99",
         Milliseconds.of(health.p99()).at_most(150.0, 80.0),
     );
     let used = Ratio.of(median(&cores) / LIMIT).at_least(0.95, 0.98);
-    figures.add("CPU used, of the limit", used);
+    report.add("CPU used, of the limit", used);
     let answered = Ratio.of(median(&answered)).at_least(0.88, 0.95);
-    figures.add("answered in time, of what the limit allows", answered);
+    report.add("answered in time, of what the limit allows", answered);
     Ok(())
 }
 
-async fn control(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn control(testbed: &Testbed, report: &mut Report) -> Result<()> {
     // As many iterations as a request of the tutorial makes.
     let server = component(testbed, Share::TwoCores).await?;
     let body = Client::new(&server.url("?cpu_time=20ms"))?.get().await?;
     drop(server);
-    let report: serde_json::Value = serde_json::from_slice(&body)?;
-    let iterations = report["iterations"].as_u64().context("no iterations")?;
+    let answer: serde_json::Value = serde_json::from_slice(&body)?;
+    let iterations = answer["iterations"].as_u64().context("no iterations")?;
     let server = testbed.control().await?;
     for (target, name) in [
         (format!("chain?{iterations}"), "20 ms without a wait"),
@@ -291,26 +282,26 @@ async fn control(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
         let load = crowd(&server, &target, 40);
         let effect = effect(&server, &load, [0, 20], Stop::Answered).await?;
         let late = Ratio.of(effect.late() / effect.tally.requests() as f64);
-        figures.add(format!("{name}: share of requests that time out"), late);
+        report.add(format!("{name}: share of requests that time out"), late);
         let unanswered = Ratio.of(effect.health.unanswered());
-        figures.add(format!("{name}: share of probes unanswered"), unanswered);
+        report.add(format!("{name}: share of probes unanswered"), unanswered);
     }
     Ok(())
 }
 
-async fn just_fits(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn just_fits(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::Limited).await?;
     let load = crowd(&server, "?cpu_time=48ms", 40);
     let effect = effect(&server, &load, [5, 30], Stop::Answered).await?;
     let answered = Ratio.of(effect.answered(48.0)).at_least(0.85, 0.95);
     let measure = "answered in time, of what the limit allows: `cpu_time=48ms`, c=40";
-    figures.add(measure, answered);
-    figures.add("requests that time out", Count.of(effect.late()));
-    figures.add("health p99", Milliseconds.of(effect.health.p99()));
+    report.add(measure, answered);
+    report.add("requests that time out", Count.of(effect.late()));
+    report.add("health p99", Milliseconds.of(effect.health.p99()));
     Ok(())
 }
 
-async fn overload(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn overload(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::Limited).await?;
     for (millis, connections, answered, health) in [
         (100, 40, [0.60, 0.80], [250.0, 120.0]),
@@ -324,45 +315,45 @@ async fn overload(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
         let idle = until_idle(&server).await?.saturating_duration_since(gone);
         let figure = Ratio.of(effect.answered(millis.into()));
         let measure = format!("answered in time, of what the limit allows: {what}");
-        figures.add(measure, figure.at_least(answered[0], answered[1]));
+        report.add(measure, figure.at_least(answered[0], answered[1]));
         let figure = Milliseconds.of(effect.health.p99());
-        figures.add(
+        report.add(
             format!("health p99: {what}"),
             figure.at_most(health[0], health[1]),
         );
         let measure = format!("time until the CPU is idle once the load is gone: {what}");
-        figures.add(measure, Seconds.of(idle.as_secs_f64()).at_most(2.0, 1.2));
+        report.add(measure, Seconds.of(idle.as_secs_f64()).at_most(2.0, 1.2));
     }
     Ok(())
 }
 
-async fn few(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn few(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::Limited).await?;
     for connections in [2, 8] {
         let load = crowd(&server, "?cpu_time=20ms", connections);
         let effect = effect(&server, &load, [2, 20], Stop::Answered).await?;
         let used = Ratio.of(effect.cores / LIMIT).at_least(0.96, 0.99);
         let measure = format!("CPU used, of the limit: `cpu_time=20ms`, c={connections}");
-        figures.add(measure, used);
+        report.add(measure, used);
         if connections == 8 {
             let latency = Seconds.of(effect.seconds(0.95)).at_most(1.1, 0.5);
-            figures.add("latency p95, c=8", latency);
+            report.add("latency p95, c=8", latency);
         }
     }
     Ok(())
 }
 
-async fn no_limit(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn no_limit(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::TwoCores).await?;
     let load = load(&server, "", 40);
     let effect = effect(&server, &load, [2, 20], Stop::Answered).await?;
     let health = Milliseconds.of(effect.health.p99()).at_most(50.0, 15.0);
-    figures.add("health p99, default load, c=40", health);
-    figures.add("latency p95", Seconds.of(effect.seconds(0.95)));
+    report.add("health p99, default load, c=40", health);
+    report.add("latency p95", Seconds.of(effect.seconds(0.95)));
     Ok(())
 }
 
-async fn leaving(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn leaving(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::TwoCores).await?;
     let idle = idle(&server, 2).await?;
     for query in ["cpu_time=10s", "cpu=500m&duration=60s"] {
@@ -371,7 +362,7 @@ async fn leaving(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
             let client = Client::new(&server.url(&format!("?{query}")))?;
             let mut request = Box::pin(timeout(ENDLESS, client.get()));
             select! {
-                answer = &mut request => bail!("{query} ended before its client left: {answer:?}"),
+                answer = &mut request => bail!("`{query}` ended before its client left: {answer:?}"),
                 () = sleep(Duration::from_secs(2)) => {}
             }
             let (left, before) = (Instant::now(), server.used()?);
@@ -381,12 +372,12 @@ async fn leaving(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
             rounds.push(1000.0 * (used - idle * left.elapsed().as_secs_f64()));
         }
         let used = Milliseconds.of(median(&rounds)).at_most(50.0, 10.0);
-        figures.add(format!("CPU used after the client of `{query}` left"), used);
+        report.add(format!("CPU used after the client of `{query}` left"), used);
     }
     Ok(())
 }
 
-async fn overhead(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn overhead(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let component = component(testbed, Share::TwoCores).await?;
     let hello = testbed.hello().await?;
     let loads = [&component, &hello].map(|server| load(server, "?iterations=0", 8));
@@ -396,7 +387,7 @@ async fn overhead(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
         ratios.push(ours / requests_per_second(&loads[1]).await?);
     }
     let ratio = Ratio.of(median(&ratios)).at_least(0.95, 0.98);
-    figures.add(
+    report.add(
         "requests per second of `iterations=0` against hello-world, c=8",
         ratio,
     );
@@ -408,7 +399,7 @@ async fn requests_per_second(load: &Load) -> Result<f64> {
     Ok(load.run(Stop::Answered(window)).await?.rate(window))
 }
 
-async fn hash_rate(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn hash_rate(testbed: &Testbed, report: &mut Report) -> Result<()> {
     // Short rounds, and many: what slows the machine down meets both sides.
     const HASHES: u32 = 1_000_000;
     let server = component(testbed, Share::TwoCores).await?;
@@ -420,21 +411,21 @@ async fn hash_rate(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
         ratios.push(ours / testbed.native_hash_rate(2 * HASHES).await?);
     }
     let ratio = Ratio.of(median(&ratios)).at_least(0.95, 1.0);
-    figures.add(
+    report.add(
         "hashes per CPU second against the usual loop of native `sha2` in software",
         ratio,
     );
     Ok(())
 }
 
-fn size(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+fn size(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let [ours, hello] = testbed.sizes()?;
     let ratio = Ratio.of(ours as f64 / hello as f64).at_most(1.25, 1.1);
-    figures.add("`.wasm` against that of hello-world", ratio);
+    report.add("`.wasm` against that of hello-world", ratio);
     Ok(())
 }
 
-async fn growth(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn growth(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::TwoCores).await?;
     let (mut cpu, mut health) = (Vec::new(), Vec::new());
     for connections in [1, 4, 16, 64] {
@@ -448,16 +439,16 @@ async fn growth(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
     let lowest = quantile(&cpu, 0.0);
     let spread = largest(cpu.iter().map(|&used| percent_off(used, lowest)));
     let measure = "spread of CPU per request, default load, c=1, 4, 16, 64";
-    figures.add(measure, Percent.of(spread).at_most(5.0, 5.0));
+    report.add(measure, Percent.of(spread).at_most(5.0, 5.0));
     let growth = quantile(&health[1..], 1.0) / health[0];
-    figures.add(
+    report.add(
         "growth of health p99 against that of c",
         Ratio.of(growth).aim_at_most(1.0),
     );
     Ok(())
 }
 
-async fn crowds(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
+async fn crowds(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::Limited).await?;
     for connections in [1, 2, 4, 8, 16, 40, 80, 125] {
         let load = crowd(&server, "?cpu_time=20ms", connections);
@@ -468,7 +459,7 @@ async fn crowds(testbed: &Testbed, figures: &mut Figures<'_>) -> Result<()> {
             ("requests that time out", Count.of(effect.late())),
             ("health p99", Milliseconds.of(effect.health.p99())),
         ] {
-            figures.add(format!("{measure}, c={connections}"), figure);
+            report.add(format!("{measure}, c={connections}"), figure);
         }
     }
     Ok(())

@@ -26,7 +26,7 @@ pub struct Testbed {
 impl Testbed {
     /// Builds everything that is measured. Without the path of a Spin, the embedded host serves;
     /// `component` is another build of the component.
-    pub fn build(spin: Option<&str>, component: Option<PathBuf>) -> Result<Self> {
+    pub fn build(spin: Option<&str>, component: Option<&Path>) -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = root.parent().context("no workspace")?;
         let runner = match spin {
@@ -55,7 +55,7 @@ impl Testbed {
         cargo(root, natives, software)?;
         let wasm = |name| root.join("target/wasm32-wasip1/release").join(name);
         Ok(Self {
-            component: component.unwrap_or_else(|| wasm("cpu_load_gen.wasm")),
+            component: component.map_or_else(|| wasm("cpu_load_gen.wasm"), Path::to_owned),
             hello: wasm("hello.wasm"),
             control: wasm("control.wasm"),
             output,
