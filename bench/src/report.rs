@@ -3,7 +3,6 @@
 use std::{env, fs, path::Path, thread::available_parallelism, time::SystemTime};
 
 use anyhow::Result;
-use procfs::Current;
 use serde::Serialize;
 
 use crate::{
@@ -44,9 +43,17 @@ struct Row {
 impl Report {
     /// Begins the report, and prints the head of its table.
     pub fn begin(runner: &Runner, wasm: Option<&Path>) -> Result<Self> {
-        let cpus = procfs::CpuInfo::current()?;
+        let cpus = fs::read_to_string("/proc/cpuinfo")?;
+        let name = |line: &str| {
+            Some(
+                line.strip_prefix("model name")?
+                    .split_once(": ")?
+                    .1
+                    .to_owned(),
+            )
+        };
         let machine = Machine {
-            cpu: cpus.model_name(0).unwrap_or("unknown CPU").to_owned(),
+            cpu: cpus.lines().find_map(name).unwrap_or("unknown CPU".into()),
             cores: available_parallelism()?.get(),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?
                 .trim()

@@ -148,7 +148,7 @@ impl Server {
         }
         let cgroup = match made {
             Ok(cgroup) => cgroup,
-            Err(_) => Cgroup::of(process.0.id().cast_signed(), share.limit())?,
+            Err(_) => Cgroup::of(process.0.id(), share.limit())?,
         };
         Ok(Self {
             address,
