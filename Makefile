@@ -53,7 +53,7 @@ test-spin: need-spin build ## Run the tests over HTTP against a real Spin (SPIN=
 	@SPIN=$(SPIN) cargo test --test http --test abandon
 
 .PHONY: bench
-bench: setup ## Measure what the README claims (ROWS=accuracy,pacing SPIN=path), in about ten minutes
+bench: setup ## Measure what the documents claim, on Linux (ROWS=accuracy,pacing SPIN=path WASM=path), in a quarter of an hour
 	@cargo run --quiet -p bench -- $(if $(ROWS),--rows $(ROWS))
 
 .PHONY: lint
@@ -62,7 +62,7 @@ lint: setup ## Check the format, the code and the scripts, warnings denied
 	@shellcheck scripts/*.sh .ci/run
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets -- -D warnings
-	@cargo clippy --target $(TARGET) -p cpu-load-gen -p hello -p fib -- -D warnings
+	@cargo clippy --target $(TARGET) -p cpu-load-gen -p hello -p control -- -D warnings
 
 .PHONY: clean
 clean: ## Remove all that was built
