@@ -116,17 +116,17 @@ mod tests {
         assert_eq!(turns.next(MS, MS, 0.5), Work(SHORT_TURN));
         assert_eq!(turns.next(MS, 5 * MS, 0.5), Work(LONG_TURN));
         // Others come: it stays in, in short turns, until it is alone twice in a row.
-        assert_eq!(turns.next(4Duration::ZERO, 52 * MS, 0.5), Work(SHORT_TURN));
+        assert_eq!(turns.next(40 * MS, 52 * MS, 0.5), Work(SHORT_TURN));
         assert_eq!(turns.next(MS, 56 * MS, 0.5), Work(SHORT_TURN));
-        assert_eq!(turns.next(MS, 6Duration::ZERO, 0.5), Work(LONG_TURN));
+        assert_eq!(turns.next(MS, 60 * MS, 0.5), Work(LONG_TURN));
     }
 
     #[test]
     fn the_older_a_burn_the_more_it_accepts() {
-        assert!(matches!(turn(4 * MS, 15Duration::ZERO), StayOut(_)));
-        assert_eq!(turn(4 * MS, 20Duration::ZERO), Work(SHORT_TURN));
-        assert!(matches!(turn(9 * MS, 100Duration::ZERO), StayOut(_)));
-        assert_eq!(turn(9 * MS, 110Duration::ZERO), Work(SHORT_TURN));
+        assert!(matches!(turn(4 * MS, 150 * MS), StayOut(_)));
+        assert_eq!(turn(4 * MS, 200 * MS), Work(SHORT_TURN));
+        assert!(matches!(turn(9 * MS, 1000 * MS), StayOut(_)));
+        assert_eq!(turn(9 * MS, 1100 * MS), Work(SHORT_TURN));
         assert_eq!(turn(CROWDED, GROWN), Work(SHORT_TURN));
         // Nobody joins a crowd, however old.
         assert!(matches!(turn(CROWDED + MS, 100 * GROWN), StayOut(_)));
@@ -134,11 +134,11 @@ mod tests {
 
     #[test]
     fn a_burn_looks_in_again_half_way_to_where_it_would_accept_and_soon_while_it_is_young() {
-        assert_eq!(turn(CROWDED, 10Duration::ZERO), StayOut(5Duration::ZERO));
-        assert_eq!(turn(CROWDED, 150Duration::ZERO), StayOut(75Duration::ZERO));
-        assert_eq!(turn(CROWDED, 200Duration::ZERO), StayOut(50Duration::ZERO));
+        assert_eq!(turn(CROWDED, 100 * MS), StayOut(50 * MS));
+        assert_eq!(turn(CROWDED, 1500 * MS), StayOut(750 * MS));
+        assert_eq!(turn(CROWDED, 2000 * MS), StayOut(500 * MS));
         assert_eq!(turn(CROWDED, 2999 * MS), StayOut(LOOK));
-        assert_eq!(turn(900Duration::ZERO, 200Duration::ZERO), StayOut(50Duration::ZERO));
+        assert_eq!(turn(9000 * MS, 2000 * MS), StayOut(500 * MS));
         // By lot, from half as long to half as long again.
         for (lot, share) in [(0.0, 0.5), (1.0, 1.5)] {
             let out = Turns::new(false).next(9 * MS, Duration::ZERO, lot);
@@ -150,14 +150,14 @@ mod tests {
     fn one_late_return_does_not_keep_a_burn_out_for_long() {
         let mut turns = Turns::new(false);
         assert_eq!(turns.next(75 * MS, 75 * MS, 0.5), StayOut(LOOK));
-        assert_eq!(turns.next(MS, 10Duration::ZERO, 0.5), StayOut(Duration::ZERO));
+        assert_eq!(turns.next(MS, 100 * MS, 0.5), StayOut(Duration::ZERO));
         assert_eq!(turns.next(MS, 101 * MS, 0.5), Work(LONG_TURN));
     }
 
     #[test]
     fn a_burn_that_paces_itself_is_in_from_the_start() {
         assert_eq!(
-            Turns::new(true).next(4Duration::ZERO, 4Duration::ZERO, 0.5),
+            Turns::new(true).next(40 * MS, 40 * MS, 0.5),
             Work(SHORT_TURN)
         );
     }
