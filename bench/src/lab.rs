@@ -35,8 +35,8 @@ impl Lab {
                 spin
             }
             None => {
-                cargo(&root, "build --workspace --bin embedded-host", &[], &[])?;
-                Runner::Host(root.join("target/debug/embedded-host"))
+                cargo(&root, "build --profile measured -p embedded-host", &[], &[])?;
+                Runner::Host(root.join("target/measured/embedded-host"))
             }
         };
         let output = root.join("target/bench");
