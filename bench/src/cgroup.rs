@@ -1,80 +1,65 @@
-//! The CPU time that the kernel accounts to a server, and the limit that it sets: a cgroup's, or
-//! without the rights for one, what /proc tells of the processes.
+//! The CPU time that the kernel accounts to a server, and the limit that it sets: a cgroup's.
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use procfs::process::Process;
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context, Result, ensure};
 
+const ROOT: &str = "/sys/fs/cgroup";
 /// How long a limited server may run on, in all, before it waits for the next period (as Kubernetes).
 const PERIOD_MICROS: f64 = 100_000.0;
 
 /// A cgroup, v1 or v2.
 pub struct Cgroup {
+    /// Those that are this program's to remove.
     directories: Vec<PathBuf>,
     usage: PathBuf,
-    /// Whether the directories are this program's to remove.
-    created: bool,
 }
 
 impl Cgroup {
-    /// Makes a cgroup, limited to `cores` if given. It is removed, with its processes, on drop.
+    /// Makes a cgroup, limited to `cores` if given. It is removed on drop, when its processes have ended.
     pub fn create(cores: Option<f64>) -> Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!(
-            "cpu-load-gen-bench-{}-{}",
-            process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
-        let (directories, usage, limits) = match (own_v1("cpu")?, own_v1("cpuacct")?, root_v2()?) {
-            (Some(cpu), Some(cpuacct), _) => {
-                let (cpu, cpuacct) = (cpu.join(&name), cpuacct.join(&name));
-                let limits = [
-                    ("cpu.cfs_period_us", "PERIOD"),
-                    ("cpu.cfs_quota_us", "QUOTA"),
-                ]
-                .map(|(file, text)| (cpu.join(file), text));
-                let usage = cpuacct.join("cpuacct.usage");
-                (vec![cpu, cpuacct], usage, limits)
-            }
-            (_, _, Some(root)) => {
-                let group = root.join(&name);
-                let limits = [
-                    (root.join("cgroup.subtree_control"), "+cpu"),
-                    (group.join("cpu.max"), "QUOTA PERIOD"),
-                ];
-                let usage = group.join("cpu.stat");
-                (vec![group], usage, limits)
-            }
-            _ => bail!("no cgroup file system with CPU accounting is mounted"),
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("cpu-load-gen-bench-{}-{count}", process::id());
+        let quota = (cores.unwrap_or_default() * PERIOD_MICROS).round();
+        let root = Path::new(ROOT);
+        let (directories, usage, limits) = if root.join("cgroup.controllers").exists() {
+            let group = root.join(name);
+            let limits = [
+                (root.join("cgroup.subtree_control"), "+cpu".to_owned()),
+                (group.join("cpu.max"), format!("{quota} {PERIOD_MICROS}")),
+            ];
+            (vec![group.clone()], group.join("cpu.stat"), limits)
+        } else {
+            let [cpu, cpuacct] = ["cpu", "cpuacct"].map(|part| root.join(part).join(&name));
+            let limits = [
+                (cpu.join("cpu.cfs_period_us"), PERIOD_MICROS.to_string()),
+                (cpu.join("cpu.cfs_quota_us"), quota.to_string()),
+            ];
+            let usage = cpuacct.join("cpuacct.usage");
+            (vec![cpu, cpuacct], usage, limits)
         };
         let mut cgroup = Self {
             directories: Vec::new(),
             usage,
-            created: true,
         };
         for directory in directories {
-            // In v1 both controllers can share a directory.
-            if !cgroup.directories.contains(&directory) {
+            // In v1 both parts can be one.
+            if !directory.exists() {
                 fs::create_dir(&directory)
                     .with_context(|| format!("cannot create {}", directory.display()))?;
-                cgroup.directories.push(directory);
             }
+            cgroup.directories.push(directory);
         }
-        if let Some(cores) = cores {
-            let quota = (cores * PERIOD_MICROS).round().to_string();
+        if cores.is_some() {
             for (file, text) in limits {
-                let text = text
-                    .replace("PERIOD", &PERIOD_MICROS.to_string())
-                    .replace("QUOTA", &quota);
                 fs::write(&file, text)
                     .with_context(|| format!("cannot write {}", file.display()))?;
             }
@@ -82,61 +67,45 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    /// The cgroup (v2) of a process that systemd put there, with a limit of `cores`.
-    pub fn of_limited(pid: i32, cores: f64) -> Result<Self> {
-        let root = root_v2()?.context("no cgroup v2 file system is mounted")?;
-        let groups = Process::new(pid)?.cgroups()?;
-        let group = groups.into_iter().find(|group| group.hierarchy == 0);
-        let path = group.context("the process is in no cgroup of v2")?.pathname;
-        let directory = root.join(path.trim_start_matches('/'));
+    /// The cgroup (v2) of a process that systemd put there, limited to `cores` if given.
+    pub fn of(pid: u32, cores: Option<f64>) -> Result<Self> {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let path = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+        let directory = Path::new(ROOT).join(path.context("the process is in no cgroup of v2")?);
         let limit = fs::read_to_string(directory.join("cpu.max"))
             .context("the cpu controller is not delegated to the user's systemd")?;
         ensure!(
-            parse_limit(&limit) == Some(cores),
-            "systemd-run set the limit {:?}, not {cores} cores",
+            parse_limit(&limit) == cores,
+            "systemd-run set the limit {:?}, not {cores:?} cores",
             limit.trim()
         );
-        let usage = directory.join("cpu.stat");
         Ok(Self {
-            directories: vec![directory],
-            usage,
-            created: false,
+            directories: Vec::new(),
+            usage: directory.join("cpu.stat"),
         })
+    }
+
+    /// The CPU time that its processes have used, exact to the microsecond or better.
+    pub fn used(&self) -> Result<Duration> {
+        let text = fs::read_to_string(&self.usage)?;
+        parse_usage(&text).with_context(|| format!("no CPU usage in {}", self.usage.display()))
     }
 
     /// The files to which a process writes `0` in order to join.
     pub fn doors(&self) -> Result<Vec<File>> {
         let open = |directory: &PathBuf| {
             let path = directory.join("cgroup.procs");
-            File::options()
-                .write(true)
-                .open(&path)
-                .with_context(|| format!("cannot open {}", path.display()))
+            let door = File::options().write(true).open(&path);
+            door.with_context(|| format!("cannot open {}", path.display()))
         };
         self.directories.iter().map(open).collect()
-    }
-
-    fn kill_all(&self) {
-        for directory in &self.directories {
-            let processes = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-            for pid in processes
-                .lines()
-                .filter_map(|line| Pid::from_raw(line.parse().ok()?))
-            {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        }
     }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if !self.created {
-            return;
-        }
         // A killed process leaves its cgroup a little later.
         for _ in 0..200 {
-            self.kill_all();
             self.directories
                 .retain(|directory| fs::remove_dir(directory).is_err() && directory.exists());
             if self.directories.is_empty() {
@@ -146,69 +115,6 @@ impl Drop for Cgroup {
         }
         eprintln!("warning: cannot remove the cgroup {:?}", self.directories);
     }
-}
-
-/// Where the CPU time of a server is read.
-pub enum Account {
-    /// Exact to the microsecond or better.
-    Cgroup(Cgroup),
-    /// The processes of this group, in ticks of 10 ms.
-    ProcessGroup(i32),
-}
-
-impl Account {
-    /// The CPU time used since the server was started.
-    pub fn used(&self) -> Result<Duration> {
-        match self {
-            Self::Cgroup(cgroup) => {
-                let text = fs::read_to_string(&cgroup.usage)?;
-                parse_usage(&text)
-                    .with_context(|| format!("no CPU usage in {}", cgroup.usage.display()))
-            }
-            Self::ProcessGroup(leader) => {
-                let stats = procfs::process::all_processes()?
-                    .filter_map(|process| process.ok()?.stat().ok());
-                let ticks: u64 = stats
-                    .filter(|stat| stat.pgrp == *leader)
-                    .map(|stat| stat.utime + stat.stime)
-                    .sum();
-                Ok(Duration::from_secs_f64(
-                    ticks as f64 / procfs::ticks_per_second() as f64,
-                ))
-            }
-        }
-    }
-}
-
-/// The directory of this process in the hierarchy of a controller of v1.
-fn own_v1(controller: &str) -> Result<Option<PathBuf>> {
-    let own = Process::myself()?;
-    let mut mounts = own.mountinfo()?.into_iter();
-    let Some(mount) = mounts
-        .find(|mount| mount.fs_type == "cgroup" && mount.super_options.contains_key(controller))
-    else {
-        return Ok(None);
-    };
-    let mut groups = own.cgroups()?.into_iter();
-    let group = groups
-        .find(|group| group.controllers.iter().any(|name| name == controller))
-        .map(|group| {
-            mount
-                .mount_point
-                .join(group.pathname.trim_start_matches('/'))
-        })
-        .filter(|path| path.is_dir());
-    // In a container the mount can already be the process's own directory.
-    Ok(Some(group.unwrap_or(mount.mount_point)))
-}
-
-/// The root of v2. Only there is a sibling of this process possible: a cgroup that has processes
-/// cannot pass the cpu controller on.
-fn root_v2() -> Result<Option<PathBuf>> {
-    let mut mounts = Process::myself()?.mountinfo()?.into_iter();
-    Ok(mounts
-        .find(|mount| mount.fs_type == "cgroup2")
-        .map(|mount| mount.mount_point))
 }
 
 /// Reads `cpuacct.usage` of v1 (nanoseconds) or `cpu.stat` of v2.
@@ -231,7 +137,6 @@ fn parse_limit(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     #[test]
     fn usage_of_both_versions() {
@@ -249,20 +154,5 @@ mod tests {
     fn limits() {
         assert_eq!(parse_limit("50000 100000\n"), Some(0.5));
         assert_eq!(parse_limit("max 100000\n"), None);
-    }
-
-    #[test]
-    fn processes_are_found_by_their_group() {
-        let group = rustix::process::getpgrp().as_raw_nonzero().get();
-        let account = Account::ProcessGroup(group);
-        let before = account.used().unwrap();
-        let started = Instant::now();
-        while account.used().unwrap() <= before {
-            assert!(started.elapsed() < Duration::from_secs(10));
-        }
-        assert_eq!(
-            Account::ProcessGroup(i32::MAX).used().unwrap(),
-            Duration::ZERO
-        );
     }
 }

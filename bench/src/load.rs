@@ -9,13 +9,20 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
-use hdrhistogram::Histogram;
+use anyhow::{Result, ensure};
+use http_body_util::{BodyExt, Empty};
+use hyper::{Uri, body::Bytes};
+use hyper_util::{
+    client::legacy::{self, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use serde::Deserialize;
 use tokio::{
     task::JoinSet,
     time::{Instant, interval, timeout_at},
 };
+
+use crate::figure::quantile;
 
 const PROBE_EVERY: Duration = Duration::from_millis(200);
 const PROBE_CAP: Duration = Duration::from_secs(30);
@@ -24,24 +31,24 @@ const PROBE_GRACE: Duration = Duration::from_secs(2);
 
 /// One connection, which is kept as long as every answer is in time and opened anew after that.
 pub struct Client {
-    client: reqwest::Client,
-    url: String,
+    client: legacy::Client<HttpConnector, Empty<Bytes>>,
+    url: Uri,
 }
 
 impl Client {
-    pub fn new(url: String) -> Result<Self> {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .tcp_nodelay(true)
-            .build()?;
+    pub fn new(url: &str) -> Result<Self> {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let client = legacy::Client::builder(TokioExecutor::new()).build(connector);
+        let url = url.parse()?;
         Ok(Self { client, url })
     }
 
     /// The whole body of an answer with status 200.
-    pub async fn get(&self, timeout: Duration) -> Result<Vec<u8>> {
-        let answer = self.client.get(&self.url).timeout(timeout).send().await?;
+    pub async fn get(&self) -> Result<Bytes> {
+        let answer = self.client.get(self.url.clone()).await?;
         let status = answer.status();
-        let body = answer.bytes().await?.to_vec();
+        let body = answer.into_body().collect().await?.to_bytes();
         ensure!(
             status == 200,
             "{} answers {status}: {}",
@@ -71,7 +78,7 @@ impl Window {
 }
 
 /// When a closed loop ends.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub enum Stop {
     /// After so many requests, counted over all connections.
     After(usize),
@@ -87,44 +94,33 @@ pub struct Load {
     pub url: String,
     pub connections: usize,
     /// After this long a connection is closed, and the next request goes out on a new one.
-    pub timeout: Duration,
-    /// Whether a whole answer is a report of the component in JSON; otherwise any 200 will do.
-    pub reports: bool,
+    pub patience: Duration,
 }
 
 /// What became of the requests of a load.
+#[derive(Default)]
 pub struct Tally {
-    /// Whole answers in time, and what they took in microseconds.
-    answers: Histogram<u64>,
-    /// Those of them that came within the window.
-    in_window: u64,
-    pub late: u64,
+    /// What the whole answers in time took, in milliseconds.
+    latencies: Vec<f64>,
+    /// How many of them came within the window.
+    in_window: usize,
+    pub late: usize,
     /// The CPU time that the answers report, in all.
     pub reported_cpu_ms: f64,
 }
 
 impl Tally {
-    fn new() -> Self {
-        Self {
-            answers: histogram(),
-            in_window: 0,
-            late: 0,
-            reported_cpu_ms: 0.0,
-        }
-    }
-
-    /// Adds what became of the requests of another load.
-    pub fn add(&mut self, other: Self) -> Result<()> {
-        self.answers.add(other.answers)?;
+    /// Adds what became of other requests.
+    pub fn add(&mut self, other: Self) {
+        self.latencies.extend(other.latencies);
         self.in_window += other.in_window;
         self.late += other.late;
         self.reported_cpu_ms += other.reported_cpu_ms;
-        Ok(())
     }
 
-    /// The requests that were answered or timed out.
-    pub fn requests(&self) -> u64 {
-        self.answers.len() + self.late
+    /// The requests that were answered in time or were late.
+    pub fn requests(&self) -> usize {
+        self.latencies.len() + self.late
     }
 
     /// Answers per second within the window.
@@ -133,8 +129,8 @@ impl Tally {
     }
 
     /// The time in milliseconds within which this share of the answers came.
-    pub fn millis(&self, quantile: f64) -> f64 {
-        millis(&self.answers, quantile)
+    pub fn millis(&self, share: f64) -> f64 {
+        quantile(&self.latencies, share)
     }
 }
 
@@ -145,100 +141,82 @@ impl Load {
         let sent = Arc::new(AtomicUsize::new(0));
         let mut loops = JoinSet::new();
         for _ in 0..self.connections {
-            let client = Client::new(self.url.clone())?;
-            loops.spawn(self.clone().closed_loop(client, stop.clone(), sent.clone()));
+            let client = Client::new(&self.url)?;
+            loops.spawn(closed_loop(client, self.patience, stop, sent.clone()));
         }
-        let mut total = Tally::new();
+        let mut total = Tally::default();
         while let Some(tally) = loops.join_next().await {
-            total.add(tally??)?;
+            total.add(tally??);
         }
         Ok(total)
     }
+}
 
-    async fn closed_loop(
-        self,
-        client: Client,
-        stop: Stop,
-        sent: Arc<AtomicUsize>,
-    ) -> Result<Tally> {
-        let mut tally = Tally::new();
-        loop {
-            let begun = Instant::now();
-            let (ended, cut) = match stop {
-                Stop::After(count) => (sent.fetch_add(1, Ordering::Relaxed) >= count, None),
-                Stop::Answered(window) => (begun >= window.end, None),
-                Stop::Dropped(window) => (begun >= window.end, Some(window.end)),
-            };
-            if ended {
-                return Ok(tally);
-            }
-            let request = client.get(self.timeout);
-            let body = match cut {
-                None => request.await,
-                Some(end) => match timeout_at(end, request).await {
-                    Ok(body) => body,
-                    Err(_) => return Ok(tally),
-                },
-            };
-            let reported_cpu_ms = body.and_then(|body| self.reported_cpu_ms(&body));
-            match reported_cpu_ms {
-                Ok(reported_cpu_ms) => {
-                    let now = Instant::now();
-                    tally
-                        .answers
-                        .saturating_record((now - begun).as_micros() as u64);
-                    if let Stop::Answered(window) | Stop::Dropped(window) = stop {
-                        tally.in_window += u64::from(window.start <= now && now < window.end);
-                    }
-                    tally.reported_cpu_ms += reported_cpu_ms;
+async fn closed_loop(
+    client: Client,
+    patience: Duration,
+    stop: Stop,
+    sent: Arc<AtomicUsize>,
+) -> Result<Tally> {
+    let mut tally = Tally::default();
+    loop {
+        let begun = Instant::now();
+        let late = begun + patience;
+        let (ended, given_up) = match stop {
+            Stop::After(count) => (sent.fetch_add(1, Ordering::Relaxed) >= count, late),
+            Stop::Answered(window) => (begun >= window.end, late),
+            Stop::Dropped(window) => (begun >= window.end, late.min(window.end)),
+        };
+        if ended {
+            return Ok(tally);
+        }
+        match timeout_at(given_up, client.get()).await {
+            Ok(body) => {
+                let now = Instant::now();
+                tally.reported_cpu_ms += reported_cpu_ms(&body?);
+                tally.latencies.push(millis(now - begun));
+                if let Stop::Answered(window) | Stop::Dropped(window) = stop {
+                    tally.in_window += usize::from(window.start <= now && now < window.end);
                 }
-                Err(error) if is_timeout(&error) => tally.late += 1,
-                Err(error) => return Err(error),
             }
+            Err(_) if given_up == late => tally.late += 1,
+            Err(_) => return Ok(tally),
         }
-    }
-
-    fn reported_cpu_ms(&self, body: &[u8]) -> Result<f64> {
-        if !self.reports {
-            return Ok(0.0);
-        }
-        let Report { cpu_time_ms } =
-            serde_json::from_slice(body).context("an answer is no whole report")?;
-        Ok(cpu_time_ms)
     }
 }
 
-/// What is read of the component's report.
-#[derive(Deserialize)]
-struct Report {
-    cpu_time_ms: f64,
-}
-
-fn is_timeout(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<reqwest::Error>()
-        .is_some_and(reqwest::Error::is_timeout)
+/// What an answer of the component says that it used; those of others say nothing.
+fn reported_cpu_ms(body: &[u8]) -> f64 {
+    #[derive(Deserialize)]
+    struct Report {
+        cpu_time_ms: f64,
+    }
+    serde_json::from_slice(body).map_or(0.0, |report: Report| report.cpu_time_ms)
 }
 
 /// How the host answered the probes of its health.
+#[derive(Default)]
 pub struct Health {
-    latencies: Histogram<u64>,
-    pub probes: u64,
-    pub unanswered: u64,
+    /// In milliseconds; an unanswered probe counts as 30 s.
+    latencies: Vec<f64>,
+    unanswered: usize,
 }
 
 impl Health {
     /// Adds how other probes were answered.
-    pub fn add(&mut self, other: Self) -> Result<()> {
-        self.latencies.add(other.latencies)?;
-        self.probes += other.probes;
+    pub fn add(&mut self, other: Self) {
+        self.latencies.extend(other.latencies);
         self.unanswered += other.unanswered;
-        Ok(())
     }
 
-    /// The 99th percentile in milliseconds; an unanswered probe counts as 30 s.
+    /// The 99th percentile in milliseconds.
     pub fn p99(&self) -> f64 {
-        millis(&self.latencies, 0.99)
+        quantile(&self.latencies, 0.99)
+    }
+
+    /// The share of the probes that nobody answered.
+    pub fn unanswered(&self) -> f64 {
+        self.unanswered as f64 / self.latencies.len() as f64
     }
 }
 
@@ -252,34 +230,22 @@ pub async fn probe(url: String, end: Instant) -> Result<Health> {
         if due >= end {
             break;
         }
-        let client = Client::new(url.clone())?;
+        let client = Client::new(&url)?;
         probes.spawn(async move {
             let given_up = (due + PROBE_CAP).min(end + PROBE_GRACE);
-            let answer = timeout_at(given_up, client.get(PROBE_CAP)).await;
+            let answer = timeout_at(given_up, client.get()).await;
             matches!(answer, Ok(Ok(_))).then(|| due.elapsed())
         });
     }
-    let mut health = Health {
-        latencies: histogram(),
-        probes: 0,
-        unanswered: 0,
-    };
-    while let Some(probe) = probes.join_next().await {
-        let latency = probe?;
-        health
-            .latencies
-            .saturating_record(latency.unwrap_or(PROBE_CAP).as_micros() as u64);
-        health.probes += 1;
-        health.unanswered += u64::from(latency.is_none());
+    let mut health = Health::default();
+    while let Some(latency) = probes.join_next().await {
+        let latency = latency?;
+        health.latencies.push(millis(latency.unwrap_or(PROBE_CAP)));
+        health.unanswered += usize::from(latency.is_none());
     }
     Ok(health)
 }
 
-/// Of microseconds up to ten minutes, exact to four digits.
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 600_000_000, 4).expect("the bounds are valid")
-}
-
-fn millis(histogram: &Histogram<u64>, quantile: f64) -> f64 {
-    histogram.value_at_quantile(quantile) as f64 / 1000.0
+fn millis(duration: Duration) -> f64 {
+    1000.0 * duration.as_secs_f64()
 }

@@ -1,147 +1,466 @@
-//! The table: what is measured, what it must reach, and what it should.
+//! The table: each row with its figures, what they must reach, and what they should.
 
-use std::fmt;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use serde::Serialize;
+use tokio::{
+    select,
+    time::{Instant, sleep, timeout},
+    try_join,
+};
 
 use crate::{
-    lab::Lab,
-    measure,
-    report::{Figure, Goal, Line, Unit},
+    figure::{Unit::*, largest, median, percent_off, quantile},
+    load::{Client, Health, Load, Stop, Tally, Window},
+    measure::{ENDLESS, component, cores, cost, crowd, effect, idle, load, until_idle},
+    report::Report,
+    server::{LIMIT, Server, Share},
+    testbed::Testbed,
 };
 
-/// Rows that are measured together.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Part {
+/// Figures that are measured together.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum Row {
+    /// The CPU of a request is what it asked for
     Accuracy,
+    /// A paced load uses what it is to use, and ends on time
     Pacing,
+    /// So do both beside others on the same core
+    Neighbours,
+    /// One connection keeps a core busy
     Alone,
+    /// A crowd keeps all cores busy
     Saturated,
+    /// The crowd of the tutorial on its one replica
     Tutorial,
+    /// What the tutorial's crowd gets of components that burn in one go
+    Control,
+    /// A crowd that the limit just fits
+    JustFits,
+    /// Crowds that are more than the limit allows
     Overload,
-    Leaving,
+    /// Few connections use up the limit
+    Few,
+    /// Probes of a crowd without a limit
     NoLimit,
+    /// A burn ends when its client leaves
+    Leaving,
+    /// A request without a load costs no more than hello-world
     Overhead,
+    /// Hashes are as fast as those of a native program
     HashRate,
+    /// The component is not much larger than hello-world
     Size,
+    /// A request costs the same in a crowd
     Growth,
+    /// Latency and health over the number of connections, for a picture
+    Crowds,
 }
 
-pub struct Row {
-    pub part: Part,
-    pub measure: &'static str,
-    pub unit: Unit,
-    pub must: Option<Goal>,
-    pub aim: Goal,
-}
-
-#[rustfmt::skip]
-pub const ROWS: [Row; 22] = {
-    use {Part::*, Unit::*};
-    [
-        at_most(Accuracy, "CPU per request off `cpu_time=50ms` and `200ms`, c=1 and c=8", Percent, 5.0, 2.0),
-        at_most(Accuracy, "CPU per request off `cpu_time=20ms`, c=1 and c=8", Percent, 8.0, 3.0),
-        at_most(Accuracy, "CPU per request off `cpu_time=50ms`, c=8, limited to 500m", Percent, 8.0, 3.0),
-        at_most(Accuracy, "`cpu_time_ms` off CPU per request less that of `iterations=0`", Percent, 5.0, 2.0),
-        at_most(Pacing, "mean CPU, less that of the idle server, off Q: `cpu=Q&duration=5s`", Percent, 5.0, 2.0),
-        at_most(Pacing, "end off 5 s", Milliseconds, 50.0, 20.0),
-        at_least(Alone, "cores used by `cpu_time=50ms`, c=1", Cores, 0.90, 0.97),
-        at_least(Saturated, "cores used of 2, default load, c=40", Cores, 1.90, 1.97),
-        at_most(Tutorial, "requests that time out: default load, c=40, 5 s, limited to 500m", Count, 0.0, 0.0),
-        at_most(Tutorial, "health p99 meanwhile", Milliseconds, 300.0, 150.0),
-        at_least(Tutorial, "CPU used, of the limit", Percent, 95.0, 98.0),
-        at_least(Tutorial, "whole answers, of what the limit allows", Ratio, 0.88, 0.95),
-        reported(Overload, "whole answers, of what the limit allows: `cpu_time=100ms`, c=40, 5 s, limited to 500m", Ratio, Goal::AtLeast(0.5)),
-        at_most(Overload, "health p99 meanwhile", Milliseconds, 500.0, 150.0),
-        at_most(Overload, "time until the CPU is idle once the load is gone", Seconds, 2.0, 1.2),
-        at_most(Leaving, "CPU used after the client of a long burn left at 2 s", Milliseconds, 50.0, 10.0),
-        at_most(NoLimit, "health p99, default load, c=40", Milliseconds, 100.0, 30.0),
-        at_least(Overhead, "requests per second of `iterations=0` against hello-world, c=8", Ratio, 0.95, 0.98),
-        at_least(HashRate, "hashes per CPU second against the usual loop of native `sha2` in software", Ratio, 0.95, 1.0),
-        at_most(Size, "`.wasm` against that of hello-world", Ratio, 1.25, 1.1),
-        at_most(Growth, "spread of CPU per request, default load, c=1, 4, 16, 64", Percent, 5.0, 5.0),
-        reported(Growth, "growth of health p99 against that of c", Ratio, Goal::AtMost(1.0)),
-    ]
-};
-
-impl Part {
-    /// Measures its rows. What cannot be measured is a row that says why.
-    pub async fn measure(self, lab: &Lab) -> Vec<Line> {
-        let rows: Vec<_> = ROWS.iter().filter(|row| row.part == self).collect();
-        let outcomes = self.outcomes(lab).await.and_then(|outcomes| {
-            ensure!(
-                outcomes.len() == rows.len(),
-                "{} figures for {} rows",
-                outcomes.len(),
-                rows.len()
-            );
-            Ok(outcomes)
-        });
-        let outcomes = outcomes.unwrap_or_else(|error| {
-            let why = format!("{error:#}");
-            rows.iter()
-                .map(|_| Err(anyhow::Error::msg(why.clone())))
-                .collect()
-        });
-        let lines = rows.into_iter().zip(outcomes);
-        lines
-            .map(|(row, outcome)| Line::new(row, outcome.map_err(|error| format!("{error:#}"))))
-            .collect()
+impl Row {
+    /// Those that have something to reach.
+    pub fn judged() -> Vec<Self> {
+        let all = Self::value_variants().iter().copied();
+        all.filter(|&row| row != Self::Crowds).collect()
     }
 
-    /// One outcome for each of its rows, in their order.
-    async fn outcomes(self, lab: &Lab) -> Result<Vec<Result<Figure>>> {
-        let figures = match self {
-            Self::Accuracy => return measure::accuracy(lab).await,
-            Self::Pacing => measure::pacing(lab).await,
-            Self::Alone => measure::alone(lab).await,
-            Self::Saturated => measure::saturated(lab).await,
-            Self::Tutorial => measure::tutorial(lab).await,
-            Self::Overload => measure::overload(lab).await,
-            Self::Leaving => measure::leaving(lab).await,
-            Self::NoLimit => measure::no_limit(lab).await,
-            Self::Overhead => measure::overhead(lab).await,
-            Self::HashRate => measure::hash_rate(lab).await,
-            Self::Size => measure::size(lab),
-            Self::Growth => measure::growth(lab).await,
+    /// Measures the row; what cannot be measured is told in the report.
+    pub async fn measure(self, testbed: &Testbed, report: &mut Report) {
+        let value = self.to_possible_value().expect("no row is skipped");
+        report.begin_row(value.get_name());
+        let measured = match self {
+            Self::Accuracy => accuracy(testbed, report).await,
+            Self::Pacing => pacing(testbed, report).await,
+            Self::Neighbours => neighbours(testbed, report).await,
+            Self::Alone => alone(testbed, report).await,
+            Self::Saturated => saturated(testbed, report).await,
+            Self::Tutorial => tutorial(testbed, report).await,
+            Self::Control => control(testbed, report).await,
+            Self::JustFits => just_fits(testbed, report).await,
+            Self::Overload => overload(testbed, report).await,
+            Self::Few => few(testbed, report).await,
+            Self::NoLimit => no_limit(testbed, report).await,
+            Self::Leaving => leaving(testbed, report).await,
+            Self::Overhead => overhead(testbed, report).await,
+            Self::HashRate => hash_rate(testbed, report).await,
+            Self::Size => size(testbed, report),
+            Self::Growth => growth(testbed, report).await,
+            Self::Crowds => crowds(testbed, report).await,
         };
-        Ok(figures?.into_iter().map(Ok).collect())
+        if let Err(error) = measured {
+            report.not_measured(&error);
+        }
     }
 }
 
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.to_possible_value().expect("no part is skipped");
-        f.pad(value.get_name())
+async fn accuracy(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let server = component(testbed, Share::TwoCores).await?;
+    let mut own = Vec::new();
+    // Milliseconds, connections, requests.
+    for (load, must, aim) in [
+        ((20, 1, 100), 8.0, 3.0),
+        ((20, 8, 200), 8.0, 3.0),
+        ((50, 1, 40), 5.0, 2.0),
+        ((50, 8, 160), 5.0, 2.0),
+        ((200, 1, 15), 5.0, 2.0),
+        ((200, 8, 40), 5.0, 2.0),
+    ] {
+        let (cpu, reported) = off(&server, load).await?;
+        let measure = format!("CPU per request off `cpu_time={}ms`, c={}", load.0, load.1);
+        report.add(measure, Percent.of(cpu).within(must, aim));
+        own.push(reported);
     }
+    drop(server);
+    let server = component(testbed, Share::Limited).await?;
+    let (cpu, reported) = off(&server, (50, 8, 80)).await?;
+    let measure = "CPU per request off `cpu_time=50ms`, c=8, limited to 500m";
+    report.add(measure, Percent.of(cpu).within(8.0, 3.0));
+    own.push(reported);
+    let measure =
+        "`cpu_time_ms` off CPU per request less that of `iterations=0`: the largest of these";
+    report.add(measure, Percent.of(largest(own)).within(5.0, 2.0));
+    Ok(())
 }
 
-const fn at_most(part: Part, measure: &'static str, unit: Unit, must: f64, aim: f64) -> Row {
-    let must = Some(Goal::AtMost(must));
-    Row {
-        must,
-        ..reported(part, measure, unit, Goal::AtMost(aim))
+/// How far, in percent, CPU per request is off what was asked for, and how far its report is off that.
+async fn off(
+    server: &Server,
+    (millis, connections, requests): (u32, usize, usize),
+) -> Result<(f64, f64)> {
+    let query = format!("?cpu_time={millis}ms");
+    let (mut cpu, mut burn, mut reported) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let empty = cost(server, "?iterations=0", connections, 200).await?;
+        let load = cost(server, &query, connections, requests).await?;
+        cpu.push(load.cpu_ms);
+        burn.push(load.cpu_ms - empty.cpu_ms);
+        reported.push(load.reported_ms);
     }
+    let cpu = percent_off(median(&cpu), millis.into());
+    Ok((cpu, percent_off(median(&reported), median(&burn))))
 }
 
-const fn at_least(part: Part, measure: &'static str, unit: Unit, must: f64, aim: f64) -> Row {
-    let must = Some(Goal::AtLeast(must));
-    Row {
-        must,
-        ..reported(part, measure, unit, Goal::AtLeast(aim))
+async fn pacing(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    const DURATION_MS: f64 = 5000.0;
+    let server = component(testbed, Share::TwoCores).await?;
+    let idle = idle(&server, 5).await?;
+    let mut ends = Vec::new();
+    for (millicores, connections) in [(100, 1), (500, 1), (900, 1), (250, 3)] {
+        let query = format!("?cpu={millicores}m&duration=5s");
+        let load = load(&server, &query, connections);
+        let mut cores = Vec::new();
+        for _ in 0..3 {
+            let before = server.used()?;
+            let tally = load.run(Stop::After(connections)).await?;
+            let used = 1000.0 * (server.used()? - before).as_secs_f64();
+            cores.push((used / DURATION_MS - idle) / connections as f64);
+            ends.extend([0.0, 1.0].map(|share| tally.millis(share) - DURATION_MS));
+        }
+        let off = percent_off(1000.0 * median(&cores), millicores.into());
+        let measure = format!("mean CPU off `cpu={millicores}m&duration=5s`, c={connections}");
+        report.add(measure, Percent.of(off).within(5.0, 2.0));
     }
+    let end = Milliseconds.of(largest(ends)).within(50.0, 20.0);
+    report.add("end off 5 s: the largest of these", end);
+    report.add(
+        "CPU of the idle server, which is taken off here",
+        Cores.of(idle),
+    );
+    Ok(())
 }
 
-/// A row with an aim only.
-const fn reported(part: Part, measure: &'static str, unit: Unit, aim: Goal) -> Row {
-    Row {
-        part,
-        measure,
-        unit,
-        must: None,
-        aim,
+async fn neighbours(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    const REQUESTS: usize = 15;
+    let server = component(testbed, Share::OneCore).await?;
+    let idle = idle(&server, 5).await?;
+    // For so many microseconds a neighbour is busy, and then asleep.
+    let [alone, web, two, light, heavy, fine, coarse]: [&[_]; 7] = [
+        &[],
+        &[(300, 650)],
+        &[(300, 650), (300, 650)],
+        &[(150, 300)],
+        &[(900, 1100)],
+        &[(80, 170)],
+        &[(3000, 3000)],
+    ];
+    for (place, neighbours) in [
+        ("alone on a core", alone),
+        ("beside 300/650 µs", web),
+        ("beside two of 300/650 µs", two),
+        ("beside 150/300 µs", light),
+        ("beside 900/1100 µs", heavy),
+        ("beside 80/170 µs", fine),
+        ("beside 3000/3000 µs", coarse),
+    ] {
+        let start = |&(busy, asleep)| testbed.neighbour(busy, asleep);
+        let _neighbours: Vec<_> = neighbours.iter().map(start).collect::<Result<_>>()?;
+        for (query, requests, cpu) in [
+            ("?cpu_time=200ms", REQUESTS, 0.2),
+            ("?cpu=500m&duration=5s", 1, 2.5),
+        ] {
+            let started = Instant::now();
+            let cost = cost(&server, query, 1, requests).await?;
+            let idle = idle * started.elapsed().as_secs_f64() / requests as f64;
+            let off = percent_off(cost.cpu_ms / 1000.0 - idle, cpu);
+            let measure = format!("CPU off `{}`, {place}", &query[1..]);
+            report.add(measure, Percent.of(off).within(5.0, 3.0));
+        }
     }
+    Ok(())
+}
+
+async fn alone(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let used = cores_used(testbed, "?cpu_time=50ms", 1).await?;
+    let used = Cores.of(used).at_least(0.9, 0.97);
+    report.add("cores used, `cpu_time=50ms`, c=1", used);
+    Ok(())
+}
+
+async fn saturated(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let used = cores_used(testbed, "", 40).await?;
+    let used = Cores.of(used).at_least(1.9, 1.97);
+    report.add("cores used of 2, default load, c=40", used);
+    Ok(())
+}
+
+async fn cores_used(testbed: &Testbed, query: &str, connections: usize) -> Result<f64> {
+    let server = component(testbed, Share::TwoCores).await?;
+    let load = load(&server, query, connections);
+    let mut used = Vec::new();
+    for _ in 0..3 {
+        let window = Window::new(Duration::from_secs(2), Duration::from_secs(10));
+        let (cores, _) = try_join!(cores(&server, window), load.run(Stop::Answered(window)))?;
+        used.push(cores);
+    }
+    Ok(median(&used))
+}
+
+async fn tutorial(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let server = component(testbed, Share::Limited).await?;
+    let load = crowd(&server, "", 40);
+    let (mut tally, mut health) = (Tally::default(), Health::default());
+    let (mut cores, mut answered) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let round = effect(&server, &load, [3, 30], Stop::Answered).await?;
+        cores.push(round.cores);
+        answered.push(round.answered(20.0));
+        tally.add(round.tally);
+        health.add(round.health);
+    }
+    let what = "default load, c=40, limited to 500m";
+    let late = Count.of(tally.late as f64).at_most(0.0, 0.0);
+    report.add(format!("requests that time out after 5 s, {what}"), late);
+    report.add("requests, in all", Count.of(tally.requests() as f64));
+    for share in [0.5, 0.95] {
+        let latency = Seconds.of(tally.millis(share) / 1000.0);
+        report.add(format!("latency p{:.0}", 100.0 * share), latency);
+    }
+    report.add(
+        "health p99",
+        Milliseconds.of(health.p99()).at_most(150.0, 80.0),
+    );
+    let used = Ratio.of(median(&cores) / LIMIT).at_least(0.95, 0.98);
+    report.add("CPU used, of the limit", used);
+    let answered = Ratio.of(median(&answered)).at_least(0.88, 0.95);
+    report.add("answered in time, of what the limit allows", answered);
+    Ok(())
+}
+
+async fn control(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    // As many iterations as a request of the tutorial makes.
+    let server = component(testbed, Share::TwoCores).await?;
+    let body = Client::new(&server.url("?cpu_time=20ms"))?.get().await?;
+    drop(server);
+    let answer: serde_json::Value = serde_json::from_slice(&body)?;
+    let iterations = answer["iterations"].as_u64().context("no iterations")?;
+    let server = testbed.control().await?;
+    for (target, name) in [
+        (format!("chain?{iterations}"), "20 ms without a wait"),
+        ("fib".to_owned(), "`fib(43)`"),
+    ] {
+        let load = crowd(&server, &target, 40);
+        let effect = effect(&server, &load, [0, 20], Stop::Answered).await?;
+        let late = Ratio.of(effect.late() / effect.tally.requests() as f64);
+        report.add(format!("{name}: share of requests that time out"), late);
+        let unanswered = Ratio.of(effect.health.unanswered());
+        report.add(format!("{name}: share of probes unanswered"), unanswered);
+    }
+    Ok(())
+}
+
+async fn just_fits(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let server = component(testbed, Share::Limited).await?;
+    let load = crowd(&server, "?cpu_time=48ms", 40);
+    let effect = effect(&server, &load, [5, 30], Stop::Answered).await?;
+    let answered = Ratio.of(effect.answered(48.0)).at_least(0.85, 0.95);
+    let measure = "answered in time, of what the limit allows: `cpu_time=48ms`, c=40";
+    report.add(measure, answered);
+    report.add("requests that time out", Count.of(effect.late()));
+    report.add("health p99", Milliseconds.of(effect.health.p99()));
+    Ok(())
+}
+
+async fn overload(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let server = component(testbed, Share::Limited).await?;
+    for (millis, connections, answered, health) in [
+        (100, 40, [0.60, 0.80], [250.0, 120.0]),
+        (20, 125, [0.75, 0.90], [300.0, 120.0]),
+    ] {
+        let what = format!("`cpu_time={millis}ms`, c={connections}");
+        let load = crowd(&server, &format!("?cpu_time={millis}ms"), connections);
+        let started = Instant::now();
+        let effect = effect(&server, &load, [5, 30], Stop::Dropped).await?;
+        let gone = started + Duration::from_secs(35);
+        let idle = until_idle(&server).await?.saturating_duration_since(gone);
+        let figure = Ratio.of(effect.answered(millis.into()));
+        let measure = format!("answered in time, of what the limit allows: {what}");
+        report.add(measure, figure.at_least(answered[0], answered[1]));
+        let figure = Milliseconds.of(effect.health.p99());
+        report.add(
+            format!("health p99: {what}"),
+            figure.at_most(health[0], health[1]),
+        );
+        let measure = format!("time until the CPU is idle once the load is gone: {what}");
+        report.add(measure, Seconds.of(idle.as_secs_f64()).at_most(2.0, 1.2));
+    }
+    Ok(())
+}
+
+async fn few(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let server = component(testbed, Share::Limited).await?;
+    for connections in [2, 8] {
+        let load = crowd(&server, "?cpu_time=20ms", connections);
+        let effect = effect(&server, &load, [2, 20], Stop::Answered).await?;
+        let used = Ratio.of(effect.cores / LIMIT).at_least(0.96, 0.99);
+        let measure = format!("CPU used, of the limit: `cpu_time=20ms`, c={connections}");
+        report.add(measure, used);
+        if connections == 8 {
+            let latency = Seconds.of(effect.seconds(0.95)).at_most(1.1, 0.5);
+            report.add("latency p95, c=8", latency);
+        }
+    }
+    Ok(())
+}
+
+async fn no_limit(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let server = component(testbed, Share::TwoCores).await?;
+    let load = load(&server, "", 40);
+    let effect = effect(&server, &load, [2, 20], Stop::Answered).await?;
+    let health = Milliseconds.of(effect.health.p99()).at_most(50.0, 15.0);
+    report.add("health p99, default load, c=40", health);
+    report.add("latency p95", Seconds.of(effect.seconds(0.95)));
+    Ok(())
+}
+
+async fn leaving(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let server = component(testbed, Share::TwoCores).await?;
+    let idle = idle(&server, 2).await?;
+    for query in ["cpu_time=10s", "cpu=500m&duration=60s"] {
+        let mut rounds = Vec::new();
+        for _ in 0..3 {
+            let client = Client::new(&server.url(&format!("?{query}")))?;
+            let mut request = Box::pin(timeout(ENDLESS, client.get()));
+            select! {
+                answer = &mut request => bail!("`{query}` ended before its client left: {answer:?}"),
+                () = sleep(Duration::from_secs(2)) => {}
+            }
+            let (left, before) = (Instant::now(), server.used()?);
+            drop(request);
+            until_idle(&server).await?;
+            let used = (server.used()? - before).as_secs_f64();
+            rounds.push(1000.0 * (used - idle * left.elapsed().as_secs_f64()));
+        }
+        let used = Milliseconds.of(median(&rounds)).at_most(50.0, 10.0);
+        report.add(format!("CPU used after the client of `{query}` left"), used);
+    }
+    Ok(())
+}
+
+async fn overhead(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let component = component(testbed, Share::TwoCores).await?;
+    let hello = testbed.hello().await?;
+    let loads = [&component, &hello].map(|server| load(server, "?iterations=0", 8));
+    let mut ratios = Vec::new();
+    for _ in 0..15 {
+        let ours = requests_per_second(&loads[0]).await?;
+        ratios.push(ours / requests_per_second(&loads[1]).await?);
+    }
+    let ratio = Ratio.of(median(&ratios)).at_least(0.95, 0.98);
+    report.add(
+        "requests per second of `iterations=0` against hello-world, c=8",
+        ratio,
+    );
+    Ok(())
+}
+
+async fn requests_per_second(load: &Load) -> Result<f64> {
+    let window = Window::new(Duration::from_millis(200), Duration::from_secs(1));
+    Ok(load.run(Stop::Answered(window)).await?.rate(window))
+}
+
+async fn hash_rate(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    // Short rounds, and many: what slows the machine down meets both sides.
+    const HASHES: u32 = 1_000_000;
+    let server = component(testbed, Share::TwoCores).await?;
+    let empty = cost(&server, "?iterations=0", 1, 200).await?;
+    let mut ratios = Vec::new();
+    for _ in 0..20 {
+        let burn = cost(&server, &format!("?iterations={HASHES}"), 1, 2).await?;
+        let ours = 1000.0 * f64::from(HASHES) / (burn.cpu_ms - empty.cpu_ms);
+        ratios.push(ours / testbed.native_hash_rate(2 * HASHES).await?);
+    }
+    let ratio = Ratio.of(median(&ratios)).at_least(0.95, 1.0);
+    report.add(
+        "hashes per CPU second against the usual loop of native `sha2` in software",
+        ratio,
+    );
+    Ok(())
+}
+
+fn size(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let [ours, hello] = testbed.sizes()?;
+    let ratio = Ratio.of(ours as f64 / hello as f64).at_most(1.25, 1.1);
+    report.add("`.wasm` against that of hello-world", ratio);
+    Ok(())
+}
+
+async fn growth(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let server = component(testbed, Share::TwoCores).await?;
+    let (mut cpu, mut health) = (Vec::new(), Vec::new());
+    for connections in [1, 4, 16, 64] {
+        let before = server.used()?;
+        let load = load(&server, "", connections);
+        let effect = effect(&server, &load, [0, 15], Stop::Answered).await?;
+        let used = server.used()? - before;
+        cpu.push(used.as_secs_f64() / effect.tally.requests() as f64);
+        health.push(effect.health.p99() / connections as f64);
+    }
+    let lowest = quantile(&cpu, 0.0);
+    let spread = largest(cpu.iter().map(|&used| percent_off(used, lowest)));
+    let measure = "spread of CPU per request, default load, c=1, 4, 16, 64";
+    report.add(measure, Percent.of(spread).at_most(5.0, 5.0));
+    let growth = quantile(&health[1..], 1.0) / health[0];
+    report.add(
+        "growth of health p99 against that of c",
+        Ratio.of(growth).aim_at_most(1.0),
+    );
+    Ok(())
+}
+
+async fn crowds(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let server = component(testbed, Share::Limited).await?;
+    for connections in [1, 2, 4, 8, 16, 40, 80, 125] {
+        let load = crowd(&server, "?cpu_time=20ms", connections);
+        let effect = effect(&server, &load, [5, 20], Stop::Answered).await?;
+        for (measure, figure) in [
+            ("latency p50", Seconds.of(effect.seconds(0.5))),
+            ("latency p95", Seconds.of(effect.seconds(0.95))),
+            ("requests that time out", Count.of(effect.late())),
+            ("health p99", Milliseconds.of(effect.health.p99())),
+        ] {
+            report.add(format!("{measure}, c={connections}"), figure);
+        }
+    }
+    Ok(())
 }

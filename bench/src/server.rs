@@ -16,17 +16,45 @@ use rustix::{
     process::{Pid, Signal, kill_process_group, set_parent_process_death_signal},
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
+use tokio::time::{sleep, timeout};
 
-use crate::{
-    cgroup::{Account, Cgroup},
-    load::Client,
-};
+use crate::{cgroup::Cgroup, load::Client};
 
-/// The cores that a server is held to.
-const CORES: usize = 2;
+/// The cores of `Share::Limited`: 500m.
+pub const LIMIT: f64 = 0.5;
 /// A limited server compiles its component at half speed.
 const START: Duration = Duration::from_secs(90);
 const STOP: Duration = Duration::from_secs(2);
+const HEALTH: &str = ".well-known/spin/health";
+const RIGHTS: &str = "run the benchmark as root, or in a session of systemd";
+
+/// What a server may use. It is held to that before it starts, as a pod is: a server counts its
+/// threads by it.
+#[derive(Clone, Copy)]
+pub enum Share {
+    TwoCores,
+    /// Two cores, with a limit of 500m in all.
+    Limited,
+    OneCore,
+}
+
+impl Share {
+    fn limit(self) -> Option<f64> {
+        matches!(self, Self::Limited).then_some(LIMIT)
+    }
+
+    /// The first cores that this program may use.
+    fn cores(self) -> Result<CpuSet> {
+        let count = if matches!(self, Self::OneCore) { 1 } else { 2 };
+        let allowed = sched_getaffinity(None)?;
+        let mut cores = CpuSet::new();
+        (0..CpuSet::MAX_CPU)
+            .filter(|&core| allowed.is_set(core))
+            .take(count)
+            .for_each(|core| cores.set(core));
+        Ok(cores)
+    }
+}
 
 /// What serves the components.
 #[derive(Clone, Debug)]
@@ -59,153 +87,152 @@ impl Runner {
     }
 
     fn serve(&self, command: &mut Command, manifest: &Path, address: SocketAddr, state: &Path) {
-        let address = address.to_string();
         match self {
             Self::Host(_) => command.arg("--manifest").arg(manifest),
-            Self::Spin(_) => {
-                command.args(["up", "--quiet", "--from"]).arg(manifest);
-                command
-                    .arg("--log-dir")
-                    .arg(state.join("logs"))
-                    .arg("--state-dir")
-                    .arg(state)
-            }
+            Self::Spin(_) => command
+                .args(["up", "--quiet", "--from"])
+                .arg(manifest)
+                .arg("--log-dir")
+                .arg(state.join("logs"))
+                .arg("--state-dir")
+                .arg(state),
         };
-        command.args(["--listen", &address]);
+        command.args(["--listen", &address.to_string()]);
     }
 }
 
 /// A running server. It is stopped when dropped.
 pub struct Server {
-    pub address: SocketAddr,
-    child: Child,
-    account: Account,
+    address: SocketAddr,
+    _process: Process,
+    cgroup: Cgroup,
 }
 
 impl Server {
-    /// Starts a server, limited to `cores` if given, and waits until it answers its health endpoint.
-    /// What it prints goes to a file in the directory `output`.
+    /// Starts a server and waits until it answers its health endpoint. What it prints goes to a file
+    /// in the directory `output`.
     pub async fn start(
         runner: &Runner,
         manifest: &Path,
-        cores: Option<f64>,
+        share: Share,
         output: &Path,
     ) -> Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let log_path = output.join("server.log");
         let log = File::create(&log_path)?;
-        let cgroup = Cgroup::create(cores);
-        let mut command = match (&cgroup, cores) {
-            (Err(_), Some(cores)) => systemd_run(cores, runner.path()),
-            _ => Command::new(runner.path()),
+        let made = Cgroup::create(share.limit());
+        let mut command = match &made {
+            Ok(_) => Command::new(runner.path()),
+            Err(_) => systemd_run(share.limit(), runner.path()),
         };
         runner.serve(&mut command, manifest, address, &output.join("spin"));
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        confine(&mut command, cgroup.as_ref().ok())?;
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {command:?}"))?;
-        let pid = child.id().cast_signed();
-        let (account, refused) = match cgroup {
-            Ok(cgroup) => (Account::Cgroup(cgroup), None),
-            Err(error) => (Account::ProcessGroup(pid), cores.zip(Some(error))),
+        confine(&mut command, share, made.as_ref().ok())?;
+        let mut process = match (command.spawn(), &made) {
+            (Ok(child), _) => Process(child),
+            (Err(error), Ok(_)) => bail!("cannot start {command:?}: {error}"),
+            (Err(_), Err(refusal)) => bail!("{refusal:#}: {RIGHTS}"),
         };
-        let mut server = Self {
+        if let Err(error) = process.wait_until_healthy(address).await {
+            let log = fs::read_to_string(&log_path)?;
+            let refusal = made.err().map(|error| format!(" ({error:#}: {RIGHTS})"));
+            let refusal = refusal.unwrap_or_default();
+            bail!(
+                "{} did not start: {error:#}: {}{refusal}",
+                runner.name(),
+                log.trim()
+            );
+        }
+        let cgroup = match made {
+            Ok(cgroup) => cgroup,
+            Err(_) => Cgroup::of(process.0.id(), share.limit())?,
+        };
+        Ok(Self {
             address,
-            child,
-            account,
-        };
-        if let Err(error) = server.wait_until_healthy().await {
-            let log = fs::read_to_string(&log_path).unwrap_or_default();
-            let log = log.trim();
-            match refused {
-                None => bail!("{} did not start: {error:#}: {log}", runner.name()),
-                Some((_, refusal)) => bail!(
-                    "no rights to limit the CPU: {refusal:#}; systemd-run: {log}; \
-                     run the benchmark as root, or in a session of systemd"
-                ),
-            }
-        }
-        if let Some((cores, _)) = refused {
-            server.account = Account::Cgroup(Cgroup::of_limited(pid, cores)?);
-        }
-        Ok(server)
-    }
-
-    async fn wait_until_healthy(&mut self) -> Result<()> {
-        let client = Client::new(format!("http://{}/.well-known/spin/health", self.address))?;
-        let started = Instant::now();
-        while started.elapsed() < START {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("it ended with {status}");
-            }
-            if client.get(Duration::from_secs(1)).await.is_ok() {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        bail!(
-            "it did not answer its health endpoint within {} s",
-            START.as_secs()
-        )
+            _process: process,
+            cgroup,
+        })
     }
 
     /// The CPU time that its processes have used.
     pub fn used(&self) -> Result<Duration> {
-        self.account.used()
+        self.cgroup.used()
     }
 
-    /// The address of a query of the component.
-    pub fn url(&self, query: &str) -> String {
-        format!("http://{}/?{query}", self.address)
+    /// The address of a path with its query, without the slash before it.
+    pub fn url(&self, target: &str) -> String {
+        format!("http://{}/{target}", self.address)
     }
 
     /// The address of the host's own health endpoint.
     pub fn health(&self) -> String {
-        format!("http://{}/.well-known/spin/health", self.address)
-    }
-
-    fn signal(&self, signal: Signal) {
-        let _ = kill_process_group(Pid::from_child(&self.child), signal);
+        self.url(HEALTH)
     }
 }
 
-impl Drop for Server {
+/// The leader of a process group, which ends with it.
+struct Process(Child);
+
+impl Process {
+    async fn wait_until_healthy(&mut self, address: SocketAddr) -> Result<()> {
+        let client = Client::new(&format!("http://{address}/{HEALTH}"))?;
+        let started = Instant::now();
+        while started.elapsed() < START {
+            if let Some(status) = self.0.try_wait()? {
+                bail!("it ended with {status}");
+            }
+            if let Ok(Ok(_)) = timeout(Duration::from_secs(1), client.get()).await {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        bail!("its health endpoint did not answer within {START:?}")
+    }
+
+    fn signal(&self, signal: Signal) {
+        let _ = kill_process_group(Pid::from_child(&self.0), signal);
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
         self.signal(Signal::TERM);
         let stopped = Instant::now() + STOP;
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < stopped {
+        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < stopped {
             thread::sleep(Duration::from_millis(10));
         }
         // Whatever has not stopped, the processes that Spin started included.
         self.signal(Signal::KILL);
-        let _ = self.child.wait();
+        let _ = self.0.wait();
     }
 }
 
-fn systemd_run(cores: f64, program: &Path) -> Command {
+/// Runs a program in a cgroup that systemd makes for it.
+fn systemd_run(limit: Option<f64>, program: &Path) -> Command {
     let mut command = Command::new("systemd-run");
-    let quota = format!("CPUQuota={}%", cores * 100.0);
-    command
-        .args([
-            "--user",
-            "--scope",
-            "--quiet",
-            "--collect",
-            "-p",
-            &quota,
-            "--",
-        ])
-        .arg(program);
+    command.args([
+        "--user",
+        "--scope",
+        "--quiet",
+        "--collect",
+        "-p",
+        "CPUAccounting=yes",
+    ]);
+    if let Some(cores) = limit {
+        command
+            .arg("-p")
+            .arg(format!("CPUQuota={}%", cores * 100.0));
+    }
+    command.arg("--").arg(program);
     command
 }
 
-/// Holds a command to the cores of a server and to a cgroup, and ends it together with this program.
-pub fn confine(command: &mut Command, cgroup: Option<&Cgroup>) -> Result<()> {
-    let cores = server_cores()?;
+/// Holds a command to its cores and to a cgroup, and ends it together with this program.
+pub fn confine(command: &mut Command, share: Share, cgroup: Option<&Cgroup>) -> Result<()> {
+    let cores = share.cores()?;
     let doors = cgroup.map_or(Ok(Vec::new()), Cgroup::doors)?;
     let enter = move || {
         set_parent_process_death_signal(Some(Signal::TERM))?;
@@ -216,15 +243,4 @@ pub fn confine(command: &mut Command, cgroup: Option<&Cgroup>) -> Result<()> {
     // SAFETY: between fork and exec the closure makes system calls only; it neither allocates nor locks.
     unsafe { command.pre_exec(enter) };
     Ok(())
-}
-
-/// The first cores that this program may use.
-fn server_cores() -> Result<CpuSet> {
-    let allowed = sched_getaffinity(None)?;
-    let mut cores = CpuSet::new();
-    (0..CpuSet::MAX_CPU)
-        .filter(|&core| allowed.is_set(core))
-        .take(CORES)
-        .for_each(|core| cores.set(core));
-    Ok(cores)
 }
