@@ -30,19 +30,21 @@ setup:
 build: setup ## Build the component
 	@cargo build --target $(TARGET) --release
 
-# The embedded host with the features of the whole workspace, so that tests find most of Wasmtime built.
 .PHONY: run
 run: build ## Serve it on http://127.0.0.1:3000 (LISTEN=…)
 	@if command -v $(SPIN) >/dev/null; then \
 		exec $(SPIN) up --listen $(LISTEN) --runtime-config-file runtime-config.toml; \
 	else \
 		echo "Spin is not installed ($(SPIN_INSTALL)): serving with the embedded host, without runtime-config.toml"; \
-		cargo build --workspace --bin embedded-host && exec target/debug/embedded-host --listen $(LISTEN); \
+		exec cargo run --package embedded-host -- --listen $(LISTEN); \
 	fi
 
+# The embedded host is always built by itself: with the rest of the workspace its crates would have other features, and
+# Wasmtime would be compiled anew.
 .PHONY: test
 test: build ## Run all tests; the built component runs in the embedded host
-	@env -u SPIN cargo test --workspace
+	@cargo test --package embedded-host
+	@env -u SPIN cargo test --workspace --exclude embedded-host
 
 .PHONY: need-spin
 need-spin:
@@ -54,14 +56,15 @@ test-spin: need-spin build ## Run the tests over HTTP against a real Spin (SPIN=
 
 .PHONY: bench
 bench: setup ## Measure what the documents claim, on Linux (ROWS=accuracy,pacing SPIN=path WASM=path), in a quarter of an hour
-	@cargo run --quiet -p bench -- $(if $(ROWS),--rows $(ROWS))
+	@cargo run --quiet --profile measured -p bench -- $(if $(ROWS),--rows $(ROWS))
 
 .PHONY: lint
 lint: setup ## Check the format, the code and the scripts, warnings denied
 	@$(call need,shellcheck,$(SHELLCHECK_INSTALL))
 	@shellcheck scripts/*.sh .ci/run
 	@cargo fmt --all --check
-	@cargo clippy --workspace --all-targets -- -D warnings
+	@cargo clippy --package embedded-host --all-targets -- -D warnings
+	@cargo clippy --workspace --exclude embedded-host --all-targets -- -D warnings
 	@cargo clippy --target $(TARGET) -p cpu-load-gen -p hello -p control -- -D warnings
 
 .PHONY: clean
