@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn a_burn_looks_in_again_half_way_to_where_it_would_accept_and_soon_while_it_is_young() {
-        assert_eq!(turn(CROWDED, 100 * MS), StayOut(50 * MS));
-        assert_eq!(turn(CROWDED, 1500 * MS), StayOut(750 * MS));
+        assert_eq!(turn(CROWDED, 100 * MS), StayOut(25 * MS));
+        assert_eq!(turn(CROWDED, 1500 * MS), StayOut(375 * MS));
         assert_eq!(turn(CROWDED, 2000 * MS), StayOut(500 * MS));
         assert_eq!(turn(CROWDED, 2999 * MS), StayOut(LOOK));
         assert_eq!(turn(9000 * MS, 2000 * MS), StayOut(500 * MS));
