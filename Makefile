@@ -55,14 +55,14 @@ setup:
 build: setup ## Build the component
 	@cargo build --target $(TARGET) --release
 
-# The host with the features of the whole workspace, so that tests find most of Wasmtime built.
+# The embedded host with the features of the whole workspace, so that tests find most of Wasmtime built.
 .PHONY: run
 run: build ## Serve it on http://127.0.0.1:3000 (LISTEN=…)
 	@if command -v $(SPIN) >/dev/null; then \
 		exec $(SPIN) up --listen $(LISTEN) --runtime-config-file runtime-config.toml; \
 	else \
 		echo "Spin is not installed ($(SPIN_INSTALL)): serving with the embedded host, without runtime-config.toml"; \
-		cargo build --workspace --bin host && exec target/debug/host --listen $(LISTEN); \
+		cargo build --workspace --bin embedded-host && exec target/debug/embedded-host --listen $(LISTEN); \
 	fi
 
 .PHONY: test

@@ -35,8 +35,8 @@ impl Lab {
                 spin
             }
             None => {
-                cargo(&root, "build --workspace --bin host", &[], &[])?;
-                Runner::Host(root.join("target/debug/host"))
+                cargo(&root, "build --workspace --bin embedded-host", &[], &[])?;
+                Runner::Host(root.join("target/debug/embedded-host"))
             }
         };
         let output = root.join("target/bench");

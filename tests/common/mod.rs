@@ -24,7 +24,7 @@ pub struct Server {
 /// What must live as long as the server.
 enum Running {
     Embedded {
-        _server: host::Server,
+        _server: embedded_host::Server,
         /// Taken when dropped.
         runtime: Option<tokio::runtime::Runtime>,
     },
@@ -141,7 +141,7 @@ fn embedded(variables: &[(&str, &str)]) -> (Running, String) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let owned = |(name, value): &(&str, &str)| ((*name).into(), (*value).into());
     let server = runtime
-        .block_on(host::Server::start(host::Options {
+        .block_on(embedded_host::Server::start(embedded_host::Options {
             manifest: manifest().into(),
             listen: ([127, 0, 0, 1], 0).into(),
             variables: variables.iter().map(owned).collect(),

@@ -3,7 +3,7 @@
 use std::{env, error::Error, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use host::{Options, Server, variables_from_env};
+use embedded_host::{Options, Server, variables_from_env};
 use tokio::{
     runtime::{Builder, Runtime},
     select,

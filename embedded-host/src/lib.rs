@@ -4,8 +4,8 @@
 //! instance for every request. It serves one component with one HTTP trigger and knows no runtime config.
 //!
 //! ```no_run
-//! # async fn example() -> Result<(), host::Error> {
-//! let server = host::Server::start(host::Options {
+//! # async fn example() -> Result<(), embedded_host::Error> {
+//! let server = embedded_host::Server::start(embedded_host::Options {
 //!     manifest: "spin.toml".into(),
 //!     listen: ([127, 0, 0, 1], 0).into(),
 //!     variables: [("load".to_owned(), "iterations=1000".to_owned())].into(),

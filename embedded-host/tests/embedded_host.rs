@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use host::{Error, Options, Server};
+use embedded_host::{Error, Options, Server};
 
 /// How long anything may take that is to end by itself.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ fn application(name: &str, manifest: &str, wasm: Option<&[u8]>) -> PathBuf {
 }
 
 fn command(manifest: &Path, listen: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_embedded-host"));
     command
         .arg("--manifest")
         .arg(manifest)
