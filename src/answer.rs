@@ -46,8 +46,24 @@ impl Answer {
         self.stream.check_write().is_err()
     }
 
+    /// Sends a space, which JSON may begin with (RFC 8259, section 2); not if the client is gone.
+    pub fn send_space(&self) -> bool {
+        match self.stream.check_write() {
+            // A client that does not read what was sent needs no more of it.
+            Ok(0) => true,
+            Ok(_) => self
+                .stream
+                .write(b" ")
+                .and_then(|()| self.stream.flush())
+                .is_ok(),
+            Err(_) => false,
+        }
+    }
+
     /// Sends what is still missing.
     pub fn finish(self, body: &[u8]) -> Result<()> {
+        // A space may still be on its way.
+        self.stream.subscribe().block();
         // The body is written before the head leaves, where it can be: both then leave together.
         self.stream.check_write()?;
         self.stream.write(body)?;

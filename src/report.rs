@@ -17,8 +17,11 @@ pub struct Report {
     digest: String,
     /// The CPU time that the burn used, in milliseconds to the microsecond.
     cpu_time_ms: f64,
-    /// The wall-clock time of the whole burn, likewise: a gap between the two is throttling or
-    /// contention.
+    /// The wall-clock time that the burn waited of its own will, likewise: to pace itself, and to
+    /// let others go first.
+    waited_ms: f64,
+    /// The wall-clock time of the whole burn, likewise. What the other two leave of it was taken
+    /// away: by throttling, by neighbours, or by others that had the thread.
     elapsed_ms: f64,
     /// The name of the replica that ran it, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,6 +36,7 @@ impl Report {
             iterations: burnt.iterations,
             digest: burnt.digest.to_string(),
             cpu_time_ms: milliseconds(burnt.cpu_time),
+            waited_ms: milliseconds(burnt.waited),
             elapsed_ms: milliseconds(burnt.elapsed),
             replica,
         }

@@ -1,25 +1,22 @@
-//! When a burn lets others run, and when it stands back for them.
+//! When a burn works, and when it lets others.
 //!
 //! Spin never preempts a guest: while a burn works, its thread serves nobody else. So a burn works
 //! in turns and waits for an instant between them; how late it comes back tells how many others
-//! are queued. One late return may be a neighbour's long turn, or throttling, and one prompt return
-//! luck: a burn believes what two in a row say. Where the others are many, it stands back:
+//! have the thread. And burns go in one by one, since forty that share a thread are all late:
 //!
-//! - for a time in proportion to that lateness, to its patience, which is drawn by lot, and to the
-//!   work it has left: few burns then work at a time, and those that are nearly done finish first;
-//! - but the less, the longer it has taken for its size (the response ratio of operating systems):
-//!   so none stands back for ever.
+//! - A new burn looks in: it waits for an instant without having worked. If it comes back later
+//!   than it accepts, then or the time before, it stays out, and looks in again about half way to
+//!   the age at which it would accept what it found.
+//! - What it accepts grows with its age: the older go before the younger, and few are in at a time.
+//! - Once in, it works in short turns until it is done, or in long ones while it is alone.
 //!
-//! The figures were found on Spin 3.6.3 with two cores: `make bench ROWS=tutorial,overload,no-limit,saturated`.
+//! The figures were sought in virtual time and measured on Spin 3.6.3 with two cores:
+//! `make bench ROWS=tutorial,overload,few,no-limit`.
 
 use std::time::Duration;
 
 /// The shortest wait that lets others run: a wait for zero returns at once.
 pub const INSTANT: Duration = Duration::from_nanos(1);
-
-/// The first turn: forty requests that arrive at once shall know of one another before any of them
-/// has held a thread for long.
-const FIRST_TURN: Duration = Duration::from_millis(1);
 
 /// A turn among others. With 3 ms the health endpoint answered faster than with 4 or 6 ms; with
 /// 2 ms no faster, and a request cost 1 % more.
@@ -28,140 +25,131 @@ const SHORT_TURN: Duration = Duration::from_millis(3);
 /// A turn alone. A wait then means more than a millisecond of idleness: one in fifty is 2 %.
 const LONG_TURN: Duration = Duration::from_millis(50);
 
-/// A burn that comes back from two instants sooner than this is alone: the timer of the host makes
-/// it 1.2 ms. Where one prompt return in a crowd was enough for a long turn, nobody fired the timers
-/// of the others meanwhile, and the health endpoint waited up to a third longer.
+/// The lateness that a new burn accepts, and that of a burn which is alone: the host's timer makes
+/// it 1.2 ms, and one turn of another 4 ms.
 const ALONE: Duration = Duration::from_millis(3);
 
-/// Lateness that, twice in a row, asks for standing back: two turns of others and the timer. Where
-/// once was enough, two connections at 500m, throttled but no crowd, left up to 7 % of the limit
-/// unused, and the slowest of four took twice as long.
-const CROWDED: Duration = Duration::from_millis(8);
+/// The lateness that a burn accepts in the end: some four turns of others. With 20 ms more were in
+/// at a time, and of those that had waited long more were late after all; with 12 ms a load that
+/// just fits was served less in order.
+const CROWDED: Duration = Duration::from_millis(15);
 
-/// Standing back, in times of the lateness beyond `CROWDED`. More serves the health endpoint and
-/// an overload better, and makes the last answers of a crowd later.
-const STAND_BACK: f64 = 40.0;
+/// The age from which on a burn accepts `CROWDED`. With less, burns of the same crowd were less in
+/// order; with more, those of an overload went in too late to be done in time.
+const GROWN: Duration = Duration::from_secs(3);
 
-/// The response ratio at which a burn stands back half as long: at forty connections and 500m a
-/// request of 20 ms is through after 80 times its size.
-const RESPONSE_RATIO: f64 = 70.0;
-
-/// The longest time that a burn stands back at once.
-const LONGEST: Duration = Duration::from_secs(1);
+/// The least time between two looks, on average.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The turns of one burn.
 pub struct Turns {
-    /// From 0 to 1.
-    patience: f64,
-    turn: Duration,
+    is_in: bool,
     /// How late the burn came back from the instant before.
     before: Duration,
 }
 
+/// What a burn does next.
+#[derive(Debug, PartialEq)]
+pub enum Turn {
+    /// Work for this long, then wait for an instant.
+    Work(Duration),
+    /// Wait for this long, then for an instant.
+    StayOut(Duration),
+}
+
 impl Turns {
-    /// The turns of a burn that started when the clock said `now`.
-    pub fn new(now: Duration) -> Self {
-        // The last digits of the clock are the lot; Fibonacci hashing spreads them evenly.
-        let lot = (now.as_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Self {
-            patience: lot as f64 / u64::MAX as f64,
-            turn: FIRST_TURN,
-            before: Duration::ZERO,
+    /// The turns of a burn that has to get in first, or `is_in` from the start.
+    pub fn new(is_in: bool) -> Self {
+        let before = Duration::ZERO;
+        Self { is_in, before }
+    }
+
+    /// The turn of a burn that has come back `late` from an instant, at this `age`.
+    ///
+    /// `lot`, from 0 to 1, keeps burns that start together from looking in together.
+    pub fn next(&mut self, late: Duration, age: Duration, lot: f64) -> Turn {
+        // One late return may be throttling, and one prompt return luck.
+        let (less, more) = (late.min(self.before), late.max(self.before));
+        self.before = late;
+        self.is_in |= age >= age_that_accepts(more) && more <= CROWDED;
+        match self.is_in {
+            true if more < ALONE => Turn::Work(LONG_TURN),
+            true => Turn::Work(SHORT_TURN),
+            false => {
+                let missing = age_that_accepts(less).saturating_sub(age);
+                Turn::StayOut((missing / 2).max(LOOK).mul_f64(0.5 + lot))
+            }
         }
     }
+}
 
-    /// How long the burn works until its next wait.
-    pub fn turn(&self) -> Duration {
-        self.turn
-    }
-
-    /// How long the burn stands back when it has come back `late` from waiting for an instant.
-    ///
-    /// `left` is the share of its work that is left, from 0 to 1, and `response_ratio` the
-    /// wall-clock time since its start over the CPU time that its whole work needs.
-    pub fn stand_back(&mut self, late: Duration, left: f64, response_ratio: f64) -> Duration {
-        let (least, most) = (late.min(self.before), late.max(self.before));
-        self.before = late;
-        self.turn = if most < ALONE { LONG_TURN } else { SHORT_TURN };
-        let fading = 1.0 + (response_ratio / RESPONSE_RATIO).powi(2);
-        let times = STAND_BACK * self.patience * left / fading;
-        least.saturating_sub(CROWDED).mul_f64(times).min(LONGEST)
-    }
+/// The age from which on a burn accepts to come back so `late`, `CROWDED` at most.
+fn age_that_accepts(late: Duration) -> Duration {
+    let share = late.saturating_sub(ALONE).div_duration_f64(CROWDED - ALONE);
+    GROWN.mul_f64(share.min(1.0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Turn::{StayOut, Work};
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn patient() -> Turns {
-        Turns {
-            patience: 1.0,
-            ..Turns::new(Duration::ZERO)
+    /// The turn of a burn of this age that has come back so late twice; no luck in its lot.
+    fn turn(late: Duration, age: Duration) -> Turn {
+        let mut turns = Turns::new(false);
+        turns.next(late, age, 0.5);
+        turns.next(late, age, 0.5)
+    }
+
+    #[test]
+    fn a_burn_that_is_alone_goes_in_at_once_and_takes_long_turns() {
+        let mut turns = Turns::new(false);
+        assert_eq!(turns.next(MS, MS, 0.5), Work(LONG_TURN));
+        // Others come: it stays in, in short turns, until it is alone twice in a row.
+        assert_eq!(turns.next(40 * MS, 52 * MS, 0.5), Work(SHORT_TURN));
+        assert_eq!(turns.next(MS, 56 * MS, 0.5), Work(SHORT_TURN));
+        assert_eq!(turns.next(MS, 60 * MS, 0.5), Work(LONG_TURN));
+    }
+
+    #[test]
+    fn the_older_a_burn_the_more_it_accepts() {
+        assert!(matches!(turn(4 * MS, 200 * MS), StayOut(_)));
+        assert_eq!(turn(4 * MS, 250 * MS), Work(SHORT_TURN));
+        assert!(matches!(turn(9 * MS, 1400 * MS), StayOut(_)));
+        assert_eq!(turn(9 * MS, 1500 * MS), Work(SHORT_TURN));
+        assert_eq!(turn(CROWDED, GROWN), Work(SHORT_TURN));
+        // Nobody joins a crowd, however old.
+        assert!(matches!(turn(CROWDED + MS, 100 * GROWN), StayOut(_)));
+    }
+
+    #[test]
+    fn a_burn_stays_out_for_half_the_time_until_it_would_accept_what_it_found() {
+        assert_eq!(turn(9 * MS, 0 * MS), StayOut(750 * MS));
+        assert_eq!(turn(9 * MS, 1000 * MS), StayOut(250 * MS));
+        assert_eq!(turn(9 * MS, 1499 * MS), StayOut(LOOK));
+        assert_eq!(turn(9000 * MS, 2000 * MS), StayOut(500 * MS));
+        // By lot, from half as long to half as long again.
+        for (lot, share) in [(0.0, 0.5), (1.0, 1.5)] {
+            let out = Turns::new(false).next(9 * MS, 0 * MS, lot);
+            assert_eq!(out, StayOut(LOOK.mul_f64(share)));
         }
     }
 
-    /// How long a patient burn stands back that has come back `late` from two instants.
-    fn stand_back(late: Duration, left: f64, response_ratio: f64) -> Duration {
-        let mut turns = patient();
-        turns.stand_back(late, left, response_ratio);
-        turns.stand_back(late, left, response_ratio)
+    #[test]
+    fn one_late_return_keeps_a_burn_out_for_a_moment_only() {
+        let mut turns = Turns::new(false);
+        assert_eq!(turns.next(75 * MS, 75 * MS, 0.5), StayOut(LOOK));
+        assert_eq!(turns.next(MS, 100 * MS, 0.5), StayOut(LOOK));
+        assert_eq!(turns.next(MS, 120 * MS, 0.5), Work(LONG_TURN));
     }
 
     #[test]
-    fn a_burn_that_is_alone_takes_long_turns_and_one_among_others_short_ones() {
-        let mut turns = patient();
-        assert_eq!(turns.turn(), FIRST_TURN);
-        let mut turn_after = |late| {
-            assert_eq!(turns.stand_back(late, 1.0, 1.0), Duration::ZERO);
-            turns.turn()
-        };
-        assert_eq!(turn_after(MS), LONG_TURN);
-        assert_eq!(turn_after(5 * MS), SHORT_TURN);
-        // One prompt return may be luck.
-        assert_eq!(turn_after(MS), SHORT_TURN);
-        assert_eq!(turn_after(MS), LONG_TURN);
-    }
-
-    #[test]
-    fn one_late_return_is_not_a_crowd() {
-        let mut turns = patient();
-        let mut pause_after = |late| turns.stand_back(late, 1.0, 1.0);
-        assert_eq!(pause_after(75 * MS), Duration::ZERO);
-        assert_eq!(pause_after(5 * MS), Duration::ZERO);
-        assert_eq!(pause_after(75 * MS), Duration::ZERO);
-        assert!(pause_after(9 * MS) > Duration::ZERO);
-    }
-
-    #[test]
-    fn a_burn_stands_back_longer_in_a_larger_crowd_and_shorter_near_its_end() {
-        let crowd = stand_back(12 * MS, 1.0, 0.0);
-        assert_eq!(crowd, 4 * MS * 40);
-        assert_eq!(stand_back(16 * MS, 1.0, 0.0), 2 * crowd);
-        assert_eq!(stand_back(12 * MS, 0.25, 0.0), crowd / 4);
-        assert_eq!(stand_back(12 * MS, 0.0, 0.0), Duration::ZERO);
-        assert_eq!(stand_back(9000 * MS, 1.0, 0.0), LONGEST);
-    }
-
-    #[test]
-    fn a_burn_stands_back_less_the_longer_it_has_taken_for_its_size() {
-        let fresh = stand_back(12 * MS, 1.0, 0.0);
-        assert_eq!(stand_back(12 * MS, 1.0, RESPONSE_RATIO), fresh / 2);
-        assert_eq!(stand_back(12 * MS, 1.0, 3.0 * RESPONSE_RATIO), fresh / 10);
-    }
-
-    #[test]
-    fn patience_is_spread_evenly_over_burns_that_start_close_together() {
-        let starts = (0..1000).map(|n| Duration::from_nanos(86_400_000_000_000 + 41 * n));
-        let patiences: Vec<_> = starts.map(|now| Turns::new(now).patience).collect();
-        for tenth in 0..10 {
-            let within = |p: &&f64| (**p * 10.0) as usize == tenth;
-            let count = patiences.iter().filter(within).count();
-            assert!(
-                (80..=120).contains(&count),
-                "{count} of 1000 in tenth {tenth}"
-            );
-        }
+    fn a_burn_that_paces_itself_is_in_from_the_start() {
+        assert_eq!(
+            Turns::new(true).next(40 * MS, 40 * MS, 0.5),
+            Work(SHORT_TURN)
+        );
     }
 }
