@@ -46,7 +46,11 @@ pub enum LoadError {
     PartnerMissing(&'static str, &'static str),
     #[error("{} do not go together; {FORMS}", .0.join(" and "))]
     SeveralForms(Vec<&'static str>),
-    #[error("{} is not percent-encoded UTF-8", Quoted(.given))]
+    #[error(
+        "{} is not percent-encoded UTF-8: {}",
+        .parameter.map_or("a name".into(), |parameter| format!("`{parameter}`")),
+        Quoted(.given)
+    )]
     Encoding {
         parameter: Option<&'static str>,
         given: String,

@@ -152,7 +152,11 @@ fn a_query_that_is_no_load_is_refused() {
             &["0.0000000001", "nanocores"],
         ),
         ("cpu=250m&duration=", Some("duration"), &["duration"]),
-        ("iterations=%zz", Some("iterations"), &["percent-encoded"]),
+        (
+            "iterations=%zz",
+            Some("iterations"),
+            &["`iterations` is not percent-encoded", "%zz"],
+        ),
         ("iterations=%3", Some("iterations"), &["percent-encoded"]),
         ("%ff=1", None, &["UTF-8"]),
     ];
