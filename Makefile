@@ -27,13 +27,11 @@ PORT       := 8081
 K3D_FLAGS  :=
 PUSH_FLAGS :=
 
-# The load, and how to watch what it does (FOR=5m ends by itself, otherwise Ctrl-C does).
+# The load.
 URL         := http://localhost:$(PORT)
 CONNECTIONS := 40
 TIMEOUT     := 5s
 DURATION    := 3m
-FOR         :=
-EVERY       := 5s
 
 TARGET := wasm32-wasip1
 SPIN_INSTALL := https://spinframework.dev/install
@@ -195,12 +193,6 @@ load: ## Load the app: CONNECTIONS at once for DURATION
 	@curl --silent --show-error --output /dev/null --max-time 30 '$(URL)' || { echo 'make: $(URL) does not answer: run make deploy, or give another URL=' >&2; exit 1; }
 	bombardier -c $(CONNECTIONS) -t $(TIMEOUT) -d $(DURATION) $(URL)
 
-.PHONY: watch
-watch: ## Follow the scaling, a line every few seconds, until Ctrl-C or FOR=5m
-	@$(need_kubectl)
-	@$(show_context)
-	@scripts/watch.sh --namespace '$(NAMESPACE)' --deployment $(APP) --every '$(EVERY)' $(if $(FOR),--for '$(FOR)')
-
 .PHONY: undeploy
 undeploy: ## Take the app, its autoscaler and its Ingress away from the current context
 	@$(need_kubectl)
@@ -219,3 +211,5 @@ cluster-delete: ## Delete the k3d cluster that `make cluster` made
 	if [ -z "$$any" ]; then echo 'There is no such k3d cluster'; \
 	elif [ -z "$$own" ]; then $(not_our_cluster); \
 	else k3d cluster delete '$(CLUSTER)'; fi
+
+include autoscale.mk

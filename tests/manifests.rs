@@ -398,7 +398,7 @@ fn the_readme_installs_the_versions_of_the_makefile() {
 #[test]
 fn the_readme_names_files_targets_and_objects_that_exist() {
     let readme = read("README.md");
-    let makefile = read("Makefile");
+    let makefile = read("Makefile") + &read("autoscale.mk");
     let mut files = 0;
     for name in words_after(&readme, "config/samples/") {
         let file = format!("config/samples/{name}.yaml");
