@@ -122,9 +122,12 @@ fn explain(
     };
     if let Some(reading) = reading {
         let mut pods = state.sort_pods(record.clock(at), from);
-        let known = pods.counted + pods.unready + pods.missing;
+        if pods.counted == 0 {
+            // There is a reading, so it saw more than we do.
+            pods = Pods::default();
+        }
         // Those that are not known any more are those that this decision took away.
-        pods.counted += from.saturating_sub(known);
+        pods.counted += from.saturating_sub(pods.counted + pods.unready + pods.missing);
         row.explain_by(autoscaler, reading, pods, history);
     }
     if from != to {
@@ -294,4 +297,134 @@ pub fn probes(record: &Record) -> impl Iterator<Item = (f64, &Answer)> {
             Seen::Answer(answer) => Some((observation.at - answer.took.as_secs_f64(), answer)),
             _ => None,
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        decision::{Rules, Unit},
+        load::LoadReport,
+        record::Pod,
+    };
+
+    fn autoscaler(from: u32, to: u32, current: u32) -> Seen {
+        Seen::Autoscaler(Autoscaler {
+            rules: Rules {
+                max: 20,
+                ..Rules::default()
+            },
+            reading: Some(Reading {
+                current,
+                target: 50,
+                unit: Unit::Percent,
+            }),
+            from,
+            to,
+            ..Autoscaler::default()
+        })
+    }
+
+    /// A load from 10 s to 100 s.
+    fn record(seen: Vec<(f64, Seen)>) -> Record {
+        let ended = LoadReport {
+            failed: None,
+            bombardier: None,
+            output: String::new(),
+        };
+        let mut all = vec![(0.0, autoscaler(1, 1, 2)), (10.0, Seen::LoadStarted)];
+        all.extend(seen);
+        all.push((100.0, Seen::LoadEnded(ended)));
+        all.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        let mut record = Record::new(Timestamp::UNIX_EPOCH);
+        all.into_iter().for_each(|(at, seen)| record.add(at, seen));
+        record
+    }
+
+    #[test]
+    fn steps_and_holds_are_rows_and_what_repeats_is_one() {
+        let rows = decisions(&record(vec![
+            (30.0, autoscaler(1, 4, 500)),
+            (45.0, autoscaler(4, 4, 54)),
+            (60.0, autoscaler(4, 4, 55)),
+            (75.0, autoscaler(4, 4, 50)),
+            (90.0, autoscaler(4, 4, 10)),
+        ]));
+        let short: Vec<_> = rows
+            .iter()
+            .map(|row| (row.at, row.until, row.times, row.from, row.to, row.computed))
+            .collect();
+        assert_eq!(
+            short,
+            [
+                (20.0, 20.0, 1, 1, 4, Some(10)),
+                (35.0, 50.0, 2, 4, 4, Some(5)),
+                (80.0, 80.0, 1, 4, 4, Some(1)),
+            ]
+        );
+        assert_eq!(rows[0].held, [Held::Step(4)]);
+        assert_eq!(rows[1].held, [Held::Tolerance(10)]);
+        assert_eq!(rows[2].held, [Held::Stabilisation(300)]);
+    }
+
+    #[test]
+    fn what_was_not_seen_or_not_by_the_rules_is_said() {
+        let rows = decisions(&record(vec![(30.0, autoscaler(8, 9, 500))]));
+        assert_eq!((rows[0].from, rows[0].to, rows[0].computed), (1, 8, None));
+        assert_eq!(rows[1].remark.as_deref(), Some("by the rules 16"));
+    }
+
+    #[test]
+    fn probes_belong_to_the_phase_in_which_they_were_sent() {
+        let pod = |name: &str, ready| {
+            let name = name.into();
+            let (created, started, since) = (None, None, None);
+            Seen::Pod(Pod {
+                name,
+                created,
+                started,
+                ready,
+                since,
+                pending: false,
+                leaving: false,
+            })
+        };
+        let answer = |seconds, failed: Option<&str>| {
+            let took = Duration::from_secs(seconds);
+            Seen::Answer(Answer {
+                took,
+                failed: failed.map(Into::into),
+            })
+        };
+        let record = record(vec![
+            (1.0, pod("old", true)),
+            (9.0, answer(1, None)),
+            (30.0, autoscaler(1, 4, 500)),
+            (31.0, pod("new", false)),
+            (40.0, pod("new", true)),
+            (50.0, pod("newer", true)),
+            (52.0, answer(4, None)),
+            (53.0, answer(1, Some("status 503"))),
+        ]);
+        let milestones = Milestones::of(&record, &decisions(&record));
+        assert_eq!(milestones.first_decision, Some(20.0));
+        assert_eq!(milestones.first_new_pod_ready, Some(30.0));
+        assert_eq!(milestones.last_new_pod_ready, Some(40.0));
+        assert_eq!(milestones.load_ended, Some(90.0));
+        let phases = phases(&record, &milestones);
+        let short: Vec<_> = phases
+            .iter()
+            .map(|phase| (phase.name, phase.answers, phase.failed))
+            .collect();
+        assert_eq!(
+            short,
+            [
+                ("before the load", 1, 0),
+                ("during the scale-out", 1, 0),
+                ("after it, under load", 0, 1)
+            ]
+        );
+    }
 }

@@ -126,7 +126,10 @@ impl Expectation {
         let mut spans: Vec<(f64, f64)> = Vec::new();
         let mut since = None;
         for (at, deployment) in deployments(record) {
-            match (since, deployment.is_some_and(|deployment| self.fits(deployment))) {
+            match (
+                since,
+                deployment.is_some_and(|deployment| self.fits(deployment)),
+            ) {
                 (None, true) => since = Some(at),
                 (Some(start), false) => {
                     spans.push((start, at));
@@ -153,11 +156,14 @@ impl Expectation {
 
 /// What was seen of the Deployment, and when; nothing once it is gone.
 fn deployments(record: &Record) -> impl Iterator<Item = (f64, Option<&Deployment>)> {
-    record.observations.iter().filter_map(|observation| match &observation.seen {
-        Seen::Deployment(deployment) => Some((observation.at, Some(deployment))),
-        Seen::DeploymentGone => Some((observation.at, None)),
-        _ => None,
-    })
+    record
+        .observations
+        .iter()
+        .filter_map(|observation| match &observation.seen {
+            Seen::Deployment(deployment) => Some((observation.at, Some(deployment))),
+            Seen::DeploymentGone => Some((observation.at, None)),
+            _ => None,
+        })
 }
 
 #[cfg(test)]

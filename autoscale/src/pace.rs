@@ -1,12 +1,14 @@
 //! The load that holds exactly so many replicas: how many connections, and how much of a core each
 //! asks for. Paced loads (`cpu=Q&duration=D`) add up.
 
+use std::{ffi::OsString, fmt, time::Duration};
+
 use thiserror::Error;
 
 use crate::decision::{History, Rules};
 
 /// How long each paced request lasts: a scale-out has them on all replicas after this long.
-pub const DURATION: &str = "10s";
+const DURATION: &str = "10s";
 
 /// So many connections of so many millicores each.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,8 +71,38 @@ impl Pace {
         self.connections * self.millicores
     }
 
-    pub fn query(self) -> String {
-        format!("cpu={}m&duration={DURATION}", self.millicores)
+    /// bombardier with this pace; its progress would fill a file.
+    pub fn command(self, url: &str, length: Duration) -> Vec<OsString> {
+        let fixed = ["bombardier", "-o", "json", "-p", "r", "-l", "-t", "60s"];
+        let url = format!(
+            "{}/?cpu={}m&duration={DURATION}",
+            url.trim_end_matches('/'),
+            self.millicores
+        );
+        let chosen = [
+            format!("--connections={}", self.connections),
+            format!("--duration={}s", length.as_secs()),
+            url,
+        ];
+        fixed
+            .map(OsString::from)
+            .into_iter()
+            .chain(chosen.map(OsString::from))
+            .collect()
+    }
+}
+
+impl fmt::Display for Pace {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self {
+            connections,
+            millicores,
+        } = self;
+        write!(
+            f,
+            "{connections} connections of cpu={millicores}m&duration={DURATION} ({}m)",
+            self.total()
+        )
     }
 }
 

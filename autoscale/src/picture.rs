@@ -292,7 +292,10 @@ mod tests {
     fn record() -> Record {
         let mut record = Record::new(Timestamp::UNIX_EPOCH);
         let autoscaler = Autoscaler {
-            rules: Rules { max: 20, ..Rules::default() },
+            rules: Rules {
+                max: 20,
+                ..Rules::default()
+            },
             target: Some((50, Unit::Percent)),
             ..Autoscaler::default()
         };
@@ -307,7 +310,11 @@ mod tests {
                 45 => desired = 8,
                 60 => desired = 20,
                 185 => {
-                    let report = LoadReport { failed: None, bombardier: None, output: String::new() };
+                    let report = LoadReport {
+                        failed: None,
+                        bombardier: None,
+                        output: String::new(),
+                    };
                     record.add(at, Seen::LoadEnded(report));
                 }
                 500 => (desired, ready) = (1, 1),
@@ -315,21 +322,45 @@ mod tests {
                 _ => {}
             }
             let existing = desired;
-            record.add(at, Seen::Deployment(Deployment { desired, existing, ready, request: Some(100) }));
+            record.add(
+                at,
+                Seen::Deployment(Deployment {
+                    desired,
+                    existing,
+                    ready,
+                    request: Some(100),
+                }),
+            );
             let is_loaded = (10..190).contains(&second);
             if second % 15 == 0 {
-                let share = if is_loaded { (1900.0 / f64::from(ready)).min(500.0) } else { 2.0 };
+                let share = if is_loaded {
+                    (1900.0 / f64::from(ready)).min(500.0)
+                } else {
+                    2.0
+                };
                 let usage = |pod: u32| Usage {
                     millicores: share * (1.0 + 0.02 * f64::from(pod)),
                     ended: Timestamp::UNIX_EPOCH,
                     window: SignedDuration::from_secs(15),
                 };
-                let pods: BTreeMap<_, _> = (0..ready).map(|pod| (pod.to_string(), usage(pod))).collect();
+                let pods: BTreeMap<_, _> = (0..ready)
+                    .map(|pod| (pod.to_string(), usage(pod)))
+                    .collect();
                 record.add(at, Seen::Usage(pods));
             }
-            let millis = if is_loaded { 1700 / u64::from(ready) + u64::from(second as u32 % 7) * 3 } else { 3 };
+            let millis = if is_loaded {
+                1700 / u64::from(ready) + u64::from(second as u32 % 7) * 3
+            } else {
+                3
+            };
             let failed = (second == 40).then(|| "no answer in time".to_string());
-            record.add(at, Seen::Answer(Answer { took: Duration::from_millis(millis), failed }));
+            record.add(
+                at,
+                Seen::Answer(Answer {
+                    took: Duration::from_millis(millis),
+                    failed,
+                }),
+            );
         }
         record
     }
@@ -337,7 +368,15 @@ mod tests {
     #[test]
     fn it_shows_three_panels_above_one_axis() {
         let svg = draw("keda-spinapp", &record()).expect("it can be drawn");
-        for text in ["replicas", "desired", "CPU per pod", "target", "a cheap answer", "failed", "seconds since"] {
+        for text in [
+            "replicas",
+            "desired",
+            "CPU per pod",
+            "target",
+            "a cheap answer",
+            "failed",
+            "seconds since",
+        ] {
             assert!(svg.contains(text), "{text} is missing");
         }
         assert!(svg.contains("#FFF4D6"), "the load is not shaded");

@@ -85,6 +85,16 @@ pub struct Condition {
 }
 
 impl Autoscaler {
+    /// What each of these pods should use on average, in millicores.
+    pub fn target_millicores(&self, deployment: &Deployment) -> Option<f64> {
+        let (target, unit) = self.target?;
+        let of_one = match unit {
+            Unit::Millicores => 1.0,
+            Unit::Percent => f64::from(deployment.request?) / 100.0,
+        };
+        Some(f64::from(target) * of_one)
+    }
+
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
         self.conditions
             .iter()
@@ -248,14 +258,9 @@ impl State {
 
     /// What a pod should use on average, in millicores.
     pub fn target_millicores(&self) -> Option<f64> {
-        let (target, unit) = self.autoscaler.as_ref()?.target?;
-        match unit {
-            Unit::Millicores => Some(f64::from(target)),
-            Unit::Percent => {
-                let request = self.deployment.as_ref()?.request?;
-                Some(f64::from(request) * f64::from(target) / 100.0)
-            }
-        }
+        self.autoscaler
+            .as_ref()?
+            .target_millicores(self.deployment.as_ref()?)
     }
 
     /// The oldest so many pods as an autoscaler sorts them: "Algorithm details" of the documentation

@@ -17,7 +17,6 @@ use crate::{
 #[derive(Serialize)]
 pub struct Report<'a> {
     deployment: &'a str,
-    namespace: &'a str,
     verdict: &'a Verdict,
     expected: Option<String>,
     pub decisions: Vec<Decision>,
@@ -32,7 +31,6 @@ pub struct Report<'a> {
 
 impl<'a> Report<'a> {
     pub fn new(
-        namespace: &'a str,
         deployment: &'a str,
         record: &'a Record,
         expected: Option<String>,
@@ -44,7 +42,6 @@ impl<'a> Report<'a> {
         pods_ready.values_mut().for_each(|at| *at -= record.zero());
         Self {
             deployment,
-            namespace,
             verdict,
             expected,
             phases: phases(record, &milestones),

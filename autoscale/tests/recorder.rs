@@ -2,15 +2,13 @@
 
 mod fake;
 
-use std::{
-    fs,
-    path::Path,
-    process::{Output, Stdio},
-    sync::Arc,
-};
+use std::{fs, path::Path, process::Stdio, sync::Arc};
 
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStderr, Command},
+};
 
 use crate::fake::{AUTOSCALERS, DEPLOYMENTS, EVENTS, Fake, METRICS, PODS, folder};
 
@@ -53,7 +51,10 @@ async fn without_metrics(test: &str) -> Arc<Fake> {
     fake.set(DEPLOYMENTS, deployment(1, 1));
     fake.set(AUTOSCALERS, autoscaler(1, 1, 2));
     fake.set(PODS, recorded("pod"));
-    fake.set(EVENTS, event("earlier", "New size: 20; reason: an earlier deployment"));
+    fake.set(
+        EVENTS,
+        event("earlier", "New size: 20; reason: an earlier deployment"),
+    );
     fake
 }
 
@@ -65,26 +66,59 @@ fn event(name: &str, message: &str) -> Value {
     object
 }
 
-fn recorder(fake: &Fake, test: &str, arguments: &[&str]) -> Child {
-    let mut all: Vec<_> = arguments.iter().map(ToString::to_string).collect();
-    let options = ["--output".to_string(), folder(test).display().to_string()];
-    all.splice(1..1, options);
-    Command::new(env!("CARGO_BIN_EXE_autoscale"))
-        .args(all)
+/// The recorder at work, and what it has said until now.
+struct Recorder {
+    child: Child,
+    errors: Lines<BufReader<ChildStderr>>,
+    said: String,
+}
+
+fn recorder(fake: &Fake, test: &str, arguments: &[&str]) -> Recorder {
+    let (command, rest) = arguments.split_first().expect("a command comes first");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_autoscale"))
+        .args([command, "--output"])
+        .arg(folder(test))
+        .args(rest)
         .env("KUBECONFIG", &fake.kubeconfig)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .expect("the recorder is built")
+        .expect("the recorder is built");
+    let errors = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+    Recorder {
+        child,
+        errors,
+        said: String::new(),
+    }
 }
 
-async fn ended(recorder: Child) -> (Option<i32>, String) {
-    let Output { status, stdout, stderr } =
-        recorder.wait_with_output().await.expect("it can be waited for");
-    let all = [stderr, stdout].concat();
-    (status.code(), String::from_utf8(all).expect("it is text"))
+impl Recorder {
+    /// Waits until a line says so.
+    async fn says(&mut self, text: &str) {
+        while let Some(line) = self.errors.next_line().await.expect("it is text") {
+            self.said += &format!("{line}\n");
+            if line.contains(text) {
+                return;
+            }
+        }
+        panic!("it never said {text}: {}", self.said);
+    }
+
+    /// Its exit status, and everything that it said.
+    async fn ended(mut self) -> (Option<i32>, String) {
+        while let Some(line) = self.errors.next_line().await.expect("it is text") {
+            self.said += &format!("{line}\n");
+        }
+        let output = self
+            .child
+            .wait_with_output()
+            .await
+            .expect("it can be waited for");
+        self.said += &String::from_utf8(output.stdout).expect("it is text");
+        (output.status.code(), self.said)
+    }
 }
 
 fn report(test: &str) -> Value {
@@ -96,18 +130,37 @@ fn report(test: &str) -> Value {
 async fn a_scale_out_is_recorded_over_broken_connections() {
     let test = "scale-out";
     let fake = at_rest(test).await;
-    let recorder = recorder(&fake, test, &["watch", "--url", &format!("{}/app", fake.url), "--expect", "4"]);
+    let mut recorder = recorder(
+        &fake,
+        test,
+        &[
+            "watch",
+            "--url",
+            &format!("{}/app", fake.url),
+            "--expect",
+            "4",
+        ],
+    );
     fake.watched(WATCHES).await;
     fake.set(AUTOSCALERS, autoscaler(1, 4, 500));
     fake.set(DEPLOYMENTS, deployment(4, 1));
-    fake.set(EVENTS, event("new", "New size: 4; reason: cpu above target"));
+    fake.set(
+        EVENTS,
+        event("new", "New size: 4; reason: cpu above target"),
+    );
     fake.break_watches();
     fake.set(AUTOSCALERS, autoscaler(4, 4, 52));
     fake.watched(2 * WATCHES).await;
+    recorder
+        .says("1 ready of 4, 4 wanted, CPU 52 % of 50 %")
+        .await;
     fake.set(DEPLOYMENTS, deployment(4, 4));
-    let (status, text) = ended(recorder).await;
+    let (status, text) = recorder.ended().await;
     assert_eq!(status, Some(0), "{text}");
-    assert!(text.contains("4 ready of 4, 4 wanted, CPU 52 % of 50 %"), "{text}");
+    assert!(
+        text.contains("4 ready of 4, 4 wanted, CPU 52 % of 50 %"),
+        "{text}"
+    );
     assert!(text.contains("As expected: 4 replicas ready"), "{text}");
     assert!(text.contains("New size: 4"), "{text}");
     assert!(!text.contains("an earlier deployment"), "{text}");
@@ -118,7 +171,11 @@ async fn a_scale_out_is_recorded_over_broken_connections() {
     assert_eq!(report["decisions"][1]["held"], json!([{"tolerance": 10}]));
     assert_eq!(report["verdict"]["outcome"], "as_expected");
     let rows = fs::read_to_string(folder(test).join("replicas.csv")).expect("it was written");
-    assert!(rows.lines().any(|row| row.contains(",deployment,4,4,4,52,50,")), "{rows}");
+    assert!(
+        rows.lines()
+            .any(|row| row.contains(",deployment,4,4,4,52,50,")),
+        "{rows}"
+    );
     let svg = fs::read_to_string(folder(test).join("autoscale.svg")).expect("it was written");
     assert!(svg.contains("Scaling of keda-spinapp") && svg.contains("a cheap answer"));
 }
@@ -128,8 +185,12 @@ async fn what_was_expected_and_did_not_happen_is_said() {
     let test = "unexpected";
     let fake = at_rest(test).await;
     let load = ["--", "sleep", "0.5"];
-    let recorder = recorder(&fake, test, &[&["run", "--expect", "4"][..], &load].concat());
-    let (status, text) = ended(recorder).await;
+    let recorder = recorder(
+        &fake,
+        test,
+        &[&["run", "--expect", "4"][..], &load].concat(),
+    );
+    let (status, text) = recorder.ended().await;
     assert_eq!(status, Some(1), "{text}");
     let instead = "Not as expected: expected 4 replicas ready; the most that were ready were 1";
     assert!(text.contains(instead), "{text}");
@@ -142,9 +203,12 @@ async fn a_deployment_that_is_deleted_ends_it_and_what_was_seen_is_written() {
     let recorder = recorder(&fake, test, &["watch", "--expect", "4"]);
     fake.watched(WATCHES).await;
     fake.delete(DEPLOYMENTS, NAME);
-    let (status, text) = ended(recorder).await;
+    let (status, text) = recorder.ended().await;
     assert_eq!(status, Some(2), "{text}");
-    assert!(text.contains("Not observed: the Deployment keda-spinapp was deleted"), "{text}");
+    assert!(
+        text.contains("Not observed: the Deployment keda-spinapp was deleted"),
+        "{text}"
+    );
     assert_eq!(report(test)["verdict"]["outcome"], "unobserved");
 }
 
@@ -153,10 +217,15 @@ async fn without_an_autoscaler_there_is_nothing_to_load_for() {
     let test = "no-autoscaler";
     let fake = at_rest(test).await;
     fake.delete(AUTOSCALERS, "keda-hpa-cpu-scaling");
-    let (status, text) = ended(recorder(&fake, test, &["run", "--", "true"])).await;
+    let (status, text) = recorder(&fake, test, &["run", "--", "true"]).ended().await;
     assert_eq!(status, Some(2), "{text}");
-    assert!(text.contains("no HorizontalPodAutoscaler targets the Deployment keda-spinapp"), "{text}");
-    let (status, text) = ended(recorder(&fake, test, &["watch", "--for", "1s"])).await;
+    assert!(
+        text.contains("no HorizontalPodAutoscaler targets the Deployment keda-spinapp"),
+        "{text}"
+    );
+    let (status, text) = recorder(&fake, test, &["watch", "--for", "1s"])
+        .ended()
+        .await;
     assert_eq!(status, Some(0), "{text}");
     assert!(text.contains("no autoscaler targets it"), "{text}");
 }
@@ -165,12 +234,20 @@ async fn without_an_autoscaler_there_is_nothing_to_load_for() {
 async fn a_load_that_is_missing_or_fails_is_no_observation() {
     let test = "load";
     let fake = at_rest(test).await;
-    let (status, text) = ended(recorder(&fake, test, &["run", "--", "no-such-load"])).await;
+    let (status, text) = recorder(&fake, test, &["run", "--", "no-such-load"])
+        .ended()
+        .await;
     assert_eq!(status, Some(2), "{text}");
-    assert!(text.contains("the load command no-such-load cannot be started"), "{text}");
-    let (status, text) = ended(recorder(&fake, test, &["run", "--", "false"])).await;
+    assert!(
+        text.contains("the load command no-such-load cannot be started"),
+        "{text}"
+    );
+    let (status, text) = recorder(&fake, test, &["run", "--", "false"]).ended().await;
     assert_eq!(status, Some(2), "{text}");
-    assert!(text.contains("the load command false failed: exit status: 1"), "{text}");
+    assert!(
+        text.contains("the load command false failed: exit status: 1"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -179,9 +256,14 @@ async fn answers_of_the_load_other_than_2xx_are_not_as_expected() {
     let fake = at_rest(test).await;
     let result = r#"{"result":{"timeTakenSeconds":1,"req1xx":0,"req2xx":9,"req3xx":0,"req4xx":1,
         "req5xx":0,"others":0,"latency":{"mean":1,"max":2}}}"#;
-    let (status, text) = ended(recorder(&fake, test, &["run", "--", "echo", result])).await;
+    let (status, text) = recorder(&fake, test, &["run", "--", "echo", result])
+        .ended()
+        .await;
     assert_eq!(status, Some(1), "{text}");
-    assert!(text.contains("1 of 10 requests of the load were not answered with 2xx"), "{text}");
+    assert!(
+        text.contains("1 of 10 requests of the load were not answered with 2xx"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -195,9 +277,14 @@ async fn metrics_that_are_missing_are_shown_and_the_rest_is_recorded() {
         "message": "no metrics returned from resource metrics API",
     }]);
     fake.set(AUTOSCALERS, blind);
-    let (status, text) = ended(recorder(&fake, test, &["watch", "--for", "1s"])).await;
+    let (status, text) = recorder(&fake, test, &["watch", "--for", "1s"])
+        .ended()
+        .await;
     assert_eq!(status, Some(0), "{text}");
-    assert!(text.contains("CPU not known yet, of 50 % (FailedGetResourceMetric)"), "{text}");
+    assert!(
+        text.contains("CPU not known yet, of 50 % (FailedGetResourceMetric)"),
+        "{text}"
+    );
     assert!(text.contains("the metrics API cannot be seen"), "{text}");
 }
 
@@ -207,10 +294,10 @@ async fn an_interrupted_watch_writes_what_it_saw() {
     let fake = at_rest(test).await;
     let recorder = recorder(&fake, test, &["watch"]);
     fake.watched(WATCHES).await;
-    let pid = recorder.id().expect("it runs").cast_signed();
+    let pid = recorder.child.id().expect("it runs").cast_signed();
     let pid = rustix::process::Pid::from_raw(pid).expect("it is a process");
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
-    let (status, text) = ended(recorder).await;
+    let (status, text) = recorder.ended().await;
     assert_eq!(status, Some(0), "{text}");
     assert_eq!(report(test)["verdict"]["outcome"], "as_expected");
 }
@@ -219,7 +306,10 @@ async fn an_interrupted_watch_writes_what_it_saw() {
 async fn a_cluster_that_is_not_there_cannot_be_observed() {
     let test = "no-deployment";
     let fake = Fake::start(test).await;
-    let (status, text) = ended(recorder(&fake, test, &["watch"])).await;
+    let (status, text) = recorder(&fake, test, &["watch"]).ended().await;
     assert_eq!(status, Some(2), "{text}");
-    assert!(text.contains("there is no Deployment keda-spinapp in namespace default"), "{text}");
+    assert!(
+        text.contains("there is no Deployment keda-spinapp in namespace default"),
+        "{text}"
+    );
 }

@@ -81,7 +81,11 @@ impl Fake {
         let all = objects.current.entry(path).or_default();
         let before = all.len();
         all.retain(|one| name(one) != name(&object));
-        let kind = if all.len() < before { "MODIFIED" } else { "ADDED" };
+        let kind = if all.len() < before {
+            "MODIFIED"
+        } else {
+            "ADDED"
+        };
         all.push(object.clone());
         objects.change(path, kind, object);
         self.changed.send_replace(());
@@ -90,7 +94,10 @@ impl Fake {
     pub fn delete(&self, path: &'static str, of: &str) {
         let mut objects = self.objects.lock().expect("nobody panicked");
         let all = objects.current.entry(path).or_default();
-        let place = all.iter().position(|one| name(one) == of).expect("it is there");
+        let place = all
+            .iter()
+            .position(|one| name(one) == of)
+            .expect("it is there");
         let object = all.remove(place);
         objects.change(path, "DELETED", object);
         self.changed.send_replace(());
@@ -118,7 +125,12 @@ impl Fake {
     fn get(&self, path: &str) -> Option<Value> {
         let (folder, wanted) = path.rsplit_once('/')?;
         let objects = self.objects.lock().expect("nobody panicked");
-        objects.current.get(folder)?.iter().find(|one| name(one) == wanted).cloned()
+        objects
+            .current
+            .get(folder)?
+            .iter()
+            .find(|one| name(one) == wanted)
+            .cloned()
     }
 
     /// Every change after one, then those that come.
@@ -149,7 +161,10 @@ impl Fake {
     fn changes(&self, path: &str, since: usize) -> (usize, String) {
         let objects = self.objects.lock().expect("nobody panicked");
         let new = objects.log.iter().skip(since).filter(|(of, _)| *of == path);
-        (objects.log.len(), new.map(|(_, change)| format!("{change}\n")).collect())
+        (
+            objects.log.len(),
+            new.map(|(_, change)| format!("{change}\n")).collect(),
+        )
     }
 }
 
@@ -158,9 +173,12 @@ impl Objects {
         let version = (self.log.len() + 1).to_string();
         object["metadata"]["resourceVersion"] = version.clone().into();
         if let Some(all) = self.current.get_mut(path) {
-            all.iter_mut().filter(|one| name(one) == name(&object)).for_each(|one| *one = object.clone());
+            all.iter_mut()
+                .filter(|one| name(one) == name(&object))
+                .for_each(|one| *one = object.clone());
         }
-        self.log.push((path, json!({"type": kind, "object": object})));
+        self.log
+            .push((path, json!({"type": kind, "object": object})));
     }
 }
 
@@ -174,7 +192,9 @@ async fn answer(
         return Ok("hello".into_response());
     }
     if query.contains_key("watch") {
-        let since = query.get("resourceVersion").and_then(|version| version.parse().ok());
+        let since = query
+            .get("resourceVersion")
+            .and_then(|version| version.parse().ok());
         return Ok(fake.stream(path.into(), since.unwrap_or(0)).into_response());
     }
     Ok(match fake.list(path).or_else(|| fake.get(path)) {
@@ -190,7 +210,9 @@ async fn answer(
 }
 
 fn name(object: &Value) -> &str {
-    object["metadata"]["name"].as_str().expect("every object has a name")
+    object["metadata"]["name"]
+        .as_str()
+        .expect("every object has a name")
 }
 
 /// Where a test keeps its files.
