@@ -114,3 +114,4 @@ clean: ## Remove all that was built
 	@cargo clean
 
 include kubernetes.mk
+include autoscale.mk
