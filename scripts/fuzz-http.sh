@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 SCHEMATHESIS=4.32.5
-EXAMPLES=${EXAMPLES:-10500} # For each of two operations.
+EXAMPLES=${EXAMPLES:-21000}
 venv=target/schemathesis/$SCHEMATHESIS
 if [ ! -x "$venv/bin/schemathesis" ]; then
 	python3 -m venv "$venv"
