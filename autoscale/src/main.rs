@@ -257,12 +257,7 @@ fn paced_load(
         .as_deref()
         .context("hold needs the --url of the app")?;
     let autoscaler = target.autoscaler.clone().unwrap_or_default();
-    let millicores = autoscaler.target_millicores(&target.deployment).context(
-        "no autoscaler with a CPU target was found, or the pods request no CPU to compare it with",
-    )?;
-    let pace = Pace::holding(replicas, millicores, idle, &autoscaler.rules)?;
-    eprintln!(
-        "{replicas} replicas of {millicores}m each: {pace}, and {idle}m that each replica uses by itself"
-    );
+    let pace = Pace::holding(replicas, &autoscaler, &target.deployment, idle)?;
+    eprintln!("For {replicas} replicas: {pace}; {idle}m is what each replica uses by itself");
     Ok(pace.command(url, length))
 }

@@ -5,9 +5,12 @@ use std::{ffi::OsString, fmt, time::Duration};
 
 use thiserror::Error;
 
-use crate::decision::{History, Rules};
+use crate::{
+    decision::{History, Pods, Reading, compute},
+    record::{Autoscaler, Deployment},
+};
 
-/// How long each paced request lasts: a scale-out has them on all replicas after this long.
+/// How long each paced request lasts: after this long all replicas share the load.
 const DURATION: &str = "10s";
 
 /// So many connections of so many millicores each.
@@ -19,51 +22,52 @@ pub struct Pace {
 
 #[derive(Debug, Error, PartialEq)]
 pub enum Error {
+    #[error("no autoscaler with a CPU target was found, or the pods request no CPU")]
+    NoTarget,
     #[error("the autoscaler has from {0} to {1} replicas; {2} are outside of that")]
     Range(u32, u32, u32),
     #[error(
-        "no load leads to exactly {replicas} replicas: the largest step leads to {stop}, where what {replicas} need is within the tolerance"
+        "no load leads to exactly {0} replicas with a margin: the steps lead past them, or to where what they need is tolerated"
     )]
-    Tolerated { replicas: u32, stop: u32 },
-    #[error(
-        "{replicas} idle replicas use more than {replicas} of them should: is `idle` ({idle}m) right?"
-    )]
-    Idle { replicas: u32, idle: f64 },
+    Missed(u32),
 }
 
 impl Pace {
-    /// For a target of so many millicores per pod, of which each uses `idle` by itself.
+    /// For an autoscaler at its minimum, whose replicas use `idle` millicores each by themselves.
     ///
-    /// N replicas are wanted where the CPU of all is above N − 1 and at most N targets. It has to lead
-    /// there too: wherever the largest step stops on the way, it must be above the tolerance. The middle
-    /// of what remains is the farthest from both.
-    pub fn holding(replicas: u32, target: f64, idle: f64, rules: &Rules) -> Result<Self, Error> {
+    /// Of all loads that lead to so many replicas, whole steps and tolerance included, it is the middle
+    /// one: readings stray. Where these loads span less than half a replica's target there is none.
+    pub fn holding(
+        replicas: u32,
+        autoscaler: &Autoscaler,
+        deployment: &Deployment,
+        idle: f64,
+    ) -> Result<Self, Error> {
+        let rules = &autoscaler.rules;
+        let target = autoscaler
+            .target_millicores(deployment)
+            .ok_or(Error::NoTarget)?;
         if !(rules.min..=rules.max).contains(&replicas) {
             return Err(Error::Range(rules.min, rules.max, replicas));
         }
-        let upper = f64::from(replicas);
-        let stop = last_stop(replicas, rules);
-        let tolerated = stop.map_or(0.0, |stop| f64::from(stop) * (1.0 + rules.up.tolerance));
-        if tolerated >= upper {
-            return Err(Error::Tolerated {
-                replicas,
-                stop: stop.unwrap_or(rules.min),
-            });
+        let most = (f64::from(replicas) * target) as u32;
+        let loads: Vec<u32> = (1..=most)
+            .filter(|load| steady(f64::from(*load), autoscaler, target, idle) == replicas)
+            .collect();
+        if (loads.len() as f64) < target / 2.0 {
+            return Err(Error::Missed(replicas));
         }
-        let aim = (upper + tolerated.max(upper - 1.0)) / 2.0;
-        let load = aim * target - upper * idle;
-        if load < 1.0 {
-            return Err(Error::Idle { replicas, idle });
-        }
+        let load = loads[loads.len() / 2];
         // Two or three connections for each replica, whichever come closest in whole millicores.
-        let paces = (2 * replicas..=3 * replicas).map(|connections| Self {
+        let pace = |connections: u32| Self {
             connections,
-            millicores: (load / f64::from(connections)).round().max(1.0) as u32,
-        });
-        let off = |pace: &Self| (f64::from(pace.total()) - load).abs();
+            millicores: (load + connections / 2) / connections,
+        };
+        let paces = (2 * replicas..=3 * replicas).map(pace);
         paces
-            .min_by(|a, b| off(a).total_cmp(&off(b)))
-            .ok_or(Error::Range(rules.min, rules.max, replicas))
+            .filter(|pace| pace.millicores > 0)
+            .min_by_key(|pace| pace.total().abs_diff(load))
+            .ok_or(Error::Missed(replicas))
     }
 
     /// The CPU of all connections together, in millicores.
@@ -106,96 +110,103 @@ impl fmt::Display for Pace {
     }
 }
 
-/// Where the largest steps from the minimum stop last before they reach so many.
-fn last_stop(replicas: u32, rules: &Rules) -> Option<u32> {
-    let step = |from: &u32| {
-        let to = rules.highest(*from, &History::default(), 0.0);
-        (to > *from).then_some(to)
+/// How many replicas a load of so many millicores leads to.
+fn steady(load: f64, autoscaler: &Autoscaler, target: f64, idle: f64) -> u32 {
+    let Some((goal, unit)) = autoscaler.target else {
+        return 0;
     };
-    std::iter::successors(Some(rules.min), step)
-        .take_while(|stop| *stop < replicas)
+    let step = |from: &u32| {
+        let millicores = load / f64::from(*from) + idle;
+        let current = (millicores * f64::from(goal) / target) as u32;
+        let reading = Reading {
+            current,
+            target: goal,
+            unit,
+        };
+        let pods = Pods {
+            counted: *from,
+            ..Pods::default()
+        };
+        let to = compute(
+            &autoscaler.rules,
+            *from,
+            reading,
+            pods,
+            &History::default(),
+            0.0,
+        )
+        .result;
+        (to != *from).then_some(to)
+    };
+    // More than enough steps; it ends earlier unless a load makes it swing.
+    std::iter::successors(Some(autoscaler.rules.min), step)
+        .take(50)
         .last()
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::{Pods, Reading, Unit, compute};
+    use crate::decision::{Rules, Unit};
 
     /// A request of 100m, a target of 50 %, 3m for an idle replica.
     fn pace(replicas: u32) -> Result<Pace, Error> {
-        Pace::holding(
-            replicas,
-            50.0,
-            3.0,
-            &Rules {
+        let autoscaler = Autoscaler {
+            rules: Rules {
                 max: 20,
                 ..Rules::default()
             },
-        )
+            target: Some((50, Unit::Percent)),
+            ..Autoscaler::default()
+        };
+        let deployment = Deployment {
+            request: Some(100),
+            ..Deployment::default()
+        };
+        Pace::holding(replicas, &autoscaler, &deployment, 3.0)
     }
 
     #[test]
-    fn the_autoscaler_goes_to_every_number_that_it_can_hold_and_stays() {
-        let rules = Rules {
-            max: 20,
-            ..Rules::default()
-        };
-        for wanted in (1..=20).filter(|wanted| *wanted != 17) {
-            let total = f64::from(pace(wanted).expect("it can be held").total());
-            let mut replicas = 1;
-            for _ in 0..10 {
-                let current = ((total + 3.0 * f64::from(replicas)) / f64::from(replicas)) as u32;
-                let reading = Reading {
-                    current,
-                    target: 50,
-                    unit: Unit::Percent,
-                };
-                let pods = Pods {
-                    counted: replicas,
-                    ..Pods::default()
-                };
-                replicas =
-                    compute(&rules, replicas, reading, pods, &History::default(), 0.0).result;
-            }
-            assert_eq!(replicas, wanted, "with {total}m");
-        }
+    fn the_load_is_near_the_middle_of_those_that_hold() {
+        // Three are wanted from 101 % to 150 % of one replica that uses 3m by itself: 98m to 147m.
+        assert_eq!(pace(3).map(Pace::total), Ok(126));
+        // Seven from 76 % to 87 % of four: 292m to 339m.
+        assert_eq!(pace(7).map(Pace::total), Ok(315));
     }
 
     #[test]
     fn what_cannot_be_held_is_refused() {
         assert_eq!(
-            pace(17),
-            Err(Error::Tolerated {
-                replicas: 17,
-                stop: 16
-            })
+            pace(9),
+            Err(Error::Missed(9)),
+            "8 tolerate almost all of it"
         );
+        assert_eq!(pace(17), Err(Error::Missed(17)), "16 tolerate it");
         assert_eq!(pace(21), Err(Error::Range(1, 20, 21)));
-        let idle = Pace::holding(2, 5.0, 5.0, &Rules::default());
-        assert_eq!(
-            idle,
-            Err(Error::Idle {
-                replicas: 2,
-                idle: 5.0
-            })
-        );
     }
 
     #[test]
     fn the_documented_table_is_what_is_computed() {
         let documented = include_str!("../../docs/autoscale.md");
-        for replicas in 1..=20 {
-            let row = match pace(replicas) {
-                Ok(pace) => format!(
-                    "| {replicas} | {} | {}m | {}m |",
-                    pace.connections,
-                    pace.millicores,
+        let row = |replicas| match pace(replicas) {
+            Ok(pace) => {
+                let Pace {
+                    connections,
+                    millicores,
+                } = pace;
+                format!(
+                    "| {replicas} | {connections} | {millicores}m | {}m |",
                     pace.total()
-                ),
-                Err(_) => format!("| {replicas} | not reached |"),
-            };
-            assert!(documented.contains(&row), "docs/autoscale.md lacks: {row}");
-        }
+                )
+            }
+            Err(_) => format!("| {replicas} | not reached | | |"),
+        };
+        let rows: Vec<_> = (1..=20).map(row).collect();
+        let table = rows.join("\n");
+        assert!(
+            documented.contains(&table),
+            "docs/autoscale.md lacks:\n{table}"
+        );
     }
 }
