@@ -56,8 +56,7 @@ fn object(query: &str) -> Option<Value> {
 /// more, a duration that rounds to nothing or that 64 bits do not hold.
 fn is_out_of_range(key: &str, value: &str) -> bool {
     if key == "iterations" {
-        return value.trim_start_matches('0').len() > 20
-            || value.parse::<u64>().is_err();
+        return value.trim_start_matches('0').len() > 20 || value.parse::<u64>().is_err();
     }
     let units = [
         ("ns", 1e0),
