@@ -17,6 +17,9 @@ use crate::{
     report::duration,
 };
 
+/// A number of replicas in a state, where it is known.
+type Count = fn(&State) -> Option<u32>;
+
 const SIZE: (u32, u32) = (800, 820);
 const FONT: &str = "sans-serif";
 /// Colours that people with any colour vision tell apart (Okabe and Ito).
@@ -82,7 +85,7 @@ impl<'a> Panels<'a> {
             |count| format!("{count:.0}"),
             false,
         )?;
-        let limits: [(&str, fn(&State) -> Option<u32>); 2] = [
+        let limits: [(&str, Count); 2] = [
             ("minimum and maximum", |state| {
                 Some(state.autoscaler.as_ref()?.rules.max)
             }),
@@ -96,7 +99,7 @@ impl<'a> Panels<'a> {
                 legend(drawn.label(name), GREY);
             }
         }
-        let lines: [(&str, RGBColor, u32, fn(&State) -> Option<u32>); 3] = [
+        let lines: [(&str, RGBColor, u32, Count); 3] = [
             ("desired", ORANGE, 2, |state| {
                 Some(state.deployment.as_ref()?.desired)
             }),
