@@ -21,13 +21,11 @@ PORT       := 8081
 K3D_FLAGS  :=
 PUSH_FLAGS :=
 
-# The load, and how to watch what it does (FOR=5m ends by itself, otherwise Ctrl-C does).
+# The load.
 URL         := http://localhost:$(PORT)
 CONNECTIONS := 40
 TIMEOUT     := 5s
 DURATION    := 3m
-FOR         :=
-EVERY       := 5s
 
 K3D_CONTEXT  := k3d-$(CLUSTER)
 OPERATOR_URL := https://github.com/spinframework/spin-operator/releases/download/v$(SPIN_OPERATOR_VERSION)
@@ -125,12 +123,6 @@ load: ## Load the app: CONNECTIONS at once for DURATION; fails where anything bu
 	@$(call need,bombardier,$(BOMBARDIER_INSTALL))
 	@$(call need,curl,https://curl.se)
 	scripts/load.sh -c $(CONNECTIONS) -t $(TIMEOUT) -d $(DURATION) $(URL)
-
-.PHONY: watch
-watch: ## Follow the scaling, a line every few seconds, until Ctrl-C or FOR=5m
-	@$(need_kubectl)
-	@$(show_context)
-	@scripts/watch.sh --namespace '$(NAMESPACE)' --deployment $(APP) --every '$(EVERY)' $(if $(FOR),--for '$(FOR)')
 
 .PHONY: undeploy
 undeploy: ## Take the app, its autoscaler, its Ingress and its runtime config away from the current context

@@ -43,8 +43,18 @@ const PROBLEM: [(&str, &str); 2] = [
     ("allow", "GET, HEAD"),
 ];
 
-// Native builds, for the tests, cannot link the names that a component exports.
-#[cfg_attr(target_family = "wasm", spin_sdk::http_component)]
+/// What the component exports. Native builds, for the tests, cannot link such names.
+#[cfg(target_family = "wasm")]
+#[allow(unsafe_code)] // The macro's code takes raw memory from the host.
+mod export {
+    use super::{IncomingRequest, ResponseOutparam};
+
+    #[spin_sdk::http_component]
+    fn handle(request: IncomingRequest, out: ResponseOutparam) {
+        super::handle(request, out);
+    }
+}
+
 pub fn handle(request: IncomingRequest, out: ResponseOutparam) {
     let dry_run = request.method() == Method::Head;
     let answered = match judge(&request) {

@@ -1,5 +1,7 @@
 //! What is answered when a request is refused: problem details (RFC 9457).
 
+use std::borrow::Cow;
+
 use http::StatusCode;
 use problem_details::ProblemDetails;
 use serde::Serialize;
@@ -27,14 +29,14 @@ pub fn method_not_allowed(method: &str) -> Problem {
 pub fn rejected(rejection: &Rejection) -> Problem {
     let (status, parameter) = match rejection {
         Rejection::Query(error) => (StatusCode::BAD_REQUEST, error.parameter()),
-        Rejection::AboveLimit(above) => (StatusCode::BAD_REQUEST, Some(above.parameter)),
+        Rejection::AboveLimit(above) => (StatusCode::BAD_REQUEST, above.parameter.map(Cow::from)),
         Rejection::Variable { .. } => (StatusCode::INTERNAL_SERVER_ERROR, None),
     };
     problem(status, rejection.to_string(), parameter)
 }
 
-fn problem(status: StatusCode, detail: String, parameter: Option<&str>) -> Problem {
-    let parameter = parameter.map(Into::into);
+fn problem(status: StatusCode, detail: String, parameter: Option<Cow<'_, str>>) -> Problem {
+    let parameter = parameter.map(Cow::into_owned);
     ProblemDetails::from_status_code(status)
         .with_detail(detail)
         .with_extensions(Fault { parameter })

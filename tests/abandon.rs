@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use common::Server;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-/// The CPU time used so far by this process, with the embedded host in it, and by its children, one
-/// of which may be Spin; in milliseconds.
+/// The CPU time used so far by this process and its children, one of which serves; in milliseconds.
 fn cpu_time_ms() -> u64 {
     let mut system = System::new();
     // Threads are part of their process.

@@ -1,4 +1,6 @@
-//! What the built component imports: the clock, the variables and its own HTTP exchange, no network.
+//! What the built component imports: exactly what has a reason here.
+
+use std::collections::BTreeSet;
 
 use wasmparser::{Parser, Payload};
 
@@ -7,37 +9,66 @@ const WASM: &str = concat!(
     "/target/wasm32-wasip1/release/cpu_load_gen.wasm"
 );
 
+/// An interface, the functions of it (all where there are none), and what they are for. A host gives
+/// the functions of `wasi_snapshot_preview1` by an adapter that asks it for more, files among them:
+/// it has none to give, and no environment, since `spin.toml` names none.
+const IMPORTS: [(&str, &[&str], &str); 9] = [
+    ("wasi:http/types", &[], "its own exchange"),
+    (
+        "wasi:io/streams",
+        &[],
+        "the body, and whether its reader has left",
+    ),
+    ("wasi:io/error", &[], "the errors of streams"),
+    ("wasi:io/poll", &[], "to wait"),
+    (
+        "wasi:clocks/monotonic-clock",
+        &[],
+        "to measure the burn, and to wait",
+    ),
+    ("fermyon:spin/variables", &["get"], "the settings"),
+    (
+        "wasi_snapshot_preview1",
+        &["fd_write"],
+        "a line on stderr where an answer fails",
+    ),
+    (
+        "wasi_snapshot_preview1",
+        &["proc_exit"],
+        "a panic ends the instance",
+    ),
+    (
+        "wasi_snapshot_preview1",
+        &["environ_get", "environ_sizes_get"],
+        "the standard library looks for RUST_BACKTRACE when it reports an error; there is none",
+    ),
+];
+
 #[test]
-fn the_component_imports_nothing_of_sockets_or_outgoing_http() {
+fn the_component_imports_what_has_a_reason_and_no_way_out() {
     let wasm =
         std::fs::read(WASM).unwrap_or_else(|error| panic!("{WASM}: {error}; run `make build`"));
-    let mut imported = Vec::new();
+    let mut used = BTreeSet::new();
     for payload in Parser::new(0).parse_all(&wasm) {
-        if let Payload::ImportSection(imports) = payload.expect("a module") {
-            for import in imports.into_imports() {
-                let import = import.expect("an import");
-                imported.push((import.module.to_owned(), import.name.to_owned()));
-            }
+        let Payload::ImportSection(imports) = payload.expect("a module") else {
+            continue;
+        };
+        for import in imports.into_imports() {
+            let import = import.expect("an import");
+            let interface = import.module.split('@').next().expect("a name");
+            let reason = IMPORTS.iter().find(|(allowed, functions, _)| {
+                *allowed == interface && (functions.is_empty() || functions.contains(&import.name))
+            });
+            let (.., why) = reason.unwrap_or_else(|| panic!("it imports {import:?}"));
+            used.insert(*why);
+            // The one way out in an interface that it needs.
+            assert!(!import.name.contains("outgoing-request"), "{import:?}");
         }
     }
-    assert!(!imported.is_empty());
-    for (module, name) in imported {
-        let interface = module.split('@').next().expect("a name");
-        let allowed = match interface {
-            "wasi:clocks/monotonic-clock"
-            | "wasi:io/poll"
-            | "wasi:io/streams"
-            | "wasi:io/error"
-            | "fermyon:spin/variables" => true,
-            // Types of the exchange; of them only the outgoing request would be the way out.
-            "wasi:http/types" => !name.contains("outgoing-request"),
-            // What Rust's standard library needs to start and to panic.
-            "wasi_snapshot_preview1" => matches!(
-                name.as_str(),
-                "environ_get" | "environ_sizes_get" | "fd_write" | "proc_exit" | "random_get"
-            ),
-            _ => false,
-        };
-        assert!(allowed, "it imports {name} of {module}");
+    for (interface, functions, why) in IMPORTS {
+        assert!(
+            used.contains(why),
+            "it no longer imports {interface} {functions:?}"
+        );
     }
 }

@@ -146,8 +146,17 @@ fn a_query_that_is_no_load_is_refused() {
         ("cpu=1001m&duration=1s", Some("cpu"), &["at most 1"]),
         ("cpu=1e-1&duration=1s", Some("cpu"), &["1e-1"]),
         ("cpu=NaN&duration=1s", Some("cpu"), &["NaN"]),
+        (
+            "cpu=0.0000000001&duration=1s",
+            Some("cpu"),
+            &["0.0000000001", "nanocores"],
+        ),
         ("cpu=250m&duration=", Some("duration"), &["duration"]),
-        ("iterations=%zz", Some("iterations"), &["percent-encoded"]),
+        (
+            "iterations=%zz",
+            Some("iterations"),
+            &["`iterations` is not percent-encoded", "%zz"],
+        ),
         ("iterations=%3", Some("iterations"), &["percent-encoded"]),
         ("%ff=1", None, &["UTF-8"]),
     ];
@@ -165,33 +174,43 @@ fn a_long_query_is_refused_in_few_words() {
     assert_problem(&answer, 400, &["999\"…"], "8000 digits");
     assert!(answer.body.len() < 500, "{answer:?}");
     let answer = server.get(&format!("/?{}=1", "x".repeat(8000)));
-    assert_problem(&answer, 400, &["xxx"], "a key of 8000 letters");
+    assert_problem(&answer, 400, &["xxx\"…"], "a key of 8000 letters");
+    assert_eq!(answer.json()["parameter"], "x".repeat(40) + "…");
     assert!(answer.body.len() < 500, "{answer:?}");
 }
 
 #[test]
 fn a_load_above_a_limit_is_refused() {
     let server = Server::start(&[("max_cpu_time", "50ms")]);
+    // The query, the parameter at fault, what it asks for, the limit and the variable that sets it.
     let queries = [
         (
             "iterations=50000001",
-            "iterations",
-            "50000000",
-            "max_iterations",
+            Some("iterations"),
+            ["50000001 iterations", "50000000", "max_iterations"],
         ),
-        ("cpu_time=50.1ms", "cpu_time", "50ms", "max_cpu_time"),
+        (
+            "cpu_time=50.1ms",
+            Some("cpu_time"),
+            ["50.1ms of CPU time", "50ms", "max_cpu_time"],
+        ),
         (
             "cpu=1m&duration=10m1ns",
-            "duration",
-            "10m0s",
-            "max_duration",
+            Some("duration"),
+            ["10m0.000000001s of wall-clock", "10m0s", "max_duration"],
+        ),
+        (
+            "cpu=100m&duration=501ms",
+            None,
+            ["50.1ms of CPU time", "50ms", "max_cpu_time"],
         ),
     ];
-    for (query, parameter, limit, variable) in queries {
+    for (query, parameter, said) in queries {
         let answer = server.get(&format!("/?{query}"));
-        assert_problem(&answer, 400, &[limit, variable], query);
-        assert_eq!(answer.json()["parameter"], parameter);
+        assert_problem(&answer, 400, &said, query);
+        assert_eq!(answer.json()["parameter"].as_str(), parameter);
     }
+    assert_eq!(server.get("/?cpu=1&duration=50ms").status, 200);
     assert_eq!(server.get("/?cpu_time=50ms").status, 200);
 }
 
@@ -256,6 +275,7 @@ fn a_variable_that_cannot_be_used_fails_only_the_requests_that_need_it() {
         ("max_cpu_time", "10", "", "?iterations=1"),
         ("max_cpu_time", "", "?cpu_time=1ms", "?iterations=1"),
         ("max_duration", "-1m", "?cpu=1&duration=1ms", ""),
+        ("max_cpu_time", "1d", "?cpu=1&duration=1ms", "?iterations=1"),
     ];
     for (variable, value, needs, does_not) in cases {
         let server = Server::start(&[(variable, value)]);

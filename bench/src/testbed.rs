@@ -40,8 +40,8 @@ impl Testbed {
                 spin
             }
             None => {
-                cargo(root, &format!("build --workspace --bin {HOST}"), "")?;
-                Runner::Host(root.join("target/debug").join(HOST))
+                cargo(root, &format!("build --profile measured -p {HOST}"), "")?;
+                Runner::Host(root.join("target/measured").join(HOST))
             }
         };
         let output = root.join("target/bench");

@@ -4,17 +4,10 @@ use std::{io, net::SocketAddr, path::PathBuf};
 
 /// Why the host cannot serve. Each is one line of text.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// The manifest cannot be read, is no manifest, or describes what this host cannot serve.
     #[error("{}: {reason}", path.display())]
     Manifest { path: PathBuf, reason: String },
-    /// A variable is required, and neither the options nor the environment give it a value.
-    #[error("the variable `{name}` is required: set {}{}", crate::variables::PREFIX, name.to_uppercase())]
-    VariableRequired { name: String },
-    /// An environment variable that overrides a variable is not UTF-8.
-    #[error("the value of {name} is not UTF-8")]
-    VariableEncoding { name: String },
     /// The file that the manifest names as the component's source does not exist.
     #[error("{} does not exist: run `make build`", path.display())]
     WasmMissing { path: PathBuf },
@@ -24,12 +17,7 @@ pub enum Error {
     /// Wasmtime does not run on this machine.
     #[error("Wasmtime cannot start: {reason}")]
     Engine { reason: String },
-    /// The address is in use.
-    #[error(
-        "{addr} is already in use: stop what serves there, or choose another address with --listen"
-    )]
-    InUse { addr: SocketAddr },
-    /// The address cannot be listened on for another reason.
-    #[error("cannot listen on {addr}: {source}")]
+    /// The address is in use, or cannot be listened on for another reason.
+    #[error("cannot listen on {addr}: {source}; choose another address with --listen")]
     Listen { addr: SocketAddr, source: io::Error },
 }

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc, thread, time::Du
 
 use hyper::{Request, Response, body::Incoming};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
 };
@@ -21,7 +20,7 @@ use wasmtime_wasi_http::{
     },
 };
 
-use crate::{Error, variables::is_name};
+use crate::error::Error;
 
 mod bindings {
     wasmtime::component::bindgen!({ path: "wit", world: "guest" });
@@ -75,14 +74,13 @@ impl Guest {
         })
     }
 
-    /// Has a new instance answer `request`. It may go on working after it has started its response, until `stop`.
+    /// Has a new instance answer `request`. It may go on working after it has started its response.
     ///
     /// # Errors
     /// If the guest fails, or returns, before it has started a response.
     pub async fn answer(
         &self,
         request: Request<Incoming>,
-        stop: CancellationToken,
     ) -> wasmtime::Result<Response<HyperOutgoingBody>> {
         let state = State::new(self.variables.clone());
         let mut store = Store::new(self.component.engine(), state);
@@ -93,24 +91,24 @@ impl Guest {
         let mut http = store.data_mut().http();
         let request = http.new_incoming_request(Scheme::Http, request)?;
         let outparam = http.new_response_outparam(sender)?;
-        let work = tokio::spawn(stop.run_until_cancelled_owned(async move {
+        let work = tokio::spawn(async move {
             instance
                 .wasi_http_incoming_handler()
                 .call_handle(&mut store, request, outparam)
                 .await
-        }));
+        });
 
         match response.await {
             Ok(response) => {
                 tokio::spawn(async move {
-                    if let Ok(Some(Err(error))) = work.await {
+                    if let Ok(Err(error)) = work.await {
                         report(&error);
                     }
                 });
                 Ok(response?)
             }
             Err(_) => {
-                work.await?.unwrap_or(Ok(()))?;
+                work.await??;
                 wasmtime::bail!("the guest returned without a response")
             }
         }
@@ -234,11 +232,8 @@ impl WasiHttpView for State {
 
 impl variables::Host for State {
     fn get(&mut self, name: String) -> Result<String, variables::Error> {
-        match self.variables.get(&name) {
-            Some(value) => Ok(value.clone()),
-            None if is_name(&name) => Err(variables::Error::Undefined(name)),
-            None => Err(variables::Error::InvalidName(name)),
-        }
+        let value = self.variables.get(&name).cloned();
+        value.ok_or(variables::Error::Undefined(name))
     }
 }
 
@@ -259,23 +254,5 @@ impl WasiHttpHooks for NoOutgoing {
             + Send,
     > {
         Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::variables::Host;
-    use super::*;
-
-    #[test]
-    fn a_guest_asks_for_variables_by_name() {
-        let values = BTreeMap::from([("load".to_owned(), "cpu_time=1ms".to_owned())]);
-        let mut state = State::new(Arc::new(values));
-        let mut get = |name: &str| state.get(name.to_owned());
-        assert_eq!(get("load").unwrap(), "cpu_time=1ms");
-        let undefined = get("other").unwrap_err();
-        assert!(matches!(undefined, variables::Error::Undefined(name) if name == "other"));
-        let invalid = get("Other").unwrap_err();
-        assert!(matches!(invalid, variables::Error::InvalidName(name) if name == "Other"));
     }
 }

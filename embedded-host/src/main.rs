@@ -1,14 +1,19 @@
-//! The command line of the embedded host.
+//! The embedded host: serves the Spin application of a `spin.toml` over HTTP on Wasmtime, where Spin is not installed.
+//!
+//! It runs what Spin 3 would run, with the engine settings that change how the guest's code runs, and a new
+//! instance for every request. It serves one component with one HTTP trigger and knows no runtime config.
 
-use std::{env, error::Error, net::SocketAddr, path::PathBuf, process::ExitCode};
+mod error;
+mod guest;
+mod manifest;
+mod server;
+
+use std::{env, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use embedded_host::{Options, Server, variables_from_env};
-use tokio::{
-    runtime::{Builder, Runtime},
-    select,
-    signal::unix::{SignalKind, signal},
-};
+use error::Error;
+use guest::Guest;
+use manifest::Application;
 
 /// Serve the component of a spin.toml on Wasmtime, without Spin
 ///
@@ -24,42 +29,19 @@ struct Args {
     listen: SocketAddr,
 }
 
-fn main() -> ExitCode {
-    match run(Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Err(error) = run(Args::parse()).await;
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
 }
 
-fn run(args: Args) -> Result<(), Box<dyn Error>> {
-    let variables = variables_from_env(env::vars_os())?;
-    let guests = Runtime::new()?;
-    // Guests can occupy every thread of their runtime; signals are awaited on one of their own.
-    let signals = Builder::new_current_thread().enable_io().build()?;
-    let (mut interrupt, mut terminate) = {
-        let _context = signals.enter();
-        (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-        )
-    };
-
-    let options = Options {
-        manifest: args.manifest,
-        listen: args.listen,
-        variables,
-    };
-    let server = guests.block_on(Server::start(options))?;
-    println!("Serving http://{}", server.addr());
-    signals.block_on(async {
-        select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    });
-    guests.shutdown_background();
-    Ok(())
+/// Serves until a signal ends the process.
+async fn run(args: Args) -> Result<std::convert::Infallible, Error> {
+    let application = Application::read(&args.manifest, |name| env::var(name).ok())?;
+    let guest = Guest::load(&application.source, application.variables)?;
+    let listener = server::listen(args.listen).await?;
+    let addr = listener.local_addr().expect("the address of a listener");
+    println!("Serving http://{addr}");
+    server::serve(listener, guest).await
 }

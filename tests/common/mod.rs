@@ -3,33 +3,32 @@
 // Each test uses a part of it.
 #![allow(dead_code)]
 
-use std::net::TcpListener;
+use std::env;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{Method, Request};
 
+/// How long a server may take to start, or an answer to come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A server of the component, stopped when dropped: the embedded host, or, where the environment
 /// variable `SPIN` names one, a real Spin.
 pub struct Server {
-    url: String,
+    process: Process,
+    address: String,
     agent: Agent,
-    running: Running,
 }
 
-/// What must live as long as the server.
-enum Running {
-    Embedded {
-        _server: embedded_host::Server,
-        /// Taken when dropped.
-        runtime: Option<tokio::runtime::Runtime>,
-    },
-    Spin(Child),
-}
+/// A process with its children: Spin starts the trigger as one.
+struct Process(Child);
 
 /// A whole answer.
 #[derive(Debug)]
@@ -42,19 +41,31 @@ pub struct Answer {
 impl Server {
     /// Serves the built component, with these variables in place of the defaults of `spin.toml`.
     pub fn start(variables: &[(&str, &str)]) -> Self {
-        let (running, url) = match std::env::var_os("SPIN") {
-            Some(spin) => spin_up(Path::new(&spin), variables),
-            None => embedded(variables),
+        let mut command = match env::var_os("SPIN") {
+            Some(spin) => {
+                let mut command = Command::new(spin);
+                command.args(["up", "--quiet", "--from", manifest()]);
+                command
+            }
+            None => {
+                let mut command = Command::new(embedded_host());
+                command.args(["--manifest", manifest()]);
+                command
+            }
         };
+        for (name, value) in variables {
+            command.env(format!("SPIN_VARIABLE_{}", name.to_uppercase()), value);
+        }
+        let (process, address) = Process::serving(command.args(["--listen", "127.0.0.1:0"]));
         let agent = Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(60)))
+            .timeout_global(Some(PATIENCE))
             .build()
             .into();
         let mut server = Self {
-            url,
+            process,
+            address,
             agent,
-            running,
         };
         server.wait_until_healthy();
         server
@@ -62,7 +73,7 @@ impl Server {
 
     /// The address as `host:port`.
     pub fn address(&self) -> &str {
-        self.url.trim_start_matches("http://")
+        &self.address
     }
 
     /// The answer to a GET of `path`, which may have a query.
@@ -74,7 +85,7 @@ impl Server {
     pub fn ask(&self, method: Method, path: &str) -> Answer {
         let request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.url))
+            .uri(format!("http://{}{path}", self.address))
             .body(())
             .expect("a request");
         let mut response = self.agent.run(request).expect("an answer");
@@ -89,15 +100,11 @@ impl Server {
     }
 
     fn wait_until_healthy(&mut self) {
-        let end = Instant::now() + Duration::from_secs(60);
-        let health = format!("{}/.well-known/spin/health", self.url);
+        let end = Instant::now() + PATIENCE;
+        let health = format!("http://{}/.well-known/spin/health", self.address);
         while let Err(error) = self.agent.get(&health).call() {
             assert!(Instant::now() < end, "not healthy within a minute: {error}");
-            if let Running::Spin(spin) = &mut self.running {
-                let ended = spin.try_wait().expect("its status");
-                assert_eq!(ended, None, "Spin ended instead of serving");
-            }
-            std::thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(50));
         }
     }
 }
@@ -116,60 +123,55 @@ impl Answer {
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        match self {
-            // Not waiting for guests, which may be what a test found to burn for ever.
-            Self::Embedded { runtime, .. } => {
-                if let Some(runtime) = runtime.take() {
-                    runtime.shutdown_background();
+impl Process {
+    /// Starts a server on a port of its own choice, and waits until it says which.
+    fn serving(command: &mut Command) -> (Self, String) {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn();
+        let mut process = Self(child.unwrap_or_else(|error| panic!("{command:?}: {error}")));
+        let stdout = BufReader::new(process.0.stdout.take().expect("its standard output"));
+        let (sender, serving) = mpsc::channel();
+        // It reads to the end, since a server may not like to find its standard output closed.
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if let Some(address) = line.strip_prefix("Serving http://") {
+                    let _ = sender.send(address.to_owned());
                 }
             }
-            Self::Spin(spin) => {
-                // Its group: Spin starts the trigger as a child.
-                let group = format!("-{}", spin.id());
-                let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
-                // Where there is no such command, at least Spin itself.
-                let _ = spin.kill();
-                let _ = spin.wait();
-            }
-        }
+        });
+        let address = serving.recv_timeout(PATIENCE);
+        let address = address.unwrap_or_else(|error| panic!("{command:?} does not serve: {error}"));
+        (process, address)
     }
 }
 
-fn embedded(variables: &[(&str, &str)]) -> (Running, String) {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let owned = |(name, value): &(&str, &str)| ((*name).into(), (*value).into());
-    let server = runtime
-        .block_on(embedded_host::Server::start(embedded_host::Options {
-            manifest: manifest().into(),
-            listen: ([127, 0, 0, 1], 0).into(),
-            variables: variables.iter().map(owned).collect(),
-        }))
-        .unwrap_or_else(|error| panic!("{error}"));
-    let url = format!("http://{}", server.addr());
-    let running = Running::Embedded {
-        _server: server,
-        runtime: Some(runtime),
-    };
-    (running, url)
+impl Drop for Process {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.0.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        // Where there is no such command, at least the process itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
-fn spin_up(spin: &Path, variables: &[(&str, &str)]) -> (Running, String) {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let address = free.expect("a free port").to_string();
-    let mut command = Command::new(spin);
-    for (name, value) in variables {
-        command.env(format!("SPIN_VARIABLE_{}", name.to_uppercase()), value);
-    }
-    let child = command
-        .args(["up", "--quiet", "--listen", &address, "--from", manifest()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .unwrap_or_else(|error| panic!("{}: {error}", spin.display()));
-    (Running::Spin(child), format!("http://{address}"))
+/// The embedded host, which lies beside the folder of the tests.
+fn embedded_host() -> PathBuf {
+    let test = env::current_exe().expect("the path of this test");
+    let host = test
+        .ancestors()
+        .nth(2)
+        .expect("a folder")
+        .join("embedded-host");
+    assert!(
+        host.exists(),
+        "{} does not exist: run `make test`",
+        host.display()
+    );
+    host
 }
 
 /// The manifest of the component.

@@ -1,6 +1,10 @@
 //! The workflows are pinned, may do little, and run targets that there are.
 
-use super::{at, makefile::has_target, parse, read, read_all, text_at, words_after};
+use super::{
+    at,
+    makefile::{self, has_target},
+    parse, read, read_all, words_after,
+};
 use serde_json::json;
 
 /// The name and text of each workflow.
@@ -13,10 +17,6 @@ pub fn workflows() -> Vec<(String, String)> {
 
 #[test]
 fn the_workflows_are_pinned_and_may_do_little() {
-    let cargo: toml::Table = read("Cargo.toml").parse().expect("Cargo.toml parses");
-    let rust = cargo["workspace"]["package"]["rust-version"]
-        .as_str()
-        .expect("a string");
     for (name, text) in workflows() {
         let workflow = parse(&text, &name);
         assert_eq!(
@@ -25,8 +25,8 @@ fn the_workflows_are_pinned_and_may_do_little() {
             "{name}"
         );
         assert!(
-            text_at(&workflow, "/env/RUSTUP_TOOLCHAIN").starts_with(rust),
-            "{name} builds with the rust-version of Cargo.toml"
+            !text.contains("RUSTUP_TOOLCHAIN"),
+            "{name}: rust-toolchain.toml names the toolchain"
         );
         for line in text.lines().filter(|line| line.contains("uses:")) {
             let pinned = line
@@ -55,4 +55,36 @@ fn the_workflows_are_pinned_and_may_do_little() {
             );
         }
     }
+}
+
+#[test]
+fn the_toolchain_is_the_rust_version_of_the_crates() {
+    let table = |file: &str| -> toml::Table { read(file).parse().expect("TOML") };
+    let toolchain = &table("rust-toolchain.toml")["toolchain"];
+    let crates = &table("Cargo.toml")["workspace"]["package"]["rust-version"];
+    assert_eq!(
+        toolchain["channel"].as_str(),
+        crates.as_str().map(|rust| format!("{rust}.0")).as_deref()
+    );
+}
+
+#[test]
+fn cargo_builds_from_the_lock_file_everywhere() {
+    let mut texts = workflows();
+    texts.push(("Makefile".to_owned(), makefile::text()));
+    texts.push(("spin.toml".to_owned(), read("spin.toml")));
+    texts.extend(read_all("scripts", ".sh"));
+    let mut commands = 0;
+    for (name, text) in texts {
+        for command in ["build", "test", "run", "clippy", "metadata", "install"] {
+            for rest in text.split(&format!("cargo {command} ")).skip(1) {
+                assert!(
+                    rest.starts_with("--locked"),
+                    "{name}: cargo {command} {rest:.40}"
+                );
+                commands += 1;
+            }
+        }
+    }
+    assert!(commands > 0);
 }

@@ -1,0 +1,228 @@
+//! The load: a command that runs as a child, and what it reports in the end.
+
+use std::{
+    ffi::OsString,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::AsyncReadExt,
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// How long a load that was asked to end may take for it.
+const GRACE: Duration = Duration::from_secs(15);
+
+#[derive(Clone, Debug, Serialize)]
+pub struct LoadReport {
+    /// The end of the command, in words, unless it succeeded.
+    pub failed: Option<String>,
+    /// What bombardier counted, where its standard output is that (`bombardier -o json -p r`).
+    pub bombardier: Option<Bombardier>,
+    /// Whatever else the command wrote to its standard output.
+    pub output: String,
+}
+
+/// The part of bombardier's result that is shown; latencies in microseconds.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Bombardier {
+    #[serde(rename = "timeTakenSeconds")]
+    pub seconds: f64,
+    pub req1xx: u64,
+    pub req2xx: u64,
+    pub req3xx: u64,
+    pub req4xx: u64,
+    pub req5xx: u64,
+    pub others: u64,
+    #[serde(default)]
+    pub errors: Vec<Failure>,
+    pub latency: Latency,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Failure {
+    pub description: String,
+    pub count: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Latency {
+    pub mean: f64,
+    pub max: f64,
+    /// With `-l` only.
+    pub percentiles: Option<Percentiles>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Percentiles {
+    #[serde(rename = "50")]
+    pub p50: f64,
+    #[serde(rename = "95")]
+    pub p95: f64,
+}
+
+impl Bombardier {
+    fn parse(output: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Output {
+            result: Bombardier,
+        }
+        serde_json::from_str::<Output>(output)
+            .ok()
+            .map(|output| output.result)
+    }
+
+    pub fn answers(&self) -> u64 {
+        self.req2xx + self.not_2xx()
+    }
+
+    /// Answers with another status, and requests without an answer.
+    pub fn not_2xx(&self) -> u64 {
+        self.req1xx + self.req3xx + self.req4xx + self.req5xx + self.others
+    }
+}
+
+pub struct Load {
+    child: Child,
+    program: String,
+}
+
+impl Load {
+    /// Starts the command; only its standard error goes where ours goes.
+    pub fn start(command: &[OsString]) -> Result<Self, String> {
+        let [program, arguments @ ..] = command else {
+            return Err("no load command was given".into());
+        };
+        let program = program.to_string_lossy().into_owned();
+        let child = Command::new(&command[0])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| format!("the load command {program} cannot be started: {error}"))?;
+        Ok(Self { child, program })
+    }
+
+    /// Waits for its end; once `stop` is done, asks for it.
+    pub async fn finish(mut self, stop: impl Future) -> LoadReport {
+        let mut output = Vec::new();
+        let mut pipe = self.child.stdout.take();
+        let mut stopped = false;
+        let ended = {
+            let whole = async {
+                if let Some(pipe) = &mut pipe {
+                    pipe.read_to_end(&mut output).await?;
+                }
+                self.child.wait().await
+            };
+            tokio::pin!(whole);
+            tokio::select! {
+                ended = &mut whole => Some(ended),
+                _ = stop => {
+                    stopped = true;
+                    None
+                }
+            }
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                self.interrupt();
+                let rest = async {
+                    if let Some(pipe) = &mut pipe {
+                        pipe.read_to_end(&mut output).await?;
+                    }
+                    self.child.wait().await
+                };
+                match timeout(GRACE, rest).await {
+                    Ok(ended) => ended,
+                    // Its end is no failure: it is killed when it is dropped.
+                    Err(_) => Ok(ExitStatus::default()),
+                }
+            }
+        };
+        let output = String::from_utf8_lossy(&output).trim().to_string();
+        let bombardier = Bombardier::parse(&output);
+        let failed = match ended {
+            Ok(status) if status.success() || stopped => None,
+            Ok(status) => Some(format!(
+                "the load command {} failed: {status}",
+                self.program
+            )),
+            Err(error) => Some(format!("the load command {}: {error}", self.program)),
+        };
+        let output = if bombardier.is_some() {
+            String::new()
+        } else {
+            output
+        };
+        LoadReport {
+            failed,
+            bombardier,
+            output,
+        }
+    }
+
+    /// As Ctrl-C does: bombardier then ends with its result.
+    fn interrupt(&self) {
+        if let Some(pid) = self
+            .child
+            .id()
+            .and_then(|id| Pid::from_raw(id.cast_signed()))
+        {
+            // It may have ended by itself just now.
+            let _ = kill_process(pid, Signal::INT);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_of_bombardier_is_understood() {
+        let output = r#"{"spec":{"numberOfConnections":2},"result":{"bytesRead":1,"bytesWritten":2,
+            "timeTakenSeconds":1.5,"req1xx":0,"req2xx":980,"req3xx":0,"req4xx":1,"req5xx":2,"others":4,
+            "errors":[{"description":"dial tcp: connection refused","count":4}],
+            "latency":{"mean":2036.2,"stddev":4866.8,"max":54883,
+            "percentiles":{"50":1025,"75":1505,"90":2810,"95":4785,"99":29829}},"rps":{"mean":981.7}}}"#;
+        let result = Bombardier::parse(output).expect("it is a result");
+        assert_eq!((result.answers(), result.not_2xx()), (987, 7));
+        assert_eq!(
+            result.latency.percentiles.expect("they are there").p95,
+            4785.0
+        );
+        assert_eq!(Bombardier::parse("Statistics"), None);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_fails_says_so() {
+        let command = ["sh", "-c", "echo told; exit 3"].map(OsString::from);
+        let load = Load::start(&command).expect("sh is there");
+        let report = load.finish(std::future::pending::<()>()).await;
+        assert_eq!(report.output, "told");
+        let failed = report.failed.expect("it failed");
+        assert!(failed.contains("exit status: 3"), "{failed}");
+        let missing = Load::start(&["no-such-load".into()])
+            .err()
+            .expect("it is missing");
+        assert!(missing.contains("no-such-load"), "{missing}");
+    }
+
+    #[tokio::test]
+    async fn a_load_that_is_stopped_still_reports() {
+        let script = "trap 'echo stopped; exit 130' INT; echo ready >&2; sleep 60 & wait";
+        let command = ["sh", "-c", script].map(OsString::from);
+        let load = Load::start(&command).expect("sh is there");
+        let report = load
+            .finish(tokio::time::sleep(Duration::from_millis(300)))
+            .await;
+        assert_eq!((report.output.as_str(), report.failed), ("stopped", None));
+    }
+}

@@ -1,0 +1,315 @@
+//! The recorder against a fake API server: what it shows, writes and exits with.
+
+mod fake;
+
+use std::{fs, path::Path, process::Stdio, sync::Arc};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStderr, Command},
+};
+
+use crate::fake::{AUTOSCALERS, DEPLOYMENTS, EVENTS, Fake, METRICS, PODS, folder};
+
+const NAME: &str = "keda-spinapp";
+/// The number of its watches: Deployments, pods, autoscalers and events.
+const WATCHES: usize = 4;
+
+/// An object that a cluster returned.
+fn recorded(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/objects/{name}.json"));
+    let text = fs::read_to_string(&path).expect("the object is in the repository");
+    serde_json::from_str(&text).expect("it is JSON")
+}
+
+fn deployment(desired: u32, ready: u32) -> Value {
+    let mut object = recorded("deployment");
+    object["spec"]["replicas"] = desired.into();
+    object["status"]["replicas"] = desired.into();
+    object["status"]["readyReplicas"] = ready.into();
+    object
+}
+
+fn autoscaler(from: u32, to: u32, cpu: u32) -> Value {
+    let mut object = recorded("hpa");
+    object["status"]["currentReplicas"] = from.into();
+    object["status"]["desiredReplicas"] = to.into();
+    object["status"]["currentMetrics"][0]["resource"]["current"]["averageUtilization"] = cpu.into();
+    object
+}
+
+/// One replica at rest, as a cluster shows it.
+async fn at_rest(test: &str) -> Arc<Fake> {
+    let fake = without_metrics(test).await;
+    fake.set(METRICS, recorded("pod-metrics"));
+    fake
+}
+
+async fn without_metrics(test: &str) -> Arc<Fake> {
+    let fake = Fake::start(test).await;
+    fake.set(DEPLOYMENTS, deployment(1, 1));
+    fake.set(AUTOSCALERS, autoscaler(1, 1, 2));
+    fake.set(PODS, recorded("pod"));
+    fake.set(
+        EVENTS,
+        event("earlier", "New size: 20; reason: an earlier deployment"),
+    );
+    fake
+}
+
+fn event(name: &str, message: &str) -> Value {
+    let mut object = recorded("event");
+    object["metadata"]["name"] = name.into();
+    object["metadata"]["uid"] = name.into();
+    object["message"] = message.into();
+    object
+}
+
+/// The recorder at work, and what it has said until now.
+struct Recorder {
+    child: Child,
+    errors: Lines<BufReader<ChildStderr>>,
+    said: String,
+}
+
+fn recorder(fake: &Fake, test: &str, arguments: &[&str]) -> Recorder {
+    let (command, rest) = arguments.split_first().expect("a command comes first");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_autoscale"))
+        .args([command, "--output"])
+        .arg(folder(test))
+        .args(rest)
+        .env("KUBECONFIG", &fake.kubeconfig)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the recorder is built");
+    let errors = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+    Recorder {
+        child,
+        errors,
+        said: String::new(),
+    }
+}
+
+impl Recorder {
+    /// Waits until a line says so.
+    async fn says(&mut self, text: &str) {
+        while let Some(line) = self.errors.next_line().await.expect("it is text") {
+            self.said += &format!("{line}\n");
+            if line.contains(text) {
+                return;
+            }
+        }
+        panic!("it never said {text}: {}", self.said);
+    }
+
+    /// Its exit status, and everything that it said.
+    async fn ended(mut self) -> (Option<i32>, String) {
+        while let Some(line) = self.errors.next_line().await.expect("it is text") {
+            self.said += &format!("{line}\n");
+        }
+        let output = self
+            .child
+            .wait_with_output()
+            .await
+            .expect("it can be waited for");
+        self.said += &String::from_utf8(output.stdout).expect("it is text");
+        (output.status.code(), self.said)
+    }
+}
+
+fn report(test: &str) -> Value {
+    let text = fs::read(folder(test).join("autoscale.json")).expect("it was written");
+    serde_json::from_slice(&text).expect("it is JSON")
+}
+
+#[tokio::test]
+async fn a_scale_out_is_recorded_over_broken_connections() {
+    let test = "scale-out";
+    let fake = at_rest(test).await;
+    let mut recorder = recorder(
+        &fake,
+        test,
+        &[
+            "watch",
+            "--url",
+            &format!("{}/app", fake.url),
+            "--expect",
+            "4",
+        ],
+    );
+    fake.watched(WATCHES).await;
+    fake.set(AUTOSCALERS, autoscaler(1, 4, 500));
+    fake.set(DEPLOYMENTS, deployment(4, 1));
+    fake.set(
+        EVENTS,
+        event("new", "New size: 4; reason: cpu above target"),
+    );
+    fake.break_watches();
+    fake.set(AUTOSCALERS, autoscaler(4, 4, 52));
+    fake.watched(2 * WATCHES).await;
+    recorder
+        .says("1 ready of 4, 4 wanted, CPU 52 % of 50 %")
+        .await;
+    fake.set(DEPLOYMENTS, deployment(4, 4));
+    let (status, text) = recorder.ended().await;
+    assert_eq!(status, Some(0), "{text}");
+    assert!(
+        text.contains("4 ready of 4, 4 wanted, CPU 52 % of 50 %"),
+        "{text}"
+    );
+    assert!(text.contains("As expected: 4 replicas ready"), "{text}");
+    assert!(text.contains("New size: 4"), "{text}");
+    assert!(!text.contains("an earlier deployment"), "{text}");
+    assert!(text.contains("cannot be seen"), "{text}");
+    let report = report(test);
+    assert_eq!(report["decisions"][0]["computed"], 10);
+    assert_eq!(report["decisions"][0]["held"], json!([{"step": 4}]));
+    assert_eq!(report["decisions"][1]["held"], json!([{"tolerance": 10}]));
+    assert_eq!(report["verdict"]["outcome"], "as_expected");
+    let rows = fs::read_to_string(folder(test).join("replicas.csv")).expect("it was written");
+    assert!(
+        rows.lines()
+            .any(|row| row.contains(",deployment,4,4,4,52,50,")),
+        "{rows}"
+    );
+    let svg = fs::read_to_string(folder(test).join("autoscale.svg")).expect("it was written");
+    assert!(svg.contains("Scaling of keda-spinapp") && svg.contains("a cheap answer"));
+}
+
+#[tokio::test]
+async fn what_was_expected_and_did_not_happen_is_said() {
+    let test = "unexpected";
+    let fake = at_rest(test).await;
+    let load = ["--", "sleep", "0.5"];
+    let recorder = recorder(
+        &fake,
+        test,
+        &[&["run", "--expect", "4"][..], &load].concat(),
+    );
+    let (status, text) = recorder.ended().await;
+    assert_eq!(status, Some(1), "{text}");
+    let instead = "Not as expected: expected 4 replicas ready; the most that were ready were 1";
+    assert!(text.contains(instead), "{text}");
+}
+
+#[tokio::test]
+async fn a_deployment_that_is_deleted_ends_it_and_what_was_seen_is_written() {
+    let test = "deleted";
+    let fake = at_rest(test).await;
+    let recorder = recorder(&fake, test, &["watch", "--expect", "4"]);
+    fake.watched(WATCHES).await;
+    fake.delete(DEPLOYMENTS, NAME);
+    let (status, text) = recorder.ended().await;
+    assert_eq!(status, Some(2), "{text}");
+    assert!(
+        text.contains("Not observed: the Deployment keda-spinapp was deleted"),
+        "{text}"
+    );
+    assert_eq!(report(test)["verdict"]["outcome"], "unobserved");
+}
+
+#[tokio::test]
+async fn without_an_autoscaler_there_is_nothing_to_load_for() {
+    let test = "no-autoscaler";
+    let fake = at_rest(test).await;
+    fake.delete(AUTOSCALERS, "keda-hpa-cpu-scaling");
+    let (status, text) = recorder(&fake, test, &["run", "--", "true"]).ended().await;
+    assert_eq!(status, Some(2), "{text}");
+    assert!(
+        text.contains("no HorizontalPodAutoscaler targets the Deployment keda-spinapp"),
+        "{text}"
+    );
+    let (status, text) = recorder(&fake, test, &["watch", "--for", "1s"])
+        .ended()
+        .await;
+    assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains("no autoscaler targets it"), "{text}");
+}
+
+#[tokio::test]
+async fn a_load_that_is_missing_or_fails_is_no_observation() {
+    let test = "load";
+    let fake = at_rest(test).await;
+    let (status, text) = recorder(&fake, test, &["run", "--", "no-such-load"])
+        .ended()
+        .await;
+    assert_eq!(status, Some(2), "{text}");
+    assert!(
+        text.contains("the load command no-such-load cannot be started"),
+        "{text}"
+    );
+    let (status, text) = recorder(&fake, test, &["run", "--", "false"]).ended().await;
+    assert_eq!(status, Some(2), "{text}");
+    assert!(
+        text.contains("the load command false failed: exit status: 1"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn answers_of_the_load_other_than_2xx_are_not_as_expected() {
+    let test = "codes";
+    let fake = at_rest(test).await;
+    let result = r#"{"result":{"timeTakenSeconds":1,"req1xx":0,"req2xx":9,"req3xx":0,"req4xx":1,
+        "req5xx":0,"others":0,"latency":{"mean":1,"max":2}}}"#;
+    let (status, text) = recorder(&fake, test, &["run", "--", "echo", result])
+        .ended()
+        .await;
+    assert_eq!(status, Some(1), "{text}");
+    assert!(
+        text.contains("1 of 10 requests of the load were not answered with 2xx"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn metrics_that_are_missing_are_shown_and_the_rest_is_recorded() {
+    let test = "no-metrics";
+    let fake = without_metrics(test).await;
+    let mut blind = autoscaler(1, 1, 0);
+    blind["status"]["currentMetrics"] = json!(null);
+    blind["status"]["conditions"] = json!([{
+        "type": "ScalingActive", "status": "False", "reason": "FailedGetResourceMetric",
+        "message": "no metrics returned from resource metrics API",
+    }]);
+    fake.set(AUTOSCALERS, blind);
+    let (status, text) = recorder(&fake, test, &["watch", "--for", "1s"])
+        .ended()
+        .await;
+    assert_eq!(status, Some(0), "{text}");
+    assert!(
+        text.contains("CPU not known yet, of 50 % (FailedGetResourceMetric)"),
+        "{text}"
+    );
+    assert!(text.contains("the metrics API cannot be seen"), "{text}");
+}
+
+#[tokio::test]
+async fn an_interrupted_watch_writes_what_it_saw() {
+    let test = "interrupted";
+    let fake = at_rest(test).await;
+    let recorder = recorder(&fake, test, &["watch"]);
+    fake.watched(WATCHES).await;
+    let pid = recorder.child.id().expect("it runs").cast_signed();
+    let pid = rustix::process::Pid::from_raw(pid).expect("it is a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+    let (status, text) = recorder.ended().await;
+    assert_eq!(status, Some(0), "{text}");
+    assert_eq!(report(test)["verdict"]["outcome"], "as_expected");
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_not_there_cannot_be_observed() {
+    let test = "no-deployment";
+    let fake = Fake::start(test).await;
+    let (status, text) = recorder(&fake, test, &["watch"]).ended().await;
+    assert_eq!(status, Some(2), "{text}");
+    assert!(
+        text.contains("there is no Deployment keda-spinapp in namespace default"),
+        "{text}"
+    );
+}

@@ -1,0 +1,269 @@
+//! `openapi.yaml` describes what the parser reads, what is answered, and what the README shows.
+
+mod common;
+// The crate of the component is a `cdylib`, which nobody can link.
+#[allow(dead_code, unused_imports)]
+#[path = "../src/load.rs"]
+mod load;
+
+use std::fs;
+
+use common::{Answer, Server};
+use jsonschema::Validator;
+use load::Load;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+use ureq::http::Method;
+
+fn read(file: &str) -> String {
+    let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+fn contract() -> Value {
+    serde_saphyr::from_str(&read("openapi.yaml")).expect("YAML")
+}
+
+/// What checks a value against a schema of the contract.
+fn schema(name: &str) -> Validator {
+    let mut root = json!({"$ref": format!("#/components/schemas/{name}")});
+    root["components"] = contract()["components"].clone();
+    jsonschema::validator_for(&root).expect("a schema")
+}
+
+/// The query as the object that the contract describes; none where a key comes twice, which no
+/// object can have, or where the encoding is broken.
+fn object(query: &str) -> Option<Value> {
+    let mut object = Map::new();
+    for pair in query.split('&') {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let decoded = |text: &str| {
+            let broken =
+                |escape: &str| u8::from_str_radix(escape.get(..2).unwrap_or("x"), 16).is_err();
+            let text = Some(text).filter(|text| !text.split('%').skip(1).any(broken))?;
+            Some(percent_decode_str(text).decode_utf8().ok()?.into_owned())
+        };
+        let twice = object.insert(decoded(key)?, decoded(value)?.into());
+        if twice.is_some() {
+            return None;
+        }
+    }
+    Some(object.into())
+}
+
+/// Whether a value that has the right pattern is refused for its size alone: an integer of 2^64 or
+/// more, a duration that rounds to nothing or that 64 bits do not hold.
+fn is_out_of_range(key: &str, value: &str) -> bool {
+    if key == "iterations" {
+        return value.trim_start_matches('0').len() > 20
+            || value.parse::<u128>() > Ok(u64::MAX.into());
+    }
+    let units = [
+        ("ns", 1e0),
+        ("us", 1e3),
+        ("ms", 1e6),
+        ("s", 1e9),
+        ("m", 6e10),
+        ("h", 3.6e12),
+    ];
+    let mut nanos = 0.0;
+    let mut parts = 0.0;
+    let mut rest = value;
+    while let Some(end) = rest.find(|c: char| c.is_ascii_alphabetic()) {
+        let (number, behind) = rest.split_at(end);
+        let (unit, size) = units
+            .into_iter()
+            .find(|(unit, _)| behind.starts_with(unit))
+            .expect("a unit");
+        nanos += number.parse::<f64>().expect("a number") * size;
+        parts += 1.0;
+        rest = &behind[unit.len()..];
+    }
+    nanos <= parts || nanos > 9.22e18
+}
+
+/// Says that the contract and the parser agree on a query.
+fn assert_agreement(described: &Validator, query: &str) {
+    let read: Result<Load, _> = query.parse();
+    let described = object(query).filter(|object| described.is_valid(object));
+    match (&read, &described) {
+        (Ok(_), Some(_)) | (Err(_), None) => {}
+        (Ok(load), None) => panic!("{query} is read as {load}, and not described"),
+        (Err(error), Some(object)) => {
+            let too_large = |(key, value): (&String, &Value)| {
+                is_out_of_range(key, value.as_str().expect("text"))
+            };
+            let object = object.as_object().expect("an object");
+            assert!(
+                object
+                    .iter()
+                    .filter(|(key, _)| *key != "cpu")
+                    .any(too_large),
+                "{query}: {error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_patterns_accept_and_refuse_what_the_parser_does() {
+    let described = schema("Load");
+    for line in read("tests/loads.tsv").lines() {
+        let (query, _) = line.split_once('\t').expect("a tab");
+        assert_agreement(&described, query);
+    }
+    let value = prop_oneof![
+        "[0-9]{0,21}",
+        "([0-9]{0,3}(\\.[0-9]{0,3})?(ns|us|ms|s|m|h)){0,3}",
+        "0{0,2}[01]?[0-9]{0,3}(\\.[0-9]{0,11}0{0,3})?m?",
+        "[0-9.numshe+ -]{0,8}",
+        "\\PC{0,4}",
+    ];
+    let key = prop_oneof![
+        Just("iterations"),
+        Just("cpu_time"),
+        Just("cpu"),
+        Just("duration"),
+        Just("other")
+    ];
+    let pairs = proptest::collection::vec((key, value), 1..4);
+    let paced = "0{0,1}[01]?[0-9]{0,3}(\\.[0-9]{0,11}0{0,3})?m?";
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(20_000));
+    let written = |pairs: &[(&str, String)]| {
+        let pairs = pairs
+            .iter()
+            .map(|(key, value)| format!("{key}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
+        pairs.collect::<Vec<_>>().join("&")
+    };
+    runner
+        .run(&(pairs, paced), |(pairs, cpu)| {
+            assert_agreement(&described, &written(&pairs));
+            assert_agreement(&described, &written(&pairs[..1]));
+            assert_agreement(
+                &described,
+                &written(&[("cpu", cpu), ("duration", pairs[0].1.clone())]),
+            );
+            Ok(())
+        })
+        .expect("agreement");
+}
+
+/// An answer without what differs from run to run.
+fn masked(mut answer: Value) -> Value {
+    let fields = answer.as_object_mut().expect("an object");
+    let exact = fields
+        .get("load")
+        .is_none_or(|load| load.as_str().expect("text").starts_with("iterations="));
+    for (name, value) in fields {
+        let measured =
+            name.ends_with("_ms") || (!exact && (name == "iterations" || name == "digest"));
+        if measured {
+            *value = Value::Null;
+        }
+    }
+    answer
+}
+
+/// Says that the contract describes `answer` for the operation.
+fn assert_described(contract: &Value, method: &str, answer: &Answer) {
+    let status = answer.status.to_string();
+    let response = match answer.status {
+        405 => &contract["components"]["responses"]["MethodNotAllowed"],
+        _ => &contract["paths"]["/"][method]["responses"][&status],
+    };
+    assert!(response.is_object(), "{method}: no {status} for {answer:?}");
+    let empty = Map::new();
+    for (name, header) in response["headers"].as_object().unwrap_or(&empty) {
+        assert_eq!(
+            answer.header(name),
+            header["schema"]["const"],
+            "{name} of {answer:?}"
+        );
+    }
+    if let Some(content) = response.get("content") {
+        let media = &content[answer.header("content-type")];
+        let name = media["schema"]["$ref"]
+            .as_str()
+            .expect("a schema")
+            .rsplit('/')
+            .next()
+            .expect("a name");
+        let validator = schema(name);
+        if let Err(error) = validator.validate(&answer.json()) {
+            panic!("{error} in {answer:?}");
+        }
+    } else {
+        assert_eq!(answer.body, "");
+    }
+}
+
+#[test]
+fn the_examples_of_the_contract_are_answered_as_written() {
+    let contract = contract();
+    let server = Server::start(&[]);
+    let examples = contract["components"]["parameters"]["load"]["examples"]
+        .as_object()
+        .expect("examples");
+    for (name, example) in examples {
+        let pairs = example["value"].as_object().expect("an object");
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|(key, value)| format!("{key}={}", value.as_str().expect("text")))
+            .collect();
+        let answer = server.get(&format!("/?{}", pairs.join("&")));
+        assert_described(&contract, "get", &answer);
+        let response = &contract["paths"]["/"]["get"]["responses"][answer.status.to_string()];
+        let written =
+            &response["content"][answer.header("content-type")]["examples"][name]["value"];
+        assert!(written.is_object(), "{name} is answered {answer:?}");
+        let answered = masked(answer.json());
+        let expected = masked(written.clone());
+        assert_eq!(answered, expected, "{name}");
+    }
+}
+
+#[test]
+fn every_answer_is_described() {
+    let contract = contract();
+    let server = Server::start(&[("max_duration", "broken"), ("replica", "a")]);
+    for query in [
+        "",
+        "?iterations=1",
+        "?cpu_time=1h",
+        "?nonsense",
+        "?cpu=1&duration=1s",
+        "?cpu=1",
+    ] {
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+            let answer = server.ask(
+                Method::from_bytes(method.as_bytes()).expect("a method"),
+                &format!("/{query}"),
+            );
+            assert_described(&contract, &method.to_lowercase(), &answer);
+        }
+    }
+}
+
+#[test]
+fn the_readme_shows_what_is_answered() {
+    let server = Server::start(&[]);
+    let readme = read("README.md");
+    let mut lines = readme.lines();
+    let mut shown = 0;
+    while let Some(line) = lines.next() {
+        let Some(path) = line.strip_prefix("$ curl 'http://127.0.0.1:3000") else {
+            continue;
+        };
+        let written: Value = serde_json::from_str(lines.next().expect("an answer")).expect("JSON");
+        let answer = server.get(path.trim_end_matches('\''));
+        assert_eq!(masked(answer.json()), masked(written), "{line}");
+        shown += 1;
+    }
+    assert!(shown > 0);
+}
+
+#[test]
+fn the_contract_has_the_version_of_the_component() {
+    assert_eq!(contract()["info"]["version"], env!("CARGO_PKG_VERSION"));
+}

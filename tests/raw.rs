@@ -1,0 +1,196 @@
+//! HTTP that no client library would send, byte for byte, and HTTP/2 with prior knowledge.
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::thread::sleep;
+use std::time::Duration;
+
+use common::Server;
+use h2::{Reason, client};
+use ureq::http;
+
+const LAST: &str = "Host: localhost\r\nConnection: close\r\n\r\n";
+
+fn connect(server: &Server) -> TcpStream {
+    let connection = TcpStream::connect(server.address()).expect("a connection");
+    let longest = Some(Duration::from_secs(60));
+    connection.set_read_timeout(longest).expect("a timeout");
+    connection
+}
+
+/// All that comes until the server closes.
+fn rest(mut connection: TcpStream) -> String {
+    let mut bytes = Vec::new();
+    match connection.read_to_end(&mut bytes) {
+        Ok(_) => {}
+        // Closed while there was still a body to read.
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&bytes)),
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What is answered to these bytes, until the server closes.
+fn answers(server: &Server, request: &[u8]) -> String {
+    let mut connection = connect(server);
+    connection.write_all(request).expect("a request is sent");
+    rest(connection)
+}
+
+/// The statuses of the answers.
+fn statuses(answers: &str) -> Vec<u16> {
+    let heads = answers.split("HTTP/1.1 ").skip(1);
+    heads
+        .map(|head| head[..3].parse().expect("a status"))
+        .collect()
+}
+
+#[test]
+fn each_request_has_its_status() {
+    let server = Server::start(&[]);
+    let long = |length| [b"GET /?", "a".repeat(length).as_bytes(), b" HTTP/1.1\r\n"].concat();
+    // Its name, what comes before `LAST`, what comes behind, and the statuses.
+    let cases: &[(&str, &[u8], &[u8], &[u16])] = &[
+        ("a query of 60 KiB", &long(60 << 10), b"", &[400]),
+        ("a query of 64 KiB", &long(64 << 10), b"", &[414]),
+        ("NUL", b"GET /?iterations=\0 HTTP/1.1\r\n", b"", &[400]),
+        (
+            "UTF-8",
+            b"GET /?iterations=\xc3\xa4 HTTP/1.1\r\n",
+            b"",
+            &[400],
+        ),
+        ("8 bits", b"GET /?iterations=\xff HTTP/1.1\r\n", b"", &[400]),
+        ("a space", b"GET /?iterations= 1 HTTP/1.1\r\n", b"", &[400]),
+        ("no version", b"GET /?iterations=1\r\n", b"", &[400]),
+        (
+            "the absolute form",
+            b"GET http://elsewhere/a?iterations=1 HTTP/1.1\r\n",
+            b"",
+            &[200],
+        ),
+        ("an asterisk", b"OPTIONS * HTTP/1.1\r\n", b"", &[405]),
+        (
+            "another method",
+            b"BREW /?iterations=1 HTTP/1.1\r\n",
+            b"",
+            &[405],
+        ),
+        (
+            "a fragment",
+            b"GET /?iterations=1#2 HTTP/1.1\r\n",
+            b"",
+            &[200],
+        ),
+        (
+            "a body",
+            b"GET /?iterations=1 HTTP/1.1\r\nContent-Length: 5\r\n",
+            b"hello",
+            &[200],
+        ),
+        (
+            "a body in chunks",
+            b"GET /?iterations=1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n",
+            b"5\r\nhello\r\n0\r\n\r\n",
+            &[200],
+        ),
+        (
+            "two lengths",
+            b"GET /?iterations=1 HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n",
+            b"hello",
+            &[400],
+        ),
+        (
+            "a body that is asked for and not sent",
+            b"GET /?iterations=1 HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n",
+            b"",
+            &[200],
+        ),
+    ];
+    for (name, start, behind, expected) in cases {
+        let request = [start, LAST.as_bytes(), behind].concat();
+        let answered = answers(&server, &request);
+        assert_eq!(statuses(&answered), *expected, "{name}: {answered}");
+    }
+    assert_eq!(server.get("/?iterations=1").status, 200);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_their_order() {
+    let server = Server::start(&[]);
+    let request = |n, headers| format!("GET /?iterations={n} HTTP/1.1\r\n{headers}");
+    let next = "Host: localhost\r\n\r\n";
+    let requests = [request(1, next), request(2, next), request(3, LAST)].concat();
+    let answered = answers(&server, requests.as_bytes());
+    assert_eq!(statuses(&answered), [200; 3]);
+    let position = |n| answered.find(&format!(r#""load":"iterations={n}""#));
+    let order = [1, 2, 3].map(|n| position(n).unwrap_or_else(|| panic!("no {n} in {answered}")));
+    assert!(order.is_sorted(), "{answered}");
+}
+
+#[test]
+fn a_request_may_come_in_pieces() {
+    let server = Server::start(&[]);
+    let mut connection = connect(&server);
+    let request = format!("GET /?iterations=1 HTTP/1.1\r\n{LAST}");
+    for piece in request.as_bytes().chunks(request.len().div_ceil(10)) {
+        connection.write_all(piece).expect("a piece is sent");
+        sleep(Duration::from_millis(20));
+    }
+    assert_eq!(statuses(&rest(connection)), [200]);
+}
+
+#[test]
+fn clients_that_leave_keep_nobody_else_waiting() {
+    let server = Server::start(&[]);
+    for _ in 0..40 {
+        let mut connection = connect(&server);
+        let request = format!("GET /?cpu_time=10s HTTP/1.1\r\n{LAST}");
+        connection
+            .write_all(request.as_bytes())
+            .expect("a request is sent");
+    }
+    assert_eq!(server.get("/?iterations=1").status, 200);
+    assert_eq!(server.get("/.well-known/spin/health").body, "OK");
+}
+
+#[test]
+fn http2_streams_are_answered_and_may_be_reset() {
+    let server = Server::start(&[]);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(http2(server.address()));
+}
+
+async fn http2(address: &str) {
+    let connection = tokio::net::TcpStream::connect(address);
+    let connection = connection.await.expect("a connection");
+    let (client, connection) = client::handshake(connection).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let send = async |query: &str| {
+        let uri = format!("http://localhost/?{query}");
+        let request = http::Request::get(uri).body(()).expect("a request");
+        let mut client = client.clone().ready().await.expect("room for a stream");
+        client.send_request(request, true).expect("a stream")
+    };
+
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        streams.push(send("cpu_time=5ms").await);
+    }
+    for (response, _) in streams {
+        assert_eq!(response.await.expect("an answer").status(), 200);
+    }
+
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        streams.push(send("cpu_time=10s").await);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for (_, stream) in &mut streams {
+        stream.send_reset(Reason::CANCEL);
+    }
+    let (response, _) = send("iterations=1").await;
+    assert_eq!(response.await.expect("an answer").status(), 200);
+}
