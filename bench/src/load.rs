@@ -194,29 +194,25 @@ fn reported_cpu_ms(body: &[u8]) -> f64 {
     serde_json::from_slice(body).map_or(0.0, |report: Report| report.cpu_time_ms)
 }
 
-/// How the host answered the probes of its health.
+/// What the host took to answer the probes of its health, in milliseconds; an unanswered probe counts
+/// as 30 s.
 #[derive(Default)]
-pub struct Health {
-    /// In milliseconds; an unanswered probe counts as 30 s.
-    latencies: Vec<f64>,
-    unanswered: usize,
-}
+pub struct Health(Vec<f64>);
 
 impl Health {
     /// Adds how other probes were answered.
     pub fn add(&mut self, other: Self) {
-        self.latencies.extend(other.latencies);
-        self.unanswered += other.unanswered;
+        self.0.extend(other.0);
     }
 
-    /// The 99th percentile in milliseconds.
     pub fn p99(&self) -> f64 {
-        quantile(&self.latencies, 0.99)
+        quantile(&self.0, 0.99)
     }
 
-    /// The share of the probes that nobody answered.
-    pub fn unanswered(&self) -> f64 {
-        self.unanswered as f64 / self.latencies.len() as f64
+    /// The share of the probes that a kubelet, which waits for a second by default, takes for failed.
+    pub fn failed(&self) -> f64 {
+        let failed = self.0.iter().filter(|&&latency| latency > 1000.0);
+        failed.count() as f64 / self.0.len() as f64
     }
 }
 
@@ -234,16 +230,11 @@ pub async fn probe(url: String, end: Instant) -> Result<Health> {
         probes.spawn(async move {
             let given_up = (due + PROBE_CAP).min(end + PROBE_GRACE);
             let answer = timeout_at(given_up, client.get()).await;
-            matches!(answer, Ok(Ok(_))).then(|| due.elapsed())
+            let answered = matches!(answer, Ok(Ok(_)));
+            millis(if answered { due.elapsed() } else { PROBE_CAP })
         });
     }
-    let mut health = Health::default();
-    while let Some(latency) = probes.join_next().await {
-        let latency = latency?;
-        health.latencies.push(millis(latency.unwrap_or(PROBE_CAP)));
-        health.unanswered += usize::from(latency.is_none());
-    }
-    Ok(health)
+    Ok(Health(probes.join_all().await))
 }
 
 fn millis(duration: Duration) -> f64 {

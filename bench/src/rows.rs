@@ -283,8 +283,11 @@ async fn control(testbed: &Testbed, report: &mut Report) -> Result<()> {
         let effect = effect(&server, &load, [0, 20], Stop::Answered).await?;
         let late = Ratio.of(effect.late() / effect.tally.requests() as f64);
         report.add(format!("{name}: share of requests that time out"), late);
-        let unanswered = Ratio.of(effect.health.unanswered());
-        report.add(format!("{name}: share of probes unanswered"), unanswered);
+        let failed = Ratio.of(effect.health.failed());
+        report.add(
+            format!("{name}: share of probes not answered within 1 s"),
+            failed,
+        );
     }
     Ok(())
 }
