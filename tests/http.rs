@@ -2,7 +2,10 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread;
+use std::time::Duration;
 
 use common::{Answer, Server};
 use sha2::{Digest, Sha256};
@@ -302,4 +305,23 @@ fn forty_at_once_are_all_answered() {
             });
         }
     });
+}
+
+#[test]
+fn a_proxy_that_closes_idle_connections_leaves_a_long_answer_whole() {
+    const IDLE: Duration = Duration::from_secs(7);
+    let server = Server::start(&[]);
+    let mut upstream = TcpStream::connect(server.address()).expect("a connection");
+    upstream.set_read_timeout(Some(IDLE)).expect("a timeout");
+    let request =
+        "GET /?cpu=10m&duration=12s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    upstream.write_all(request.as_bytes()).expect("it is sent");
+    // As such a proxy reads it: until the end, unless nothing comes for so long.
+    let mut answer = String::new();
+    let whole = upstream.read_to_string(&mut answer);
+    assert!(whole.is_ok(), "{whole:?} after {answer:?}");
+    assert!(
+        answer.contains(r#""load":"cpu=10m&duration=12s""#),
+        "{answer}"
+    );
 }

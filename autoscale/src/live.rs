@@ -47,12 +47,16 @@ impl Live {
         let is_noteworthy = match seen {
             Seen::DeploymentGone
             | Seen::AutoscalerGone
-            | Seen::Event(_)
             | Seen::LoadStarted
             | Seen::LoadEnded(_)
             | Seen::Lost { .. }
             | Seen::Regained { .. } => true,
             Seen::Answer(answer) => answer.failed.is_some(),
+            // Some events are told again every few seconds.
+            Seen::Event(event) => {
+                let told = |seen: &Seen| matches!(seen, Seen::Event(other) if other == event);
+                !record.observations.iter().any(|before| told(&before.seen))
+            }
             _ => false,
         };
         if is_noteworthy {
