@@ -67,9 +67,16 @@ fn each_request_has_its_status() {
         ("no version", b"GET /?iterations=1\r\n", b"", &[400]),
         (
             "the absolute form",
-            b"GET http://elsewhere/a?iterations=1 HTTP/1.1\r\n",
+            b"GET http://localhost/a?iterations=1 HTTP/1.1\r\n",
             b"",
             &[200],
+        ),
+        // Spin closes the connection where it is not clear which host is asked.
+        (
+            "the absolute form of another host",
+            b"GET http://elsewhere/a?iterations=1 HTTP/1.1\r\n",
+            b"",
+            &[],
         ),
         ("an asterisk", b"OPTIONS * HTTP/1.1\r\n", b"", &[405]),
         (
@@ -114,6 +121,8 @@ fn each_request_has_its_status() {
         let answered = answers(&server, &request);
         assert_eq!(statuses(&answered), *expected, "{name}: {answered}");
     }
+    let nowhere = answers(&server, b"GET /?iterations=1 HTTP/1.1\r\n\r\n");
+    assert_eq!(nowhere, "", "no host at all");
     assert_eq!(server.get("/?iterations=1").status, 200);
 }
 
