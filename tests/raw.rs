@@ -11,6 +11,9 @@ use common::Server;
 use h2::{Reason, client};
 use ureq::http;
 
+/// A request: its name, what comes before `LAST`, what comes behind, and the statuses of its answers.
+type Case<'a> = (&'a str, &'a [u8], &'a [u8], &'a [u16]);
+
 const LAST: &str = "Host: localhost\r\nConnection: close\r\n\r\n";
 
 fn connect(server: &Server) -> TcpStream {
@@ -51,8 +54,7 @@ fn statuses(answers: &str) -> Vec<u16> {
 fn each_request_has_its_status() {
     let server = Server::start(&[]);
     let long = |length| [b"GET /?", "a".repeat(length).as_bytes(), b" HTTP/1.1\r\n"].concat();
-    // Its name, what comes before `LAST`, what comes behind, and the statuses.
-    let cases: &[(&str, &[u8], &[u8], &[u16])] = &[
+    let cases: &[Case] = &[
         ("a query of 60 KiB", &long(60 << 10), b"", &[400]),
         ("a query of 64 KiB", &long(64 << 10), b"", &[414]),
         ("NUL", b"GET /?iterations=\0 HTTP/1.1\r\n", b"", &[400]),

@@ -97,8 +97,7 @@ impl Clients {
         for thread in self.threads {
             thread.join().expect("no client panics");
         }
-        let figures = locked(&self.figures).clone();
-        figures
+        locked(&self.figures).clone()
     }
 }
 
@@ -116,7 +115,7 @@ fn agent() -> Agent {
 
 fn work(agent: &Agent, address: &str, step: usize, figures: &Mutex<Figures>) -> Result<()> {
     let round = step / REQUESTS.len();
-    if step % (LEAVE * REQUESTS.len()) == 0 {
+    if step.is_multiple_of(LEAVE * REQUESTS.len()) {
         let leaving = ask_and_keep(address, "cpu_time=5s")?;
         sleep(Duration::from_millis(20));
         drop(leaving);
@@ -135,7 +134,9 @@ fn work(agent: &Agent, address: &str, step: usize, figures: &Mutex<Figures>) -> 
     let status = response.status();
     ensure!(status == expected, "{what}: {status} {body}");
     let mut digests = 0;
-    if method == "GET" && status == 200 && (query.starts_with("iterations") || round % SAMPLE == 0)
+    if method == "GET"
+        && status == 200
+        && (query.starts_with("iterations") || round.is_multiple_of(SAMPLE))
     {
         let report: serde_json::Value = serde_json::from_str(&body)?;
         let iterations = report["iterations"].as_u64().context("no iterations")?;
