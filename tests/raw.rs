@@ -11,8 +11,8 @@ use common::Server;
 use h2::{Reason, client};
 use ureq::http;
 
-/// As the columns of the table below have it.
-type Case<'a> = (&'static str, &'a [u8], &'a [u8], &'a [u16]);
+/// A request: its name, what comes before `LAST`, what comes behind, and the statuses of its answers.
+type Case<'a> = (&'a str, &'a [u8], &'a [u8], &'a [u16]);
 
 const LAST: &str = "Host: localhost\r\nConnection: close\r\n\r\n";
 
@@ -54,7 +54,6 @@ fn statuses(answers: &str) -> Vec<u16> {
 fn each_request_has_its_status() {
     let server = Server::start(&[]);
     let long = |length| [b"GET /?", "a".repeat(length).as_bytes(), b" HTTP/1.1\r\n"].concat();
-    // Its name, what comes before `LAST`, what comes behind, and the statuses.
     let cases: &[Case] = &[
         ("a query of 60 KiB", &long(60 << 10), b"", &[400]),
         ("a query of 64 KiB", &long(64 << 10), b"", &[414]),
@@ -70,9 +69,16 @@ fn each_request_has_its_status() {
         ("no version", b"GET /?iterations=1\r\n", b"", &[400]),
         (
             "the absolute form",
-            b"GET http://elsewhere/a?iterations=1 HTTP/1.1\r\n",
+            b"GET http://localhost/a?iterations=1 HTTP/1.1\r\n",
             b"",
             &[200],
+        ),
+        // Spin closes the connection where it is not clear which host is asked.
+        (
+            "the absolute form of another host",
+            b"GET http://elsewhere/a?iterations=1 HTTP/1.1\r\n",
+            b"",
+            &[],
         ),
         ("an asterisk", b"OPTIONS * HTTP/1.1\r\n", b"", &[405]),
         (
@@ -117,6 +123,8 @@ fn each_request_has_its_status() {
         let answered = answers(&server, &request);
         assert_eq!(statuses(&answered), *expected, "{name}: {answered}");
     }
+    let nowhere = answers(&server, b"GET /?iterations=1 HTTP/1.1\r\n\r\n");
+    assert_eq!(nowhere, "", "no host at all");
     assert_eq!(server.get("/?iterations=1").status, 200);
 }
 

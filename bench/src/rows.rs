@@ -359,7 +359,7 @@ async fn no_limit(testbed: &Testbed, report: &mut Report) -> Result<()> {
 async fn leaving(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::TwoCores).await?;
     let idle = idle(&server, 2).await?;
-    for query in ["cpu_time=10s", "cpu=500m&duration=60s"] {
+    for query in ["cpu_time=10s", "cpu=150m&duration=60s"] {
         let mut rounds = Vec::new();
         for _ in 0..3 {
             let client = Client::new(&server.url(&format!("?{query}")))?;

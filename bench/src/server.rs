@@ -240,7 +240,13 @@ pub fn confine(command: &mut Command, share: Share, cgroup: Option<&Cgroup>) -> 
         doors.iter().try_for_each(|mut door| door.write_all(b"0"))
     };
     command.process_group(0);
+    #[expect(
+        unsafe_code,
+        reason = "nothing safe sets the signal on the death of a parent"
+    )]
     // SAFETY: between fork and exec the closure makes system calls only; it neither allocates nor locks.
-    unsafe { command.pre_exec(enter) };
+    unsafe {
+        command.pre_exec(enter)
+    };
     Ok(())
 }

@@ -1,11 +1,13 @@
 //! The HTTP server: connections, Spin's own paths, and the guest for all others.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
     Request, Response, StatusCode,
     body::{Bytes, Incoming},
+    header::HOST,
+    http::uri::Authority,
     service::service_fn,
 };
 use hyper_util::{
@@ -59,17 +61,31 @@ pub async fn serve(listener: TcpListener, guest: Guest) -> ! {
 async fn answer(
     request: Request<Incoming>,
     guest: Arc<Guest>,
-) -> Result<Response<HyperOutgoingBody>, Infallible> {
+) -> Result<Response<HyperOutgoingBody>, &'static str> {
     if let Some(name) = request.uri().path().strip_prefix(WELL_KNOWN) {
         return Ok(match name {
             "health" => plain(StatusCode::OK, "OK"),
             _ => plain(StatusCode::NOT_FOUND, ""),
         });
     }
+    if !has_one_authority(&request) {
+        return Err("the connection is closed without an answer, as by Spin");
+    }
     Ok(guest.answer(request).await.unwrap_or_else(|error| {
         report(&error);
         plain(StatusCode::INTERNAL_SERVER_ERROR, "")
     }))
+}
+
+/// Whether it is clear which host is asked: by the `Host` header, by the target, or by both alike.
+fn has_one_authority(request: &Request<Incoming>) -> bool {
+    let header = request.headers().get(HOST);
+    let header = header.map(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    match (header, request.uri().authority()) {
+        (None, None) | (Some(None), _) => false,
+        (Some(Some(header)), Some(target)) => header == *target,
+        (None, Some(_)) | (Some(Some(_)), None) => true,
+    }
 }
 
 fn plain(status: StatusCode, body: &'static str) -> Response<HyperOutgoingBody> {
