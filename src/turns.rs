@@ -22,8 +22,9 @@ pub const INSTANT: Duration = Duration::from_nanos(1);
 /// 2 ms no faster, and a request cost 1 % more.
 const SHORT_TURN: Duration = Duration::from_millis(3);
 
-/// A turn alone. A wait then means more than a millisecond of idleness: one in fifty is 2 %.
-const LONG_TURN: Duration = Duration::from_millis(50);
+/// A turn alone. A wait then means more than a millisecond of idleness: one in forty is 3 %. Until
+/// its end a burn may not learn that its client left: with 50 ms that cost 50 ms of CPU.
+const LONG_TURN: Duration = Duration::from_millis(40);
 
 /// The lateness that a new burn accepts, and that of a burn which is alone: the host's timer makes
 /// it 1.2 ms, and one turn of another 4 ms.
