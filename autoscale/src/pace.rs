@@ -148,18 +148,10 @@ fn steady(load: f64, autoscaler: &Autoscaler, target: f64, idle: f64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::{Rules, Unit};
 
     /// A request of 100m, a target of 50 %, 3m for an idle replica.
     fn pace(replicas: u32) -> Result<Pace, Error> {
-        let autoscaler = Autoscaler {
-            rules: Rules {
-                max: 20,
-                ..Rules::default()
-            },
-            target: Some((50, Unit::Percent)),
-            ..Autoscaler::default()
-        };
+        let autoscaler = Autoscaler::of_the_tutorial();
         let deployment = Deployment {
             request: Some(100),
             ..Deployment::default()

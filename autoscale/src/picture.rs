@@ -286,7 +286,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        decision::{Rules, Unit},
         load::LoadReport,
         record::{Answer, Autoscaler, Deployment, Usage},
     };
@@ -294,14 +293,7 @@ mod tests {
     /// A scale-out from 1 over 4 and 8 to 20 and back, as a cluster does it.
     fn record() -> Record {
         let mut record = Record::new(Timestamp::UNIX_EPOCH);
-        let autoscaler = Autoscaler {
-            rules: Rules {
-                max: 20,
-                ..Rules::default()
-            },
-            target: Some((50, Unit::Percent)),
-            ..Autoscaler::default()
-        };
+        let autoscaler = Autoscaler::of_the_tutorial();
         record.add(0.0, Seen::Autoscaler(autoscaler));
         let mut desired = 1;
         let mut ready = 1;

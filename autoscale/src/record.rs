@@ -76,6 +76,19 @@ pub struct Autoscaler {
     pub conditions: Vec<Condition>,
 }
 
+#[cfg(test)]
+impl Autoscaler {
+    /// The one of the tutorial: up to 20 replicas, at 50 % of what a pod requests.
+    pub fn of_the_tutorial() -> Self {
+        let mut autoscaler = Self {
+            target: Some((50, Unit::Percent)),
+            ..Self::default()
+        };
+        autoscaler.rules.max = 20;
+        autoscaler
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Condition {
     pub kind: String,

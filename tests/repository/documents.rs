@@ -232,3 +232,14 @@ fn the_documents_double_with_both_autoscalers() {
         );
     }
 }
+
+/// So that it is read to its end. Words as `wc -w` counts them: tables and commands included.
+#[test]
+fn the_readme_is_short() {
+    const MOST_WORDS: usize = 1200;
+    let words = read("README.md").split_whitespace().count();
+    assert!(
+        words <= MOST_WORDS,
+        "README.md has {words} words, more than {MOST_WORDS}: what is not needed to start belongs in docs/"
+    );
+}
