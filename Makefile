@@ -1,4 +1,4 @@
-# cpu-load-gen: everything that one does with it. `make` alone lists it.
+# What one does with the component; what with a cluster is in kubernetes.mk and autoscale.mk. `make` alone lists it all.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -55,7 +55,7 @@ need-spin:
 
 .PHONY: test-spin
 test-spin: need-spin build ## Run the tests over HTTP against a real Spin (SPIN=path)
-	@SPIN=$(SPIN) cargo test --locked --test http --test raw --test openapi --test abandon
+	@SPIN=$(SPIN) cargo test --locked --test http --test raw --test openapi --test cpu_time
 
 .PHONY: bench
 bench: setup ## Measure what the documents claim, on Linux (ROWS=accuracy,pacing SPIN=path WASM=path), in a quarter of an hour
@@ -70,7 +70,7 @@ lint: setup deny ## Check the format, the code, the scripts and the dependencies
 	@cargo clippy --locked --workspace --exclude embedded-host --all-targets -- -D warnings
 	@cargo clippy --locked --target $(TARGET) -p cpu-load-gen -p hello -p control -- -D warnings
 
-# $(call seconds,5m): a duration such as 90s, 5m or 1h30m in seconds, as shell arithmetic.
+# $(call seconds,5m): such a duration in seconds, as shell arithmetic.
 seconds = $$(($(subst h,*3600+,$(subst m,*60+,$(subst s,+,$(1))))0))
 
 # Built by the target that needs it: 2 minutes on two cores, once.
@@ -87,6 +87,7 @@ deny: ## Check the dependencies: bans, licences, sources (CHECKS=advisories: kno
 .PHONY: fuzz
 fuzz: ## Fuzz the parser of loads (FOR=5m); needs a nightly toolchain and cargo-fuzz
 	@rustup toolchain list | grep '^nightly' >/dev/null || { echo 'make: there is no nightly toolchain: rustup toolchain install nightly' >&2; exit 1; }
+	@[[ '$(or $(FOR),5m)' =~ ^([0-9]+h)?([0-9]+m)?([0-9]+s)?$$ ]] || { echo "make: FOR is '$(FOR)'; it must be a duration in h, m and s, such as 5m" >&2; exit 1; }
 	@$(call need,cargo-fuzz,cargo install --locked cargo-fuzz@0.13.2)
 	@mkdir -p target/fuzz/corpus
 	@awk -F '\t' '{ seed = "target/fuzz/corpus/seed-" NR; printf "%s", $$1 > seed; close(seed) }' tests/loads.tsv

@@ -5,11 +5,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 wasm=target/wasm32-wasip1/release/cpu_load_gen.wasm
-folder=$(mktemp --directory)
+folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 for copy in "$folder/a" "$folder/another/of a different length"; do
 	mkdir -p "$copy"
-	git ls-files -z | xargs -0 cp --parents --target-directory "$copy"
+	git ls-files -z | xargs -0 tar -cf - | tar -xf - -C "$copy"
 	(cd "$copy" && cargo build --locked --quiet --target wasm32-wasip1 --release && sha256sum "$wasm")
 done
 cmp "$folder/a/$wasm" "$folder/another/of a different length/$wasm"

@@ -65,6 +65,7 @@ impl Answer {
         // A space may still be on its way.
         self.stream.subscribe().block();
         // The body is written before the head leaves, where it can be: both then leave together.
+        // More than a host permits at least, 4 KiB, no report or problem is.
         self.stream.check_write()?;
         self.stream.write(body)?;
         self.stream.flush()?;

@@ -95,7 +95,7 @@ fn accepts(late: Duration, age: Duration) -> bool {
 /// The age from which on a burn accepts to come back so `late`, `CROWDED` at most.
 fn age_that_accepts(late: Duration) -> Duration {
     let share = late.saturating_sub(ALONE).div_duration_f64(CROWDED - ALONE);
-    GROWN.mul_f64(share.min(1.0).powi(2))
+    GROWN.mul_f64(share.min(1.0))
 }
 
 #[cfg(test)]

@@ -7,15 +7,8 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use common::{Answer, Server};
-use sha2::{Digest, Sha256};
+use common::{Answer, Server, digest};
 use ureq::http::Method;
-
-/// The chain, computed natively.
-fn digest(iterations: u64) -> String {
-    let chain = (0..iterations).fold([0; 32], |bytes, _| Sha256::digest(bytes).into());
-    chain.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// Says that `answer` refuses a request with `status`, in problem details that say `said`.
 fn assert_problem(answer: &Answer, status: u16, said: &[&str], request: &str) {
@@ -308,7 +301,7 @@ fn forty_at_once_are_all_answered() {
 }
 
 #[test]
-fn a_proxy_that_closes_idle_connections_leaves_a_long_answer_whole() {
+fn a_long_answer_is_never_idle_for_as_long_as_a_proxy_bears() {
     const IDLE: Duration = Duration::from_secs(7);
     let server = Server::start(&[]);
     let mut upstream = TcpStream::connect(server.address()).expect("a connection");

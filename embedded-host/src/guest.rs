@@ -164,8 +164,9 @@ fn engine() -> wasmtime::Result<Engine> {
     config.epoch_interruption(true);
     config.wasm_component_model_async(true);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    let engine = Engine::new(&config).or_else(|_| {
+    let engine = Engine::new(&config).or_else(|error| {
         // The pool reserves terabytes of address space, which not every machine allows.
+        eprintln!("Without a pool of instances, a request costs more CPU: {error}");
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
         Engine::new(&config)
     })?;

@@ -1,11 +1,12 @@
 //! The server under test: a process of its own, and what it uses.
 
 use std::fmt;
+use std::io::{BufRead, BufReader};
 use std::iter::successors;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
+use std::sync::mpsc;
+use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -31,8 +32,6 @@ pub struct Usage {
 impl Server {
     /// Starts it, with so many file descriptors at most, and waits until it is healthy.
     pub fn start(spin: Option<&Path>, descriptors: Option<u32>) -> Result<Self> {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free?.to_string();
         let host = std::env::current_exe()?.with_file_name("embedded-host");
         let limit = descriptors.map_or_else(String::new, |most| format!("ulimit -n {most}; "));
         let mut command = Command::new("sh");
@@ -44,13 +43,28 @@ impl Server {
             Some(spin) => command.arg(spin).args(["up", "--quiet"]),
             None => command.arg(host),
         };
-        let process = command
-            .args(["--listen", &address])
+        let mut process = command
+            .args(["--listen", "127.0.0.1:0"])
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        let mut server = Self { process, address };
+        let stdout = BufReader::new(process.stdout.take().context("no standard output")?);
+        let (sender, serving) = mpsc::channel();
+        // To the end: a server may not like to find its standard output closed.
+        spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if let Some(address) = line.strip_prefix("Serving http://") {
+                    let _ = sender.send(address.to_owned());
+                }
+            }
+        });
+        let mut server = Self {
+            process,
+            address: String::new(),
+        };
+        let address = serving.recv_timeout(Duration::from_secs(60));
+        server.address = address.context("it does not say where it serves")?;
         let end = Instant::now() + Duration::from_secs(60);
         while !server.is_healthy() {
             ensure!(Instant::now() < end, "not healthy within a minute");
@@ -92,7 +106,10 @@ impl Server {
                 continue;
             }
             usage.resident += process.memory();
-            usage.threads += process.tasks().map_or(0, |tasks| tasks.len()) as u64;
+            usage.threads += process
+                .tasks()
+                .context("its threads: only Linux tells")?
+                .len() as u64;
             usage.descriptors += process.open_files().context("its descriptors")? as u64;
             usage.cpu_time += Duration::from_millis(process.accumulated_cpu_time());
         }

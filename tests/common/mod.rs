@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use ureq::Agent;
 use ureq::http::{Method, Request};
 
@@ -172,6 +173,12 @@ fn embedded_host() -> PathBuf {
         host.display()
     );
     host
+}
+
+/// The chain, computed natively.
+pub fn digest(iterations: u64) -> String {
+    let chain = (0..iterations).fold([0; 32], |bytes, _| Sha256::digest(bytes).into());
+    chain.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The manifest of the component.

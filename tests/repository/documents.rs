@@ -1,4 +1,4 @@
-//! The documents, README.md and docs: they speak of what there is, with the numbers that it has.
+//! The documents: they speak of what there is, with the numbers that it has.
 
 use super::makefile::{has_target, make_dry_run, text as makefile};
 use super::manifests::millicores;
@@ -9,7 +9,8 @@ use std::{fs, path::Path};
 /// The path and text of each document.
 pub fn documents() -> Vec<(String, String)> {
     let docs = read_all("docs", ".md").into_iter();
-    std::iter::once(("README.md".to_owned(), read("README.md")))
+    read_all(".", ".md")
+        .into_iter()
         .chain(docs.map(|(name, text)| (format!("docs/{name}"), text)))
         .collect()
 }
@@ -100,11 +101,6 @@ fn the_documents_install_the_versions_of_the_makefile() {
     let cert_manager = version_after(&commands, "charts/cert-manager --version ");
     let operator = version_after(&commands, "charts/spin-operator --version ");
     let keda = version_after(&commands, "upgrade --install keda keda --version ");
-    assert_eq!(
-        [image, cert_manager, operator, keda],
-        ["v0.24.0", "v1.20.0", "0.6.1", "2.20.2"]
-    );
-
     let documents = all_documents();
     for expected in [
         format!("ghcr.io/spinframework/containerd-shim-spin/k3d:{image}"),

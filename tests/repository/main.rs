@@ -70,21 +70,3 @@ fn words_after<'a>(text: &'a str, marker: &str) -> Vec<&'a str> {
         .filter(|word| !word.is_empty())
         .collect()
 }
-
-#[test]
-fn nothing_retired_is_left() {
-    let mut texts = documents::documents();
-    texts.extend(workflows::workflows());
-    texts.extend([APP, SCALED_OBJECT, HPA, INGRESS].map(|file| (file.to_owned(), read(file))));
-    texts.push(("Makefile".to_owned(), makefile::text()));
-    for (name, text) in texts {
-        for retired in [
-            "apiVapiVersion",
-            "core.spinoperator.dev",
-            "deislabs",
-            "ghcr.io/spinkube/",
-        ] {
-            assert!(!text.contains(retired), "{name} has {retired}");
-        }
-    }
-}

@@ -4,7 +4,6 @@
 use std::hint::black_box;
 
 use spin_sdk::http::{IntoResponse, Request, Response};
-use spin_sdk::http_component;
 
 #[path = "../../../src/chain.rs"]
 mod chain;
@@ -17,8 +16,17 @@ fn fib(n: u32) -> u64 {
     }
 }
 
-#[http_component]
-fn handle(request: Request) -> anyhow::Result<impl IntoResponse> {
+#[allow(unsafe_code)] // The macro's code takes raw memory from the host.
+mod export {
+    use super::{IntoResponse, Request};
+
+    #[spin_sdk::http_component]
+    fn handle(request: Request) -> anyhow::Result<impl IntoResponse> {
+        super::burn(request)
+    }
+}
+
+fn burn(request: Request) -> anyhow::Result<impl IntoResponse> {
     let body = if request.path() == "/fib" {
         format!("fib(43) = {}\n", fib(black_box(43)))
     } else {

@@ -9,7 +9,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use common::Server;
+use h2::{Reason, client};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use tokio::runtime::Runtime;
+use ureq::http;
 
 /// The CPU time used so far by this process and its children, one of which serves; in milliseconds.
 fn cpu_time_ms() -> u64 {
@@ -34,6 +37,8 @@ fn a_burn_uses_what_it_says_and_ends_when_its_client_leaves() {
     ]);
     a_request_costs_what_it_asks_for(&server);
     a_client_that_leaves_ends_its_burn(&server);
+    clients_that_leave_together_end_their_burns(&server);
+    streams_that_are_reset_end_their_burns(&server);
 }
 
 /// Within 30 %: the kernel counts in ticks of up to 10 ms, and the server uses some CPU of its own,
@@ -64,24 +69,66 @@ fn a_client_that_leaves_ends_its_burn(server: &Server) {
         let mut start = [0; 12];
         client.read_exact(&mut start).expect("a head");
         assert_eq!(&start, b"HTTP/1.1 200", "{query}");
-        let before = cpu_time_ms();
-        sleep(Duration::from_secs(1));
-        let used = cpu_time_ms() - before;
-        assert!(used > 300, "{query} used {used} ms before its client left");
+        assert_burning(query);
         drop(client);
+        assert_idle_soon(query);
+    }
+}
 
-        // A burn that goes on uses a core, an idle server next to nothing.
-        let end = Instant::now() + Duration::from_secs(30);
-        loop {
-            let before = cpu_time_ms();
-            sleep(Duration::from_secs(1));
-            if cpu_time_ms().saturating_sub(before) < 200 {
-                break;
-            }
-            assert!(
-                Instant::now() < end,
-                "{query} still burns without its client"
-            );
+fn clients_that_leave_together_end_their_burns(server: &Server) {
+    let connect = |_| {
+        let mut client = TcpStream::connect(server.address()).expect("a connection");
+        let sent = client.write_all(b"GET /?cpu_time=1h HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        sent.expect("a request is sent");
+        client
+    };
+    let clients: Vec<_> = (0..40).map(connect).collect();
+    assert_burning("40 clients");
+    drop(clients);
+    assert_idle_soon("40 clients");
+}
+
+fn streams_that_are_reset_end_their_burns(server: &Server) {
+    let runtime = Runtime::new().expect("a runtime");
+    let streams = runtime.block_on(async {
+        let connection = tokio::net::TcpStream::connect(server.address());
+        let connection = connection.await.expect("a connection");
+        let (mut client, connection) = client::handshake(connection).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let mut streams = Vec::new();
+        for _ in 0..40 {
+            let request = http::Request::get("http://localhost/?cpu_time=1h").body(());
+            client = client.ready().await.expect("room for a stream");
+            let stream = client.send_request(request.expect("a request"), true);
+            streams.push(stream.expect("a stream"));
         }
+        streams
+    });
+    assert_burning("40 streams");
+    for (_, mut stream) in streams {
+        stream.send_reset(Reason::CANCEL);
+    }
+    assert_idle_soon("40 streams");
+}
+
+fn assert_burning(what: &str) {
+    let before = cpu_time_ms();
+    sleep(Duration::from_secs(1));
+    let used = cpu_time_ms() - before;
+    assert!(used > 300, "{what}: {used} ms of CPU within a second");
+}
+
+/// A burn that goes on uses a core, an idle server next to nothing.
+fn assert_idle_soon(what: &str) {
+    let end = Instant::now() + Duration::from_secs(30);
+    let mut before = cpu_time_ms();
+    loop {
+        sleep(Duration::from_secs(1));
+        let now = cpu_time_ms();
+        if now.saturating_sub(before) < 200 {
+            break;
+        }
+        before = now;
+        assert!(Instant::now() < end, "{what}: it still burns");
     }
 }
