@@ -9,8 +9,8 @@ use crate::meter::Meter;
 use crate::turns::{INSTANT, Turn, Turns};
 
 /// The wall-clock time of a chunk: shorter than neighbours on the same core let it work at a time,
-/// so that most chunks are undisturbed, and long enough that a look at the clock costs little
-/// beside it.
+/// so that most chunks are undisturbed. A look at the clock and its judgement cost some 2 µs: with
+/// chunks of 500 µs the hash rate was 5 % higher.
 const CHUNK: Duration = Duration::from_micros(40);
 
 /// The iterations of a chunk while nobody knows yet what an iteration costs: some 3 µs.
