@@ -14,6 +14,7 @@ const APP: &str = "config/samples/keda-app.yaml";
 const SCALED_OBJECT: &str = "config/samples/keda-scaledobject.yaml";
 const HPA: &str = "config/samples/hpa.yaml";
 const INGRESS: &str = "config/samples/ingress.yaml";
+const NETWORK_POLICY: &str = "config/samples/networkpolicy.yaml";
 
 fn read(file: &str) -> String {
     fs::read_to_string(Path::new(ROOT).join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))

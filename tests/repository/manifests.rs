@@ -1,6 +1,6 @@
 //! The manifests of `config/samples` are what they must be, and agree with one another and with `spin.toml`.
 
-use super::{APP, HPA, INGRESS, SCALED_OBJECT, at, manifest, read, text_at};
+use super::{APP, HPA, INGRESS, NETWORK_POLICY, SCALED_OBJECT, at, manifest, read, text_at};
 use serde_json::{Value, json};
 
 /// Millicores of a CPU quantity of the manifests.
@@ -168,8 +168,23 @@ fn the_ingress_leads_to_the_service_of_the_app() {
 }
 
 #[test]
+fn the_network_policy_guards_the_pods_of_the_app() {
+    // The label that Spin Operator gives them, and the port on which the shim serves.
+    assert_all(
+        NETWORK_POLICY,
+        &[
+            (
+                "/spec/podSelector/matchLabels",
+                json!({"core.spinkube.dev/app-name": at(&manifest(APP), "/metadata/name")}),
+            ),
+            ("/spec/ingress/0/ports/0/port", json!(80)),
+        ],
+    );
+}
+
+#[test]
 fn no_manifest_names_a_namespace() {
-    for file in [APP, SCALED_OBJECT, HPA, INGRESS] {
+    for file in [APP, SCALED_OBJECT, HPA, INGRESS, NETWORK_POLICY] {
         assert_eq!(
             manifest(file).pointer("/metadata/namespace"),
             None,
