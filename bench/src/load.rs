@@ -42,12 +42,8 @@ impl Client {
         let answer = self.client.get(&self.url).send().await?;
         let status = answer.status();
         let body = answer.text().await?;
-        ensure!(
-            status == 200,
-            "{} answers {status}: {}",
-            self.url,
-            body.trim()
-        );
+        let (url, text) = (&self.url, body.trim());
+        ensure!(status == 200, "{url} answers {status}: {text}");
         Ok(body)
     }
 }
@@ -63,10 +59,8 @@ impl Window {
     /// A window of `length` that begins once the load has run for `ramp`.
     pub fn new(ramp: Duration, length: Duration) -> Self {
         let start = Instant::now() + ramp;
-        Self {
-            start,
-            end: start + length,
-        }
+        let end = start + length;
+        Self { start, end }
     }
 }
 
@@ -82,7 +76,6 @@ pub enum Stop {
 }
 
 /// A load: each connection asks again as soon as it is answered.
-#[derive(Clone)]
 pub struct Load {
     pub url: String,
     pub connections: usize,
@@ -191,7 +184,7 @@ pub async fn probe(url: String, end: Instant) -> Result<Vec<f64>> {
     loop {
         let due = schedule.tick().await;
         if due >= end {
-            break;
+            return Ok(probes.join_all().await);
         }
         let client = Client::new(url.clone())?;
         probes.spawn(async move {
@@ -202,5 +195,4 @@ pub async fn probe(url: String, end: Instant) -> Result<Vec<f64>> {
             1000.0 * took.as_secs_f64()
         });
     }
-    Ok(probes.join_all().await)
 }

@@ -11,9 +11,6 @@ use tokio::process::Child;
 
 use crate::server::{Runner, Server, Share, confined};
 
-/// The package and the program of the embedded host.
-const HOST: &str = "embedded-host";
-
 /// A directory for what the benchmark writes, and what it measures.
 pub struct Testbed {
     output: PathBuf,
@@ -29,39 +26,27 @@ impl Testbed {
     pub fn build(spin: Option<&str>, component: Option<&Path>) -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = root.parent().context("no workspace")?;
-        let runner = match spin {
-            Some(path) => {
-                let spin = Runner {
-                    path: path.into(),
-                    is_spin: true,
-                };
-                // A Spin that is not there is told before the long builds.
-                spin.version().context(
-                    "install Spin (https://spinframework.dev/install) and give its path as SPIN, \
-                     or leave SPIN out to measure the embedded host",
-                )?;
-                spin
-            }
-            None => {
-                cargo(
-                    root,
-                    &format!("build --locked --profile measured -p {HOST}"),
-                    "",
-                )?;
-                Runner {
-                    path: root.join("target/measured").join(HOST),
-                    is_spin: false,
-                }
-            }
+        let host = root.join("target/measured/embedded-host");
+        let runner = Runner {
+            path: spin.map_or(host, PathBuf::from),
+            is_spin: spin.is_some(),
         };
+        if runner.is_spin {
+            // A Spin that is not there is told before the long builds.
+            runner.version().context(
+                "install Spin (https://spinframework.dev/install) and give its path as SPIN, \
+                 or leave SPIN out to measure the embedded host",
+            )?;
+        } else {
+            cargo(root, "--profile measured -p embedded-host", "")?;
+        }
         let output = root.join("target/bench");
         fs::create_dir_all(&output)?;
-        let components = "build --locked --target wasm32-wasip1 --release \
-                          -p cpu-load-gen -p hello -p control";
+        let components = "--target wasm32-wasip1 --release -p cpu-load-gen -p hello -p control";
         cargo(root, components, "")?;
         // The hash in software, as in the component, instead of the instructions of this processor.
         let software = r#"--cfg sha2_backend="soft""#;
-        let natives = "build --locked --release -p native --target-dir target/bench/native";
+        let natives = "--release -p native --target-dir target/bench/native";
         cargo(root, natives, software)?;
         let others = root.join("target/wasm32-wasip1/release");
         Ok(Self {
@@ -135,14 +120,16 @@ impl Testbed {
     }
 }
 
-fn cargo(root: &Path, command: &str, rustflags: &str) -> Result<()> {
+/// Builds packages of this workspace.
+fn cargo(root: &Path, what: &str, rustflags: &str) -> Result<()> {
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(program);
-    build.args(command.split(' ')).current_dir(root);
+    build.args(["build", "--locked"]).args(what.split(' '));
     if !rustflags.is_empty() {
         build.env("RUSTFLAGS", rustflags);
     }
-    let status = build.status().context("cannot run cargo")?;
-    ensure!(status.success(), "`cargo {command}` failed");
+    let status = build.current_dir(root).status();
+    let status = status.context("cannot run cargo")?;
+    ensure!(status.success(), "`cargo build --locked {what}` failed");
     Ok(())
 }
