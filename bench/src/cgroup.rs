@@ -1,7 +1,7 @@
 //! The CPU time that the kernel accounts to a server, and the limit that it sets: a cgroup's.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicUsize, Ordering},
@@ -9,21 +9,20 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 const ROOT: &str = "/sys/fs/cgroup";
 /// How long a limited server may run on, in all, before it waits for the next period (as Kubernetes).
 const PERIOD_MICROS: f64 = 100_000.0;
 
-/// A cgroup, v1 or v2.
+/// A cgroup, v1 or v2. It is removed on drop, when its processes have ended.
 pub struct Cgroup {
-    /// Those that are this program's to remove.
     directories: Vec<PathBuf>,
     usage: PathBuf,
 }
 
 impl Cgroup {
-    /// Makes a cgroup, limited to `cores` if given. It is removed on drop, when its processes have ended.
+    /// Makes a cgroup, limited to `cores` if given.
     pub fn create(cores: Option<f64>) -> Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -36,7 +35,8 @@ impl Cgroup {
                 (root.join("cgroup.subtree_control"), "+cpu".to_owned()),
                 (group.join("cpu.max"), format!("{quota} {PERIOD_MICROS}")),
             ];
-            (vec![group.clone()], group.join("cpu.stat"), limits)
+            let usage = group.join("cpu.stat");
+            (vec![group], usage, limits)
         } else {
             let [cpu, cpuacct] = ["cpu", "cpuacct"].map(|part| root.join(part).join(&name));
             let limits = [
@@ -46,43 +46,18 @@ impl Cgroup {
             let usage = cpuacct.join("cpuacct.usage");
             (vec![cpu, cpuacct], usage, limits)
         };
-        let mut cgroup = Self {
-            directories: Vec::new(),
-            usage,
-        };
-        for directory in directories {
-            // In v1 both parts can be one.
-            if !directory.exists() {
-                fs::create_dir(&directory)
-                    .with_context(|| format!("cannot create {}", directory.display()))?;
-            }
-            cgroup.directories.push(directory);
+        let cgroup = Self { directories, usage };
+        for directory in &cgroup.directories {
+            // In v1 both can be one, which then exists already.
+            fs::create_dir_all(directory).with_context(|| {
+                let directory = directory.display();
+                format!("cannot create {directory}: run the benchmark as root")
+            })?;
         }
-        if cores.is_some() {
-            for (file, text) in limits {
-                fs::write(&file, text)
-                    .with_context(|| format!("cannot write {}", file.display()))?;
-            }
+        for (file, text) in limits.iter().filter(|_| cores.is_some()) {
+            fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
         }
         Ok(cgroup)
-    }
-
-    /// The cgroup (v2) of a process that systemd put there, limited to `cores` if given.
-    pub fn of(pid: u32, cores: Option<f64>) -> Result<Self> {
-        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-        let path = groups.lines().find_map(|line| line.strip_prefix("0::/"));
-        let directory = Path::new(ROOT).join(path.context("the process is in no cgroup of v2")?);
-        let limit = fs::read_to_string(directory.join("cpu.max"))
-            .context("the cpu controller is not delegated to the user's systemd")?;
-        ensure!(
-            parse_limit(&limit) == cores,
-            "systemd-run set the limit {:?}, not {cores:?} cores",
-            limit.trim()
-        );
-        Ok(Self {
-            directories: Vec::new(),
-            usage: directory.join("cpu.stat"),
-        })
     }
 
     /// The CPU time that its processes have used, exact to the microsecond or better.
@@ -92,13 +67,8 @@ impl Cgroup {
     }
 
     /// The files to which a process writes `0` in order to join.
-    pub fn doors(&self) -> Result<Vec<File>> {
-        let open = |directory: &PathBuf| {
-            let path = directory.join("cgroup.procs");
-            let door = File::options().write(true).open(&path);
-            door.with_context(|| format!("cannot open {}", path.display()))
-        };
-        self.directories.iter().map(open).collect()
+    pub fn doors(&self) -> impl Iterator<Item = PathBuf> {
+        self.directories.iter().map(|it| it.join("cgroup.procs"))
     }
 }
 
@@ -122,16 +92,9 @@ fn parse_usage(text: &str) -> Option<Duration> {
     if let Ok(nanos) = text.trim().parse() {
         return Some(Duration::from_nanos(nanos));
     }
-    let micros = text
-        .lines()
-        .find_map(|line| line.strip_prefix("usage_usec "))?;
+    let mut lines = text.lines();
+    let micros = lines.find_map(|line| line.strip_prefix("usage_usec "))?;
     micros.parse().ok().map(Duration::from_micros)
-}
-
-/// Reads `cpu.max` of v2, in cores; none if there is no limit.
-fn parse_limit(text: &str) -> Option<f64> {
-    let (quota, period) = text.trim().split_once(' ')?;
-    Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
 }
 
 #[cfg(test)]
@@ -140,19 +103,10 @@ mod tests {
 
     #[test]
     fn usage_of_both_versions() {
-        assert_eq!(
-            parse_usage("1234567890\n"),
-            Some(Duration::from_nanos(1_234_567_890))
-        );
-        let stat = "usage_usec 2500000\nuser_usec 2000000\nsystem_usec 500000\nnr_periods 0\n";
-        assert_eq!(parse_usage(stat), Some(Duration::from_millis(2500)));
+        let v1 = parse_usage("1234567890\n");
+        assert_eq!(v1, Some(Duration::from_nanos(1_234_567_890)));
+        let v2 = parse_usage("usage_usec 2500000\nuser_usec 2000000\nnr_periods 0\n");
+        assert_eq!(v2, Some(Duration::from_millis(2500)));
         assert_eq!(parse_usage("user_usec 2000000\n"), None);
-        assert_eq!(parse_usage(""), None);
-    }
-
-    #[test]
-    fn limits() {
-        assert_eq!(parse_limit("50000 100000\n"), Some(0.5));
-        assert_eq!(parse_limit("max 100000\n"), None);
     }
 }

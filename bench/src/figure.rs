@@ -2,152 +2,81 @@
 
 use std::fmt;
 
-use serde::Serialize;
-
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Unit {
+#[derive(Clone, Copy)]
+pub enum Figure {
     /// How far off something is, in either direction.
-    Percent,
-    Milliseconds,
-    Seconds,
-    Cores,
-    Ratio,
-    Count,
+    Percent(f64),
+    Milliseconds(f64),
+    Seconds(f64),
+    /// Cores or a ratio.
+    Plain(f64),
+    Count(usize),
 }
 
-impl Unit {
-    /// A figure that is only reported, as long as it has no goals.
-    pub fn of(self, value: f64) -> Figure {
-        Figure {
-            value,
-            unit: self,
-            must: None,
-            aim: None,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Percent => " %",
-            Self::Milliseconds => " ms",
-            Self::Seconds => " s",
-            Self::Cores | Self::Ratio | Self::Count => "",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
+/// What a figure must reach, and what it should.
+#[derive(Clone, Copy)]
 pub enum Goal {
-    AtMost(f64),
-    AtLeast(f64),
+    AtMost(f64, f64),
+    AtLeast(f64, f64),
     /// At most this far from 0, in either direction.
-    Within(f64),
+    Within(f64, f64),
+    /// It should only.
+    ShouldBeAtMost(f64),
+    /// Neither.
+    Reported,
 }
 
-impl Goal {
-    fn reached(self, value: f64) -> bool {
-        match self {
-            Self::AtMost(bound) => value <= bound,
-            Self::AtLeast(bound) => value >= bound,
-            Self::Within(bound) => value.abs() <= bound,
-        }
-    }
-
-    fn text(self, unit: Unit) -> String {
-        let (sign, bound) = match self {
-            Self::AtMost(bound) => ('≤', bound),
-            Self::AtLeast(bound) => ('≥', bound),
-            Self::Within(bound) => ('±', bound),
-        };
-        format!("{sign} {bound}{}", unit.name())
-    }
-}
-
-/// What was measured, what it must reach, and what it should.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Figure {
-    value: f64,
-    unit: Unit,
-    must: Option<Goal>,
-    aim: Option<Goal>,
-}
+/// The mark of what misses its must.
+pub const SHORT: &str = "SHORT";
 
 impl Figure {
-    pub fn at_most(self, must: f64, aim: f64) -> Self {
-        self.goals(Goal::AtMost(must), Goal::AtMost(aim))
-    }
-
-    pub fn at_least(self, must: f64, aim: f64) -> Self {
-        self.goals(Goal::AtLeast(must), Goal::AtLeast(aim))
-    }
-
-    pub fn within(self, must: f64, aim: f64) -> Self {
-        self.goals(Goal::Within(must), Goal::Within(aim))
-    }
-
-    /// Nothing that it must reach.
-    pub fn aim_at_most(self, aim: f64) -> Self {
-        let aim = Some(Goal::AtMost(aim));
-        Self { aim, ..self }
-    }
-
-    fn goals(self, must: Goal, aim: Goal) -> Self {
-        let (must, aim) = (Some(must), Some(aim));
-        Self { must, aim, ..self }
-    }
-
-    pub fn mark(&self) -> Mark {
-        let reached = |goal: Option<Goal>| goal.map(|goal| goal.reached(self.value));
-        match (reached(self.must), reached(self.aim)) {
-            (_, Some(true)) => Mark::Aim,
-            (Some(true), _) => Mark::Must,
-            (Some(false), _) => Mark::Short,
-            (None, _) => Mark::Reported,
+    fn value_and_unit(self) -> (f64, &'static str) {
+        match self {
+            Self::Percent(value) => (value, " %"),
+            Self::Milliseconds(value) => (value, " ms"),
+            Self::Seconds(value) => (value, " s"),
+            Self::Plain(value) => (value, ""),
+            Self::Count(count) => (count as f64, ""),
         }
     }
 
-    /// The goals in words: what it must reach, and what it should.
-    pub fn goals_text(&self) -> [String; 2] {
-        [self.must, self.aim].map(|goal| goal.map_or("–".into(), |goal| goal.text(self.unit)))
+    /// The must and the aim in words, and how the figure came out.
+    pub fn judge(self, goal: Goal) -> (String, String, &'static str) {
+        let (value, unit) = self.value_and_unit();
+        let (sign, must, aim) = match goal {
+            Goal::AtMost(must, aim) => ('≤', Some(must), Some(aim)),
+            Goal::AtLeast(must, aim) => ('≥', Some(must), Some(aim)),
+            Goal::Within(must, aim) => ('±', Some(must), Some(aim)),
+            Goal::ShouldBeAtMost(aim) => ('≤', None, Some(aim)),
+            Goal::Reported => (' ', None, None),
+        };
+        let reached = |bound| match goal {
+            Goal::AtLeast(..) => value >= bound,
+            Goal::Within(..) => value.abs() <= bound,
+            _ => value <= bound,
+        };
+        let mark = match (must.map(reached), aim.map(reached)) {
+            (_, Some(true)) => "aim",
+            (Some(true), _) => "must",
+            (Some(false), _) => SHORT,
+            (None, _) => "reported",
+        };
+        let words =
+            |bound: Option<f64>| bound.map_or("–".into(), |it| format!("{sign} {it}{unit}"));
+        (words(must), words(aim), mark)
     }
 }
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.value;
-        match self.unit {
-            Unit::Percent => write!(f, "{value:+.1}")?,
-            Unit::Milliseconds => write!(f, "{value:.1}")?,
-            Unit::Seconds => write!(f, "{value:.2}")?,
-            Unit::Cores | Unit::Ratio => write!(f, "{value:.3}")?,
-            Unit::Count => write!(f, "{value}")?,
+        let (value, unit) = self.value_and_unit();
+        match self {
+            Self::Percent(_) => write!(f, "{value:+.1}{unit}"),
+            Self::Milliseconds(_) => write!(f, "{value:.1}{unit}"),
+            Self::Seconds(_) => write!(f, "{value:.2}{unit}"),
+            Self::Plain(_) => write!(f, "{value:.3}"),
+            Self::Count(count) => write!(f, "{count}"),
         }
-        f.write_str(self.unit.name())
-    }
-}
-
-/// How a figure came out.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mark {
-    Aim,
-    Must,
-    Short,
-    Reported,
-    NotMeasured,
-}
-
-impl fmt::Display for Mark {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Aim => "aim",
-            Self::Must => "must",
-            Self::Short => "SHORT",
-            Self::Reported => "reported",
-            Self::NotMeasured => "not measured",
-        })
     }
 }
 
@@ -177,34 +106,38 @@ pub fn quantile(values: &[f64], share: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Figure::*, Goal::*, *};
 
     #[test]
     fn marks() {
-        let mark = |value| Unit::Percent.of(value).within(5.0, 2.0).mark();
-        assert_eq!(mark(-2.0), Mark::Aim);
-        assert_eq!(mark(2.1), Mark::Must);
-        assert_eq!(mark(-5.0), Mark::Must);
-        assert_eq!(mark(5.1), Mark::Short);
-        assert_eq!(mark(f64::NAN), Mark::Short);
-        let used = Unit::Cores.of(0.9);
-        assert_eq!(used.mark(), Mark::Reported);
-        assert_eq!(used.at_least(0.9, 0.97).mark(), Mark::Must);
-        assert_eq!(used.at_most(0.8, 0.5).mark(), Mark::Short);
+        for (value, goal, mark) in [
+            (-2.0, Within(5.0, 2.0), "aim"),
+            (2.1, Within(5.0, 2.0), "must"),
+            (-5.0, Within(5.0, 2.0), "must"),
+            (-5.1, Within(5.0, 2.0), SHORT),
+            (f64::NAN, Within(5.0, 2.0), SHORT),
+            (0.9, AtLeast(0.9, 0.97), "must"),
+            (0.9, AtMost(0.8, 0.5), SHORT),
+            (0.9, ShouldBeAtMost(0.8), "reported"),
+            (0.9, Reported, "reported"),
+        ] {
+            assert_eq!(Plain(value).judge(goal).2, mark, "{value}");
+        }
     }
 
     #[test]
     fn in_words() {
-        let off = Unit::Percent.of(-1.26).within(5.0, 2.5);
+        let off = Percent(-1.26);
         assert_eq!(off.to_string(), "-1.3 %");
-        assert_eq!(off.goals_text(), ["± 5 %", "± 2.5 %"]);
-        assert_eq!(Unit::Count.of(0.0).goals_text(), ["–", "–"]);
+        let words = ("± 5 %".into(), "± 2.5 %".into(), "aim");
+        assert_eq!(off.judge(Within(5.0, 2.5)), words);
+        let words = ("–".into(), "–".into(), "reported");
+        assert_eq!(Count(0).judge(Reported), words);
     }
 
     #[test]
     fn quantiles() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[7.0]), 7.0);
         assert!(median(&[]).is_nan());
         let hundred: Vec<_> = (1..=100).map(f64::from).collect();
         assert_eq!(quantile(&hundred, 0.99), 99.0);

@@ -15,17 +15,14 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use tokio::{
-    runtime::Builder,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{report::Report, rows::Row, testbed::Testbed};
 
 /// Measure what a request costs, and how the host answers meanwhile
 ///
-/// Prints a table in Markdown and writes target/bench/report.json. Exits with 1 where a figure falls
-/// short of what it must reach, and with 2 where one could not be measured.
+/// Prints a table in Markdown. Exits with 1 where a figure falls short of what it must reach, and with
+/// 2 where one could not be measured.
 #[derive(Parser)]
 struct Args {
     /// Measure these rows only; by default all but `crowds`, which judges nothing
@@ -39,22 +36,15 @@ struct Args {
     wasm: Option<PathBuf>,
 }
 
-pub fn main() -> ExitCode {
+// One thread: it has to leave both cores to the server, and servers end with the thread that started
+// them.
+#[tokio::main(flavor = "current_thread")]
+pub async fn main() -> ExitCode {
     let args = Args::parse();
-    // One thread: it has to leave both cores to the server, and servers end with the thread that
-    // started them.
-    let result = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Into::into)
-        .and_then(|runtime| {
-            runtime.block_on(async {
-                tokio::select! {
-                    result = run(args) => result,
-                    result = interrupted() => result,
-                }
-            })
-        });
+    let result = tokio::select! {
+        result = run(args) => result,
+        result = interrupted() => result,
+    };
     match result {
         Ok(status) => status.into(),
         Err(error) => {
@@ -71,7 +61,6 @@ async fn run(args: Args) -> Result<u8> {
     for row in args.rows {
         row.measure(&testbed, &mut report).await;
     }
-    report.write_json(&testbed.output("report.json"))?;
     Ok(report.exit_status())
 }
 

@@ -10,13 +10,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use http_body_util::{BodyExt, Empty};
-use hyper::{Uri, body::Bytes};
-use hyper_util::{
-    client::legacy::{self, connect::HttpConnector},
-    rt::TokioExecutor,
-};
-use serde::Deserialize;
+use serde_json::Value;
 use tokio::{
     task::JoinSet,
     time::{Instant, interval, timeout_at},
@@ -31,30 +25,25 @@ const PROBE_GRACE: Duration = Duration::from_secs(2);
 
 /// One connection, which is kept as long as every answer is in time and opened anew after that.
 pub struct Client {
-    client: legacy::Client<HttpConnector, Empty<Bytes>>,
-    url: Uri,
+    client: reqwest::Client,
+    url: String,
 }
 
 impl Client {
-    pub fn new(url: &str) -> Result<Self> {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        let client = legacy::Client::builder(TokioExecutor::new()).build(connector);
-        let url = url.parse()?;
-        Ok(Self { client, url })
+    pub fn new(url: String) -> Result<Self> {
+        Ok(Self {
+            client: reqwest::Client::builder().no_proxy().build()?,
+            url,
+        })
     }
 
     /// The whole body of an answer with status 200.
-    pub async fn get(&self) -> Result<Bytes> {
-        let answer = self.client.get(self.url.clone()).await?;
+    pub async fn get(&self) -> Result<String> {
+        let answer = self.client.get(&self.url).send().await?;
         let status = answer.status();
-        let body = answer.into_body().collect().await?.to_bytes();
-        ensure!(
-            status == 200,
-            "{} answers {status}: {}",
-            self.url,
-            String::from_utf8_lossy(&body).trim()
-        );
+        let body = answer.text().await?;
+        let (url, text) = (&self.url, body.trim());
+        ensure!(status == 200, "{url} answers {status}: {text}");
         Ok(body)
     }
 }
@@ -70,10 +59,8 @@ impl Window {
     /// A window of `length` that begins once the load has run for `ramp`.
     pub fn new(ramp: Duration, length: Duration) -> Self {
         let start = Instant::now() + ramp;
-        Self {
-            start,
-            end: start + length,
-        }
+        let end = start + length;
+        Self { start, end }
     }
 }
 
@@ -89,7 +76,6 @@ pub enum Stop {
 }
 
 /// A load: each connection asks again as soon as it is answered.
-#[derive(Clone)]
 pub struct Load {
     pub url: String,
     pub connections: usize,
@@ -100,7 +86,7 @@ pub struct Load {
 /// What became of the requests of a load.
 #[derive(Default)]
 pub struct Tally {
-    /// What the whole answers in time took, in milliseconds.
+    /// What the whole answers in time took, in seconds.
     latencies: Vec<f64>,
     /// How many of them came within the window.
     in_window: usize,
@@ -110,8 +96,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds what became of other requests.
-    pub fn add(&mut self, other: Self) {
+    fn add(&mut self, other: Self) {
         self.latencies.extend(other.latencies);
         self.in_window += other.in_window;
         self.late += other.late;
@@ -128,8 +113,8 @@ impl Tally {
         self.in_window as f64 / (window.end - window.start).as_secs_f64()
     }
 
-    /// The time in milliseconds within which this share of the answers came.
-    pub fn millis(&self, share: f64) -> f64 {
+    /// The time in seconds within which this share of the answers came.
+    pub fn seconds(&self, share: f64) -> f64 {
         quantile(&self.latencies, share)
     }
 }
@@ -141,7 +126,7 @@ impl Load {
         let sent = Arc::new(AtomicUsize::new(0));
         let mut loops = JoinSet::new();
         for _ in 0..self.connections {
-            let client = Client::new(&self.url)?;
+            let client = Client::new(self.url.clone())?;
             loops.spawn(closed_loop(client, self.patience, stop, sent.clone()));
         }
         let mut total = Tally::default();
@@ -174,7 +159,7 @@ async fn closed_loop(
             Ok(body) => {
                 let now = Instant::now();
                 tally.reported_cpu_ms += reported_cpu_ms(&body?);
-                tally.latencies.push(millis(now - begun));
+                tally.latencies.push((now - begun).as_secs_f64());
                 if let Stop::Answered(window) | Stop::Dropped(window) = stop {
                     tally.in_window += usize::from(window.start <= now && now < window.end);
                 }
@@ -186,57 +171,28 @@ async fn closed_loop(
 }
 
 /// What an answer of the component says that it used; those of others say nothing.
-fn reported_cpu_ms(body: &[u8]) -> f64 {
-    #[derive(Deserialize)]
-    struct Report {
-        cpu_time_ms: f64,
-    }
-    serde_json::from_slice(body).map_or(0.0, |report: Report| report.cpu_time_ms)
-}
-
-/// What the host took to answer the probes of its health, in milliseconds; an unanswered probe counts
-/// as 30 s.
-#[derive(Default)]
-pub struct Health(Vec<f64>);
-
-impl Health {
-    /// Adds how other probes were answered.
-    pub fn add(&mut self, other: Self) {
-        self.0.extend(other.0);
-    }
-
-    pub fn p99(&self) -> f64 {
-        quantile(&self.0, 0.99)
-    }
-
-    /// The share of the probes that a kubelet, which waits for a second by default, takes for failed.
-    pub fn failed(&self) -> f64 {
-        let failed = self.0.iter().filter(|&&latency| latency > 1000.0);
-        failed.count() as f64 / self.0.len() as f64
-    }
+fn reported_cpu_ms(body: &str) -> f64 {
+    let answer: Value = serde_json::from_str(body).unwrap_or_default();
+    answer["cpu_time_ms"].as_f64().unwrap_or_default()
 }
 
 /// Probes a health endpoint until `end`, each time on a new connection and without waiting for the
-/// probes before.
-pub async fn probe(url: String, end: Instant) -> Result<Health> {
+/// probes before. Tells what the answers took, in milliseconds; none counts as 30 s.
+pub async fn probe(url: String, end: Instant) -> Result<Vec<f64>> {
     let mut probes = JoinSet::new();
     let mut schedule = interval(PROBE_EVERY);
     loop {
         let due = schedule.tick().await;
         if due >= end {
-            break;
+            return Ok(probes.join_all().await);
         }
-        let client = Client::new(&url)?;
+        let client = Client::new(url.clone())?;
         probes.spawn(async move {
             let given_up = (due + PROBE_CAP).min(end + PROBE_GRACE);
             let answer = timeout_at(given_up, client.get()).await;
             let answered = matches!(answer, Ok(Ok(_)));
-            millis(if answered { due.elapsed() } else { PROBE_CAP })
+            let took = if answered { due.elapsed() } else { PROBE_CAP };
+            1000.0 * took.as_secs_f64()
         });
     }
-    Ok(Health(probes.join_all().await))
-}
-
-fn millis(duration: Duration) -> f64 {
-    1000.0 * duration.as_secs_f64()
 }

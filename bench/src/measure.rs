@@ -9,7 +9,8 @@ use tokio::{
 };
 
 use crate::{
-    load::{self, Health, Load, Stop, Tally, Window},
+    figure::{Figure, quantile},
+    load::{self, Load, Stop, Tally, Window},
     server::{LIMIT, Server, Share},
     testbed::Testbed,
 };
@@ -22,12 +23,8 @@ pub const ENDLESS: Duration = Duration::from_secs(60);
 /// Starts the component and lets its first requests go by.
 pub async fn component(testbed: &Testbed, share: Share) -> Result<Server> {
     let server = testbed.component(share).await?;
-    load(&server, "?iterations=0", 8)
-        .run(Stop::After(100))
-        .await?;
-    load(&server, "?cpu_time=20ms", 2)
-        .run(Stop::After(20))
-        .await?;
+    cost(&server, "?iterations=0", 8, 100).await?;
+    cost(&server, "?cpu_time=20ms", 2, 20).await?;
     Ok(server)
 }
 
@@ -40,83 +37,88 @@ pub fn load(server: &Server, target: &str, connections: usize) -> Load {
     }
 }
 
-/// A load of clients that do not wait for long.
-pub fn crowd(server: &Server, target: &str, connections: usize) -> Load {
-    Load {
-        patience: PATIENCE,
-        ..load(server, target, connections)
-    }
-}
-
 /// What a request costs, in milliseconds, and what it reports.
 pub struct Cost {
     pub cpu_ms: f64,
     pub reported_ms: f64,
 }
 
-pub async fn cost(
-    server: &Server,
-    query: &str,
-    connections: usize,
-    requests: usize,
-) -> Result<Cost> {
+pub async fn cost(server: &Server, query: &str, connections: usize, count: usize) -> Result<Cost> {
     let before = server.used()?;
     let load = load(server, query, connections);
-    let tally = load.run(Stop::After(requests)).await?;
+    let tally = load.run(Stop::After(count)).await?;
     let used = server.used()? - before;
     let late = tally.late;
     ensure!(
         late == 0,
-        "{late} of {requests} requests of {query} were not answered"
+        "{late} of {count} requests of {query} were not answered"
     );
-    let requests = requests as f64;
     Ok(Cost {
-        cpu_ms: 1000.0 * used.as_secs_f64() / requests,
-        reported_ms: tally.reported_cpu_ms / requests,
+        cpu_ms: 1000.0 * used.as_secs_f64() / count as f64,
+        reported_ms: tally.reported_cpu_ms / count as f64,
     })
 }
 
-/// What a load did: to its requests, to the CPU of the server, and to its health endpoint.
-pub struct Effect {
+/// What a crowd did: to its requests, to the CPU of the server, and to its health endpoint.
+pub struct Crowd {
     pub tally: Tally,
-    pub health: Health,
-    pub cores: f64,
+    /// What its answers took, in milliseconds.
+    pub health: Vec<f64>,
+    cores: f64,
     /// Whole answers in time, per second.
-    pub rate: f64,
+    rate: f64,
+    /// The seconds from the end of the window until the server was idle.
+    pub until_idle: f64,
 }
 
-impl Effect {
+impl Crowd {
     /// Whole answers in time that asked for so much CPU each, as a share of what the limit allows.
-    pub fn answered(&self, cpu_time_ms: f64) -> f64 {
-        self.rate * cpu_time_ms / 1000.0 / LIMIT
+    pub fn answered(&self, cpu_time_ms: u32) -> Figure {
+        Figure::Plain(self.rate * f64::from(cpu_time_ms) / 1000.0 / LIMIT)
     }
 
-    pub fn late(&self) -> f64 {
-        self.tally.late as f64
+    /// The CPU that was used, as a share of the limit.
+    pub fn used(&self) -> Figure {
+        Figure::Plain(self.cores / LIMIT)
     }
 
-    /// The time in seconds within which this share of the answers came.
-    pub fn seconds(&self, share: f64) -> f64 {
-        self.tally.millis(share) / 1000.0
+    pub fn late(&self) -> Figure {
+        Figure::Count(self.tally.late)
+    }
+
+    pub fn latency(&self, share: f64) -> Figure {
+        Figure::Seconds(self.tally.seconds(share))
+    }
+
+    pub fn health(&self) -> Figure {
+        Figure::Milliseconds(quantile(&self.health, 0.99))
     }
 }
 
-/// Runs a load for `ramp` and then a window of `length` seconds, and probes the server meanwhile.
-pub async fn effect(
+/// Clients that do not wait for long, for some seconds of ramp and then of a window; the server is
+/// probed meanwhile.
+pub async fn crowd(
     server: &Server,
-    load: &Load,
+    target: &str,
+    connections: usize,
     [ramp, length]: [u64; 2],
     stop: fn(Window) -> Stop,
-) -> Result<Effect> {
+) -> Result<Crowd> {
+    let mut load = load(server, target, connections);
+    load.patience = PATIENCE;
     let window = Window::new(Duration::from_secs(ramp), Duration::from_secs(length));
-    let probes = load::probe(server.health(), window.end);
-    let (tally, cores, health) = try_join!(load.run(stop(window)), cores(server, window), probes)?;
-    let rate = tally.rate(window);
-    Ok(Effect {
+    let (tally, health, cores, idle) = try_join!(
+        load.run(stop(window)),
+        load::probe(server.health(), window.end),
+        cores(server, window),
+        until_idle(server, window.end),
+    )?;
+    Ok(Crowd {
+        rate: tally.rate(window),
         tally,
         health,
         cores,
-        rate,
+        until_idle: (idle - window.end).as_secs_f64(),
     })
 }
 
@@ -131,23 +133,21 @@ pub async fn cores(server: &Server, window: Window) -> Result<f64> {
 
 /// The cores that a server uses by itself.
 pub async fn idle(server: &Server, seconds: u64) -> Result<f64> {
-    cores(
-        server,
-        Window::new(Duration::ZERO, Duration::from_secs(seconds)),
-    )
-    .await
+    let window = Window::new(Duration::ZERO, Duration::from_secs(seconds));
+    cores(server, window).await
 }
 
-/// When a server ceased to use CPU: it used under 2 % of a core over the 200 ms from then.
-pub async fn until_idle(server: &Server) -> Result<Instant> {
+/// When a server ceased to use CPU, from `start` on: it used under 2 % of a core over the 200 ms from
+/// then.
+pub async fn until_idle(server: &Server, start: Instant) -> Result<Instant> {
     const SAMPLE: Duration = Duration::from_millis(50);
     const SAMPLES: usize = 4;
     const IDLE: f64 = 0.02;
     const CAP: Duration = Duration::from_secs(20);
-    let started = Instant::now();
+    sleep_until(start).await;
     let mut schedule = interval(SAMPLE);
     let mut samples = VecDeque::new();
-    while started.elapsed() < CAP {
+    while start.elapsed() < CAP {
         schedule.tick().await;
         let (now, used) = (Instant::now(), server.used()?);
         samples.push_back((now, used));
@@ -158,5 +158,5 @@ pub async fn until_idle(server: &Server) -> Result<Instant> {
             return Ok(from);
         }
     }
-    Ok(started + CAP)
+    Ok(start + CAP)
 }

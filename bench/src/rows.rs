@@ -11,13 +11,16 @@ use tokio::{
 };
 
 use crate::{
-    figure::{Unit::*, largest, median, percent_off, quantile},
-    load::{Client, Health, Load, Stop, Tally, Window},
-    measure::{ENDLESS, component, cores, cost, crowd, effect, idle, load, until_idle},
+    figure::{Figure::*, Goal::*, *},
+    load::{Stop::*, *},
+    measure::*,
     report::Report,
-    server::{LIMIT, Server, Share},
+    server::{Server, Share},
     testbed::Testbed,
 };
+
+/// What the rows of paced loads tell last.
+const IDLE: &str = "CPU of the idle server, which is taken off here";
 
 /// Figures that are measured together.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -98,28 +101,28 @@ async fn accuracy(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::TwoCores).await?;
     let mut own = Vec::new();
     // Milliseconds, connections, requests.
-    for (load, must, aim) in [
-        ((20, 1, 100), 8.0, 3.0),
-        ((20, 8, 200), 8.0, 3.0),
-        ((50, 1, 40), 5.0, 2.0),
-        ((50, 8, 160), 5.0, 2.0),
-        ((200, 1, 15), 5.0, 2.0),
-        ((200, 8, 40), 5.0, 2.0),
+    for (load, goal) in [
+        ((20, 1, 100), Within(8.0, 3.0)),
+        ((20, 8, 200), Within(8.0, 3.0)),
+        ((50, 1, 40), Within(5.0, 2.0)),
+        ((50, 8, 160), Within(5.0, 2.0)),
+        ((200, 1, 15), Within(5.0, 2.0)),
+        ((200, 8, 40), Within(5.0, 2.0)),
     ] {
         let (cpu, reported) = off(&server, load).await?;
         let measure = format!("CPU per request off `cpu_time={}ms`, c={}", load.0, load.1);
-        report.add(measure, Percent.of(cpu).within(must, aim));
+        report.add(measure, Percent(cpu), goal);
         own.push(reported);
     }
     drop(server);
     let server = component(testbed, Share::Limited).await?;
     let (cpu, reported) = off(&server, (50, 8, 80)).await?;
     let measure = "CPU per request off `cpu_time=50ms`, c=8, limited to 500m";
-    report.add(measure, Percent.of(cpu).within(8.0, 3.0));
+    report.add(measure, Percent(cpu), Within(8.0, 3.0));
     own.push(reported);
     let measure =
         "`cpu_time_ms` off CPU per request less that of `iterations=0`: the largest of these";
-    report.add(measure, Percent.of(largest(own)).within(5.0, 2.0));
+    report.add(measure, Percent(largest(own)), Within(5.0, 2.0));
     Ok(())
 }
 
@@ -152,51 +155,43 @@ async fn pacing(testbed: &Testbed, report: &mut Report) -> Result<()> {
         let mut cores = Vec::new();
         for _ in 0..3 {
             let before = server.used()?;
-            let tally = load.run(Stop::After(connections)).await?;
+            let tally = load.run(After(connections)).await?;
             let used = 1000.0 * (server.used()? - before).as_secs_f64();
             cores.push((used / DURATION_MS - idle) / connections as f64);
-            ends.extend([0.0, 1.0].map(|share| tally.millis(share) - DURATION_MS));
+            ends.extend([0.0, 1.0].map(|share| 1000.0 * tally.seconds(share) - DURATION_MS));
         }
         let off = percent_off(1000.0 * median(&cores), millicores.into());
         let measure = format!("mean CPU off `cpu={millicores}m&duration=5s`, c={connections}");
-        report.add(measure, Percent.of(off).within(5.0, 2.0));
+        report.add(measure, Percent(off), Within(5.0, 2.0));
     }
-    let end = Milliseconds.of(largest(ends)).within(50.0, 20.0);
-    report.add("end off 5 s: the largest of these", end);
-    report.add(
-        "CPU of the idle server, which is taken off here",
-        Cores.of(idle),
-    );
+    let measure = "end off 5 s: the largest of these";
+    report.add(measure, Milliseconds(largest(ends)), Within(50.0, 20.0));
+    report.add(IDLE, Plain(idle), Reported);
     Ok(())
 }
 
 async fn neighbours(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    const REQUESTS: usize = 15;
     let server = component(testbed, Share::OneCore).await?;
     let idle = idle(&server, 5).await?;
-    // For so many microseconds a neighbour is busy, and then asleep.
-    let [alone, web, two, light, heavy, fine, coarse]: [&[_]; 7] = [
-        &[],
-        &[(300, 650)],
-        &[(300, 650), (300, 650)],
-        &[(150, 300)],
-        &[(900, 1100)],
-        &[(80, 170)],
-        &[(3000, 3000)],
-    ];
-    for (place, neighbours) in [
-        ("alone on a core", alone),
-        ("beside 300/650 µs", web),
-        ("beside two of 300/650 µs", two),
-        ("beside 150/300 µs", light),
-        ("beside 900/1100 µs", heavy),
-        ("beside 80/170 µs", fine),
-        ("beside 3000/3000 µs", coarse),
+    // So many neighbours, each busy and then asleep for so many microseconds.
+    for (count, busy, asleep) in [
+        (0, 0, 0),
+        (1, 300, 650),
+        (2, 300, 650),
+        (1, 150, 300),
+        (1, 900, 1100),
+        (1, 80, 170),
+        (1, 3000, 3000),
     ] {
-        let start = |&(busy, asleep)| testbed.neighbour(busy, asleep);
-        let _neighbours: Vec<_> = neighbours.iter().map(start).collect::<Result<_>>()?;
+        let place = match count {
+            0 => "alone on a core".to_owned(),
+            1 => format!("beside {busy}/{asleep} µs"),
+            _ => format!("beside two of {busy}/{asleep} µs"),
+        };
+        let start = |_| testbed.neighbour(busy, asleep);
+        let _neighbours: Vec<_> = (0..count).map(start).collect::<Result<_>>()?;
         for (query, requests, cpu) in [
-            ("?cpu_time=200ms", REQUESTS, 0.2),
+            ("?cpu_time=200ms", 15, 0.2),
             ("?cpu=500m&duration=5s", 1, 2.5),
         ] {
             let started = Instant::now();
@@ -204,143 +199,114 @@ async fn neighbours(testbed: &Testbed, report: &mut Report) -> Result<()> {
             let idle = idle * started.elapsed().as_secs_f64() / requests as f64;
             let off = percent_off(cost.cpu_ms / 1000.0 - idle, cpu);
             let measure = format!("CPU off `{}`, {place}", &query[1..]);
-            report.add(measure, Percent.of(off).within(5.0, 3.0));
+            report.add(measure, Percent(off), Within(5.0, 3.0));
         }
     }
+    report.add(IDLE, Plain(idle), Reported);
     Ok(())
 }
 
 async fn alone(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let used = cores_used(testbed, "?cpu_time=50ms", 1).await?;
-    let used = Cores.of(used).at_least(0.9, 0.97);
-    report.add("cores used, `cpu_time=50ms`, c=1", used);
+    report.add("cores used, `cpu_time=50ms`, c=1", used, AtLeast(0.9, 0.97));
     Ok(())
 }
 
 async fn saturated(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let used = cores_used(testbed, "", 40).await?;
-    let used = Cores.of(used).at_least(1.9, 1.97);
-    report.add("cores used of 2, default load, c=40", used);
+    let measure = "cores used of 2, default load, c=40";
+    report.add(measure, used, AtLeast(1.85, 1.97));
     Ok(())
 }
 
-async fn cores_used(testbed: &Testbed, query: &str, connections: usize) -> Result<f64> {
+async fn cores_used(testbed: &Testbed, query: &str, connections: usize) -> Result<Figure> {
     let server = component(testbed, Share::TwoCores).await?;
     let load = load(&server, query, connections);
     let mut used = Vec::new();
     for _ in 0..3 {
         let window = Window::new(Duration::from_secs(2), Duration::from_secs(10));
-        let (cores, _) = try_join!(cores(&server, window), load.run(Stop::Answered(window)))?;
+        let (cores, _) = try_join!(cores(&server, window), load.run(Answered(window)))?;
         used.push(cores);
     }
-    Ok(median(&used))
+    Ok(Plain(median(&used)))
 }
 
 async fn tutorial(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::Limited).await?;
-    let load = crowd(&server, "", 40);
-    let (mut tally, mut health) = (Tally::default(), Health::default());
-    let (mut cores, mut answered) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        let round = effect(&server, &load, [3, 30], Stop::Answered).await?;
-        cores.push(round.cores);
-        answered.push(round.answered(20.0));
-        tally.add(round.tally);
-        health.add(round.health);
-    }
-    let what = "default load, c=40, limited to 500m";
-    let late = Count.of(tally.late as f64).at_most(0.0, 0.0);
-    report.add(format!("requests that time out after 5 s, {what}"), late);
-    report.add("requests, in all", Count.of(tally.requests() as f64));
-    for share in [0.5, 0.95] {
-        let latency = Seconds.of(tally.millis(share) / 1000.0);
-        report.add(format!("latency p{:.0}", 100.0 * share), latency);
-    }
-    report.add(
-        "health p99",
-        Milliseconds.of(health.p99()).at_most(150.0, 80.0),
-    );
-    let used = Ratio.of(median(&cores) / LIMIT).at_least(0.95, 0.98);
-    report.add("CPU used, of the limit", used);
-    let answered = Ratio.of(median(&answered)).at_least(0.88, 0.95);
-    report.add("answered in time, of what the limit allows", answered);
+    let crowd = crowd(&server, "", 40, [3, 90], Answered).await?;
+    let measure = "requests that time out after 5 s, default load, c=40, limited to 500m";
+    report.add(measure, crowd.late(), AtMost(0.0, 0.0));
+    report.add("requests, in all", Count(crowd.tally.requests()), Reported);
+    report.add("latency p50", crowd.latency(0.5), Reported);
+    report.add("latency p95", crowd.latency(0.95), Reported);
+    report.add("health p99", crowd.health(), AtMost(150.0, 80.0));
+    report.add("CPU used, of the limit", crowd.used(), AtLeast(0.95, 0.98));
+    let measure = "answered in time, of what the limit allows";
+    report.add(measure, crowd.answered(20), AtLeast(0.88, 0.95));
     Ok(())
 }
 
 async fn control(testbed: &Testbed, report: &mut Report) -> Result<()> {
     // As many iterations as a request of the tutorial makes.
     let server = component(testbed, Share::TwoCores).await?;
-    let body = Client::new(&server.url("?cpu_time=20ms"))?.get().await?;
+    let body = Client::new(server.url("?cpu_time=20ms"))?.get().await?;
     drop(server);
-    let answer: serde_json::Value = serde_json::from_slice(&body)?;
+    let answer: serde_json::Value = serde_json::from_str(&body)?;
     let iterations = answer["iterations"].as_u64().context("no iterations")?;
-    let server = testbed.control().await?;
+    let server = testbed.other("control", Share::Limited).await?;
     for (target, name) in [
         (format!("chain?{iterations}"), "20 ms without a wait"),
         ("fib".to_owned(), "`fib(43)`"),
     ] {
-        let load = crowd(&server, &target, 40);
-        let effect = effect(&server, &load, [0, 20], Stop::Answered).await?;
-        let late = Ratio.of(effect.late() / effect.tally.requests() as f64);
-        report.add(format!("{name}: share of requests that time out"), late);
-        let failed = Ratio.of(effect.health.failed());
-        report.add(
-            format!("{name}: share of probes not answered within 1 s"),
-            failed,
-        );
+        let crowd = crowd(&server, &target, 40, [0, 20], Answered).await?;
+        let late = crowd.tally.late as f64 / crowd.tally.requests() as f64;
+        let measure = format!("{name}: share of requests that time out");
+        report.add(measure, Plain(late), Reported);
+        // A kubelet, which waits for a second by default, takes these for failed.
+        let failed = crowd.health.iter().filter(|&&took| took > 1000.0).count();
+        let failed = failed as f64 / crowd.health.len() as f64;
+        let measure = format!("{name}: share of probes not answered within 1 s");
+        report.add(measure, Plain(failed), Reported);
     }
     Ok(())
 }
 
 async fn just_fits(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::Limited).await?;
-    let load = crowd(&server, "?cpu_time=48ms", 40);
-    let effect = effect(&server, &load, [5, 30], Stop::Answered).await?;
-    let answered = Ratio.of(effect.answered(48.0)).at_least(0.85, 0.95);
+    let crowd = crowd(&server, "?cpu_time=48ms", 40, [5, 30], Answered).await?;
     let measure = "answered in time, of what the limit allows: `cpu_time=48ms`, c=40";
-    report.add(measure, answered);
-    report.add("requests that time out", Count.of(effect.late()));
-    report.add("health p99", Milliseconds.of(effect.health.p99()));
+    report.add(measure, crowd.answered(48), AtLeast(0.85, 0.95));
+    report.add("requests that time out", crowd.late(), Reported);
+    report.add("health p99", crowd.health(), Reported);
     Ok(())
 }
 
 async fn overload(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::Limited).await?;
-    for (millis, connections, answered, health) in [
-        (100, 40, [0.60, 0.80], [250.0, 120.0]),
-        (20, 125, [0.75, 0.90], [300.0, 120.0]),
+    for (millis, c, answered, health) in [
+        (100, 40, AtLeast(0.6, 0.8), AtMost(250.0, 120.0)),
+        (20, 125, AtLeast(0.75, 0.9), AtMost(300.0, 120.0)),
     ] {
-        let what = format!("`cpu_time={millis}ms`, c={connections}");
-        let load = crowd(&server, &format!("?cpu_time={millis}ms"), connections);
-        let started = Instant::now();
-        let effect = effect(&server, &load, [5, 30], Stop::Dropped).await?;
-        let gone = started + Duration::from_secs(35);
-        let idle = until_idle(&server).await?.saturating_duration_since(gone);
-        let figure = Ratio.of(effect.answered(millis.into()));
+        let what = format!("`cpu_time={millis}ms`, c={c}");
+        let query = format!("?cpu_time={millis}ms");
+        let crowd = crowd(&server, &query, c, [5, 30], Dropped).await?;
         let measure = format!("answered in time, of what the limit allows: {what}");
-        report.add(measure, figure.at_least(answered[0], answered[1]));
-        let figure = Milliseconds.of(effect.health.p99());
-        report.add(
-            format!("health p99: {what}"),
-            figure.at_most(health[0], health[1]),
-        );
+        report.add(measure, crowd.answered(millis), answered);
+        report.add(format!("health p99: {what}"), crowd.health(), health);
         let measure = format!("time until the CPU is idle once the load is gone: {what}");
-        report.add(measure, Seconds.of(idle.as_secs_f64()).at_most(2.0, 1.2));
+        report.add(measure, Seconds(crowd.until_idle), AtMost(2.0, 1.2));
     }
     Ok(())
 }
 
 async fn few(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::Limited).await?;
-    for connections in [2, 8] {
-        let load = crowd(&server, "?cpu_time=20ms", connections);
-        let effect = effect(&server, &load, [2, 20], Stop::Answered).await?;
-        let used = Ratio.of(effect.cores / LIMIT).at_least(0.96, 0.99);
-        let measure = format!("CPU used, of the limit: `cpu_time=20ms`, c={connections}");
-        report.add(measure, used);
-        if connections == 8 {
-            let latency = Seconds.of(effect.seconds(0.95)).at_most(1.1, 0.5);
-            report.add("latency p95, c=8", latency);
+    for c in [2, 8] {
+        let crowd = crowd(&server, "?cpu_time=20ms", c, [2, 20], Answered).await?;
+        let measure = format!("CPU used, of the limit: `cpu_time=20ms`, c={c}");
+        report.add(measure, crowd.used(), AtLeast(0.96, 0.99));
+        if c == 8 {
+            report.add("latency p95, c=8", crowd.latency(0.95), AtMost(1.1, 0.5));
         }
     }
     Ok(())
@@ -348,11 +314,10 @@ async fn few(testbed: &Testbed, report: &mut Report) -> Result<()> {
 
 async fn no_limit(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::TwoCores).await?;
-    let load = load(&server, "", 40);
-    let effect = effect(&server, &load, [2, 20], Stop::Answered).await?;
-    let health = Milliseconds.of(effect.health.p99()).at_most(50.0, 15.0);
-    report.add("health p99, default load, c=40", health);
-    report.add("latency p95", Seconds.of(effect.seconds(0.95)));
+    let crowd = crowd(&server, "", 40, [2, 20], Answered).await?;
+    let measure = "health p99, default load, c=40";
+    report.add(measure, crowd.health(), AtMost(50.0, 15.0));
+    report.add("latency p95", crowd.latency(0.95), Reported);
     Ok(())
 }
 
@@ -362,7 +327,7 @@ async fn leaving(testbed: &Testbed, report: &mut Report) -> Result<()> {
     for query in ["cpu_time=10s", "cpu=150m&duration=60s"] {
         let mut rounds = Vec::new();
         for _ in 0..3 {
-            let client = Client::new(&server.url(&format!("?{query}")))?;
+            let client = Client::new(server.url(&format!("?{query}")))?;
             let mut request = Box::pin(timeout(ENDLESS, client.get()));
             select! {
                 answer = &mut request => bail!("`{query}` ended before its client left: {answer:?}"),
@@ -370,36 +335,33 @@ async fn leaving(testbed: &Testbed, report: &mut Report) -> Result<()> {
             }
             let (left, before) = (Instant::now(), server.used()?);
             drop(request);
-            until_idle(&server).await?;
+            until_idle(&server, left).await?;
             let used = (server.used()? - before).as_secs_f64();
             rounds.push(1000.0 * (used - idle * left.elapsed().as_secs_f64()));
         }
-        let used = Milliseconds.of(median(&rounds)).at_most(50.0, 10.0);
-        report.add(format!("CPU used after the client of `{query}` left"), used);
+        let measure = format!("CPU used after the client of `{query}` left");
+        report.add(measure, Milliseconds(median(&rounds)), AtMost(50.0, 10.0));
     }
     Ok(())
 }
 
 async fn overhead(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let component = component(testbed, Share::TwoCores).await?;
-    let hello = testbed.hello().await?;
+    let hello = testbed.other("hello", Share::TwoCores).await?;
     let loads = [&component, &hello].map(|server| load(server, "?iterations=0", 8));
     let mut ratios = Vec::new();
     for _ in 0..15 {
         let ours = requests_per_second(&loads[0]).await?;
         ratios.push(ours / requests_per_second(&loads[1]).await?);
     }
-    let ratio = Ratio.of(median(&ratios)).at_least(0.95, 0.98);
-    report.add(
-        "requests per second of `iterations=0` against hello-world, c=8",
-        ratio,
-    );
+    let measure = "requests per second of `iterations=0` against hello-world, c=8";
+    report.add(measure, Plain(median(&ratios)), AtLeast(0.95, 0.98));
     Ok(())
 }
 
 async fn requests_per_second(load: &Load) -> Result<f64> {
     let window = Window::new(Duration::from_millis(200), Duration::from_secs(1));
-    Ok(load.run(Stop::Answered(window)).await?.rate(window))
+    Ok(load.run(Answered(window)).await?.rate(window))
 }
 
 async fn hash_rate(testbed: &Testbed, report: &mut Report) -> Result<()> {
@@ -413,18 +375,19 @@ async fn hash_rate(testbed: &Testbed, report: &mut Report) -> Result<()> {
         let ours = 1000.0 * f64::from(HASHES) / (burn.cpu_ms - empty.cpu_ms);
         ratios.push(ours / testbed.native_hash_rate(2 * HASHES).await?);
     }
-    let ratio = Ratio.of(median(&ratios)).at_least(0.95, 1.0);
-    report.add(
-        "hashes per CPU second against the usual loop of native `sha2` in software",
-        ratio,
-    );
+    let measure = "hashes per CPU second against the usual loop of native `sha2` in software";
+    report.add(measure, Plain(median(&ratios)), AtLeast(0.95, 1.0));
     Ok(())
 }
 
 fn size(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let [ours, hello] = testbed.sizes()?;
-    let ratio = Ratio.of(ours as f64 / hello as f64).at_most(1.25, 1.1);
-    report.add("`.wasm` against that of hello-world", ratio);
+    let measure = "`.wasm` against that of hello-world";
+    report.add(
+        measure,
+        Plain(ours as f64 / hello as f64),
+        AtMost(1.25, 1.1),
+    );
     Ok(())
 }
 
@@ -433,37 +396,30 @@ async fn growth(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let (mut cpu, mut health) = (Vec::new(), Vec::new());
     for connections in [1, 4, 16, 64] {
         let before = server.used()?;
-        let load = load(&server, "", connections);
-        let effect = effect(&server, &load, [0, 15], Stop::Answered).await?;
+        let crowd = crowd(&server, "", connections, [0, 15], Answered).await?;
         let used = server.used()? - before;
-        cpu.push(used.as_secs_f64() / effect.tally.requests() as f64);
-        health.push(effect.health.p99() / connections as f64);
+        cpu.push(used.as_secs_f64() / crowd.tally.requests() as f64);
+        health.push(quantile(&crowd.health, 0.99) / connections as f64);
     }
     let lowest = quantile(&cpu, 0.0);
     let spread = largest(cpu.iter().map(|&used| percent_off(used, lowest)));
     let measure = "spread of CPU per request, default load, c=1, 4, 16, 64";
-    report.add(measure, Percent.of(spread).at_most(5.0, 5.0));
+    report.add(measure, Percent(spread), AtMost(5.0, 5.0));
     let growth = quantile(&health[1..], 1.0) / health[0];
-    report.add(
-        "growth of health p99 against that of c",
-        Ratio.of(growth).aim_at_most(1.0),
-    );
+    let measure = "growth of health p99 against that of c";
+    report.add(measure, Plain(growth), ShouldBeAtMost(1.0));
     Ok(())
 }
 
 async fn crowds(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::Limited).await?;
-    for connections in [1, 2, 4, 8, 16, 40, 80, 125] {
-        let load = crowd(&server, "?cpu_time=20ms", connections);
-        let effect = effect(&server, &load, [5, 20], Stop::Answered).await?;
-        for (measure, figure) in [
-            ("latency p50", Seconds.of(effect.seconds(0.5))),
-            ("latency p95", Seconds.of(effect.seconds(0.95))),
-            ("requests that time out", Count.of(effect.late())),
-            ("health p99", Milliseconds.of(effect.health.p99())),
-        ] {
-            report.add(format!("{measure}, c={connections}"), figure);
-        }
+    for c in [1, 2, 4, 8, 16, 40, 80, 125] {
+        let crowd = crowd(&server, "?cpu_time=20ms", c, [5, 20], Answered).await?;
+        report.add(format!("latency p50, c={c}"), crowd.latency(0.5), Reported);
+        report.add(format!("latency p95, c={c}"), crowd.latency(0.95), Reported);
+        let measure = format!("requests that time out, c={c}");
+        report.add(measure, crowd.late(), Reported);
+        report.add(format!("health p99, c={c}"), crowd.health(), Reported);
     }
     Ok(())
 }

@@ -9,18 +9,15 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tokio::process::Child;
 
-use crate::server::{Runner, Server, Share, confine};
-
-/// The package and the program of the embedded host.
-const HOST: &str = "embedded-host";
+use crate::server::{Runner, Server, Share, confined};
 
 /// A directory for what the benchmark writes, and what it measures.
 pub struct Testbed {
     output: PathBuf,
     runner: Runner,
     component: PathBuf,
-    hello: PathBuf,
-    control: PathBuf,
+    /// Where hello and control are.
+    others: PathBuf,
 }
 
 impl Testbed {
@@ -29,35 +26,32 @@ impl Testbed {
     pub fn build(spin: Option<&str>, component: Option<&Path>) -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = root.parent().context("no workspace")?;
-        let runner = match spin {
-            Some(path) => {
-                let spin = Runner::Spin(path.into());
-                // A Spin that is not there is told before the long builds.
-                spin.version().context(
-                    "install Spin (https://spinframework.dev/install) and give its path as SPIN, \
-                     or leave SPIN out to measure the embedded host",
-                )?;
-                spin
-            }
-            None => {
-                cargo(root, &format!("build --profile measured -p {HOST}"), "")?;
-                Runner::Host(root.join("target/measured").join(HOST))
-            }
+        let host = root.join("target/measured/embedded-host");
+        let runner = Runner {
+            path: spin.map_or(host, PathBuf::from),
+            is_spin: spin.is_some(),
         };
+        if runner.is_spin {
+            // A Spin that is not there is told before the long builds.
+            runner.version().context(
+                "install Spin (https://spinframework.dev/install) and give its path as SPIN, \
+                 or leave SPIN out to measure the embedded host",
+            )?;
+        } else {
+            cargo(root, "--profile measured -p embedded-host", "")?;
+        }
         let output = root.join("target/bench");
         fs::create_dir_all(&output)?;
-        let components =
-            "build --target wasm32-wasip1 --release -p cpu-load-gen -p hello -p control";
+        let components = "--target wasm32-wasip1 --release -p cpu-load-gen -p hello -p control";
         cargo(root, components, "")?;
         // The hash in software, as in the component, instead of the instructions of this processor.
         let software = r#"--cfg sha2_backend="soft""#;
-        let natives = "build --release -p native --target-dir target/bench/native";
+        let natives = "--release -p native --target-dir target/bench/native";
         cargo(root, natives, software)?;
-        let wasm = |name| root.join("target/wasm32-wasip1/release").join(name);
+        let others = root.join("target/wasm32-wasip1/release");
         Ok(Self {
-            component: component.map_or_else(|| wasm("cpu_load_gen.wasm"), Path::to_owned),
-            hello: wasm("hello.wasm"),
-            control: wasm("control.wasm"),
+            component: component.map_or_else(|| others.join("cpu_load_gen.wasm"), Path::to_owned),
+            others,
             output,
             runner,
         })
@@ -67,14 +61,9 @@ impl Testbed {
         &self.runner
     }
 
-    /// The path of a file that the benchmark writes.
-    pub fn output(&self, name: &str) -> PathBuf {
-        self.output.join(name)
-    }
-
     /// The sizes in bytes of the component and of hello-world.
     pub fn sizes(&self) -> Result<[u64; 2]> {
-        let [ours, hello] = [&self.component, &self.hello].map(fs::metadata);
+        let [ours, hello] = [&self.component, &self.others.join("hello.wasm")].map(fs::metadata);
         Ok([ours?.len(), hello?.len()])
     }
 
@@ -88,20 +77,22 @@ impl Testbed {
         self.serve("component", &manifest, share).await
     }
 
-    pub async fn hello(&self) -> Result<Server> {
-        let manifest = manifest("hello", &self.hello);
-        self.serve("hello", &manifest, Share::TwoCores).await
-    }
-
-    pub async fn control(&self) -> Result<Server> {
-        let manifest = manifest("control", &self.control);
-        self.serve("control", &manifest, Share::Limited).await
+    /// A component that stands beside ours: hello or control.
+    pub async fn other(&self, name: &str, share: Share) -> Result<Server> {
+        let wasm = self.others.join(name).with_extension("wasm");
+        let manifest = format!(
+            "spin_manifest_version = 2\n\
+             [application]\nname = {name:?}\nversion = \"0.0.0\"\n\
+             [[trigger.http]]\nroute = \"/...\"\ncomponent = {name:?}\n\
+             [component.{name}]\nsource = {wasm:?}\n"
+        );
+        self.serve(name, &manifest, share).await
     }
 
     async fn serve(&self, name: &str, manifest: &str, share: Share) -> Result<Server> {
-        let path = self.output(name).with_extension("toml");
+        let path = self.output.join(name).with_extension("toml");
         fs::write(&path, manifest)?;
-        Server::start(&self.runner, &path, share, &self.output).await
+        Server::start(&self.runner, &path, share).await
     }
 
     /// Starts a neighbour on the core of `Share::OneCore`: by turns busy and asleep for so many
@@ -122,34 +113,23 @@ impl Testbed {
     }
 
     fn native(&self, name: &str, args: &[String], share: Share) -> Result<tokio::process::Command> {
-        let program = self.output("native/release").join(name);
-        let mut command = Command::new(program);
-        command.args(args);
-        confine(&mut command, share, None)?;
-        let mut command = tokio::process::Command::from(command);
-        command.kill_on_drop(true);
+        let program = self.output.join("native/release").join(name);
+        let mut command = tokio::process::Command::from(confined(&program, share, None)?);
+        command.args(args).kill_on_drop(true);
         Ok(command)
     }
 }
 
-/// The manifest of a component that stands beside ours.
-fn manifest(name: &str, wasm: &Path) -> String {
-    format!(
-        "spin_manifest_version = 2\n\
-         [application]\nname = {name:?}\nversion = \"0.0.0\"\n\
-         [[trigger.http]]\nroute = \"/...\"\ncomponent = {name:?}\n\
-         [component.{name}]\nsource = {wasm:?}\n"
-    )
-}
-
-fn cargo(root: &Path, command: &str, rustflags: &str) -> Result<()> {
+/// Builds packages of this workspace.
+fn cargo(root: &Path, what: &str, rustflags: &str) -> Result<()> {
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(program);
-    build.args(command.split(' ')).current_dir(root);
+    build.args(["build", "--locked"]).args(what.split(' '));
     if !rustflags.is_empty() {
         build.env("RUSTFLAGS", rustflags);
     }
-    let status = build.status().context("cannot run cargo")?;
-    ensure!(status.success(), "`cargo {command}` failed");
+    let status = build.current_dir(root).status();
+    let status = status.context("cannot run cargo")?;
+    ensure!(status.success(), "`cargo build --locked {what}` failed");
     Ok(())
 }
