@@ -13,10 +13,10 @@ REPLICAS   :=
 # The folder for replicas.csv, autoscale.json and autoscale.svg.
 OUTPUT     := target/autoscale
 
-recorder  = cargo run --locked --quiet --package autoscale --
+recorder  = cargo run --locked --package autoscale --
 recording = --namespace '$(NAMESPACE)' --deployment '$(APP)' --url '$(URL)' --output '$(OUTPUT)'
 expecting = $(if $(EXPECT),--expect '$(EXPECT)') $(if $(WITHIN),--within '$(WITHIN)') $(if $(HOLD),--hold '$(HOLD)')
-need_bombardier = $(call need,bombardier,go install github.com/codesenberg/bombardier@latest)
+need_bombardier = $(call need,bombardier,$(BOMBARDIER_INSTALL))
 
 .PHONY: watch
 watch: ## Follow the scaling until Ctrl-C or FOR=5m, and record it

@@ -307,7 +307,7 @@ mod tests {
     use super::*;
     use crate::{
         decision::{Rules, Unit},
-        load::LoadReport,
+        generator::LoadReport,
         record::Pod,
     };
 

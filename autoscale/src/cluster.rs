@@ -457,7 +457,6 @@ fn autoscaler(object: &HorizontalPodAutoscaler) -> Autoscaler {
         from: count(status.current_replicas),
         to: count(Some(status.desired_replicas)),
         reading,
-        scaled_at: status.last_scale_time.map(|time| time.0),
         conditions: conditions.collect(),
     }
 }
@@ -568,7 +567,8 @@ fn usage(object: &DynamicObject) -> Option<(String, Usage)> {
 }
 
 /// A Kubernetes quantity in thousandths: `0.1`, `100m`, `24756128n`.
-pub fn millicores(quantity: &str) -> Option<f64> {
+// By hand: kube_quantity brings a decimal library and counts bytes, k8s_quantity_parser knows no nanocores.
+fn millicores(quantity: &str) -> Option<f64> {
     let number = quantity.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let thousandths = match &quantity[number.len()..] {
         "n" => 1e-6,

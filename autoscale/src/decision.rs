@@ -196,6 +196,13 @@ pub fn compute(
     let recommended = recommend(rules, replicas, reading, pods, formula, &mut held);
     let stable = stabilise(rules, replicas, recommended, history, now, &mut held);
     let result = limit(rules, replicas, stable, history, now, &mut held);
+    // What stays at a bound for another reason would not have gone past it either.
+    let bound = match result {
+        _ if formula > rules.max && result == rules.max => Some(Held::Maximum(rules.max)),
+        _ if formula < rules.min && result == rules.min => Some(Held::Minimum(rules.min)),
+        _ => None,
+    };
+    held.extend(bound.filter(|bound| !held.contains(bound)));
     Computation {
         formula,
         recommended,
@@ -458,6 +465,29 @@ mod tests {
         assert_eq!(
             at_once(&rules(), 2, 0, ready(2)),
             (0, 1, vec![Held::Minimum(1)])
+        );
+    }
+
+    #[test]
+    fn a_bound_is_named_where_something_else_holds_there_too() {
+        let pods = Pods {
+            counted: 10,
+            unready: 0,
+            missing: 10,
+        };
+        // 98 % of ten are 49 % of twenty, which is tolerated.
+        assert_eq!(
+            at_once(&rules(), 20, 98, pods),
+            (40, 20, vec![Held::Missing(10), Held::Maximum(20)])
+        );
+        let history = History {
+            recommendations: vec![(0.0, 1)],
+            changes: Vec::new(),
+        };
+        let done = compute(&rules(), 1, percent(0), ready(1), &history, 10.0);
+        assert_eq!(
+            (done.result, done.held),
+            (1, vec![Held::Stabilisation(300), Held::Minimum(1)])
         );
     }
 

@@ -6,7 +6,7 @@ use indicatif::ProgressBar;
 
 use crate::{
     record::{Record, Seen, State},
-    report::{describe, duration},
+    words::{describe, duration},
 };
 
 pub struct Live {

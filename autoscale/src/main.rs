@@ -4,28 +4,29 @@ mod account;
 mod cluster;
 mod decision;
 mod expect;
+mod generator;
 mod live;
-mod load;
 mod pace;
 mod picture;
+mod plan;
 mod probe;
 mod record;
-mod recording;
 mod report;
+mod words;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use humantime::parse_duration;
+use go_duration::GoDuration;
 use tokio::{runtime::Builder, task::LocalSet};
 
 use crate::{
     cluster::Target,
     expect::{Expectation, Verdict},
     pace::Pace,
+    plan::Plan,
     probe::Probe,
-    recording::Plan,
     report::Report,
 };
 
@@ -49,7 +50,7 @@ enum Command {
     /// Follow the scaling, until Ctrl-C
     Watch {
         /// End after this long
-        #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
         length: Option<Duration>,
         #[command(flatten)]
         expect: Expect,
@@ -57,7 +58,7 @@ enum Command {
     /// Run a load, and record what follows
     Run {
         /// Then wait until there are as few replicas as there may be, this long at most
-        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
         until_idle: Option<Duration>,
         #[command(flatten)]
         expect: Expect,
@@ -69,10 +70,10 @@ enum Command {
     Hold {
         replicas: u32,
         /// For how long there must be exactly so many
-        #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
+        #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
         hold: Duration,
         /// Since the load's start, until they are there
-        #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+        #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
         within: Duration,
         /// What a replica uses without any load, in millicores
         #[arg(long, value_name = "MILLICORES", default_value_t = 3.0)]
@@ -86,10 +87,10 @@ struct Expect {
     #[arg(long, value_name = "REPLICAS")]
     expect: Option<u32>,
     /// Since the load's start
-    #[arg(long, value_name = "DURATION", requires = "expect", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", requires = "expect", value_parser = duration)]
     within: Option<Duration>,
     /// For how long there must be exactly so many
-    #[arg(long, value_name = "DURATION", requires = "expect", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", requires = "expect", value_parser = duration)]
     hold: Option<Duration>,
 }
 
@@ -106,7 +107,7 @@ struct Options {
     #[arg(long, global = true, default_value = "iterations=0")]
     query: String,
     /// How long one of them may take
-    #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
     /// The folder for replicas.csv, autoscale.json and autoscale.svg
     #[arg(
@@ -116,6 +117,15 @@ struct Options {
         default_value = "target/autoscale"
     )]
     output: PathBuf,
+}
+
+/// As in the query of the component: the durations of Go.
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    let nanos = text.parse().ok().map(|GoDuration(nanos)| nanos);
+    nanos
+        .and_then(|nanos| nanos.try_into().ok())
+        .map(Duration::from_nanos)
+        .ok_or("it must be each number with its unit (ms, s, m, h), such as 90s or 1m30s")
 }
 
 fn main() -> ExitCode {
@@ -167,6 +177,21 @@ async fn run(Cli { command, options }: Cli) -> Result<Verdict> {
     Ok(verdict)
 }
 
+impl Expect {
+    fn expectation(self) -> Option<Expectation> {
+        let Self {
+            expect,
+            within,
+            hold,
+        } = self;
+        expect.map(|replicas| Expectation {
+            replicas,
+            within,
+            hold,
+        })
+    }
+}
+
 impl Command {
     fn plan(self, target: &Target, options: &Options) -> Result<Plan> {
         let plan = Plan {
@@ -174,39 +199,18 @@ impl Command {
             ..Plan::default()
         };
         let plan = match self {
-            Self::Watch {
-                length,
-                expect:
-                    Expect {
-                        expect,
-                        within,
-                        hold,
-                    },
-            } => Plan {
-                expectation: expect.map(|replicas| Expectation {
-                    replicas,
-                    within,
-                    hold,
-                }),
+            Self::Watch { length, expect } => Plan {
+                expectation: expect.expectation(),
                 length,
                 ends_when_decided: true,
                 ..plan
             },
             Self::Run {
                 until_idle,
-                expect:
-                    Expect {
-                        expect,
-                        within,
-                        hold,
-                    },
+                expect,
                 load,
             } => Plan {
-                expectation: expect.map(|replicas| Expectation {
-                    replicas,
-                    within,
-                    hold,
-                }),
+                expectation: expect.expectation(),
                 load: Some(load),
                 until_idle,
                 ..plan
@@ -260,4 +264,19 @@ fn paced_load(
     let pace = Pace::holding(replicas, &autoscaler, &target.deployment, idle)?;
     eprintln!("For {replicas} replicas: {pace}; {idle}m is what each replica uses by itself");
     Ok(pace.command(url, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_those_of_go() {
+        for (text, seconds) in [("1m30s", 90.0), ("1.5h", 5400.0), ("500ms", 0.5)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs_f64(seconds)));
+        }
+        for text in ["90", "1m 30s", "2min", "-1s", ""] {
+            assert!(duration(text).is_err(), "{text:?} was taken");
+        }
+    }
 }

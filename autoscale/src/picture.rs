@@ -14,7 +14,7 @@ use plotters::{
 use crate::{
     account::probes,
     record::{Record, Seen, State},
-    report::duration,
+    words::duration,
 };
 
 /// A number of replicas in a state, where it is known.
@@ -286,7 +286,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        load::LoadReport,
+        generator::LoadReport,
         record::{Answer, Autoscaler, Deployment, Usage},
     };
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     decision::{Pods, Reading, Rules, Unit},
-    load::LoadReport,
+    generator::LoadReport,
 };
 
 /// How long after its start a pod's CPU may be that of its start
@@ -72,7 +72,6 @@ pub struct Autoscaler {
     pub from: u32,
     pub to: u32,
     pub reading: Option<Reading>,
-    pub scaled_at: Option<Timestamp>,
     pub conditions: Vec<Condition>,
 }
 

@@ -9,9 +9,10 @@ use serde::Serialize;
 use crate::{
     account::{Decision, Milestones, Phase, decisions, phases, pods_ready},
     expect::Verdict,
-    load::Bombardier,
+    generator::Bombardier,
     picture,
     record::{Record, Seen},
+    words::{describe, duration},
 };
 
 #[derive(Serialize)]
@@ -262,37 +263,6 @@ fn load_line(counted: &Bombardier) -> String {
     line
 }
 
-/// An observation in a few words.
-pub fn describe(seen: &Seen) -> String {
-    match seen {
-        Seen::Deployment(_) => "deployment".into(),
-        Seen::DeploymentGone => "the Deployment was deleted".into(),
-        Seen::Autoscaler(autoscaler) => format!("autoscaler {}", autoscaler.name),
-        Seen::AutoscalerGone => "the autoscaler was deleted".into(),
-        Seen::Pod(pod) => {
-            let state = if pod.leaving {
-                "leaving"
-            } else if pod.ready {
-                "ready"
-            } else {
-                "not ready"
-            };
-            format!("pod {} {state}", pod.name)
-        }
-        Seen::PodGone(name) => format!("pod {name} gone"),
-        Seen::Usage(_) => "metrics".into(),
-        Seen::Answer(answer) => match &answer.failed {
-            None => "answer".into(),
-            Some(why) => format!("no answer: {why}"),
-        },
-        Seen::Event(event) => format!("{} {}: {}", event.about, event.reason, event.message),
-        Seen::LoadStarted => "the load begins".into(),
-        Seen::LoadEnded(report) => report.failed.clone().unwrap_or("the load has ended".into()),
-        Seen::Lost { what, why } => format!("{what} cannot be seen: {why}; trying again"),
-        Seen::Regained { what } => format!("{what} can be seen again"),
-    }
-}
-
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
@@ -301,21 +271,4 @@ fn table(header: &[&str]) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
-}
-
-/// Three digits: `4.21 ms`, `1.70 s`.
-pub fn duration(seconds: f64) -> String {
-    let (number, unit) = if seconds < 1.0 {
-        (seconds * 1000.0, "ms")
-    } else {
-        (seconds, "s")
-    };
-    let decimals = if number < 10.0 {
-        2
-    } else if number < 100.0 {
-        1
-    } else {
-        0
-    };
-    format!("{number:.decimals$} {unit}")
 }

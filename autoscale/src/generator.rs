@@ -1,7 +1,8 @@
-//! The load: a command that runs as a child, and what it reports in the end.
+//! The load generator: a command that runs as a child, and what it reports in the end.
 
 use std::{
     ffi::OsString,
+    io,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -86,12 +87,12 @@ impl Bombardier {
     }
 }
 
-pub struct Load {
+pub struct Generator {
     child: Child,
     program: String,
 }
 
-impl Load {
+impl Generator {
     /// Starts the command; only its standard error goes where ours goes.
     pub fn start(command: &[OsString]) -> Result<Self, String> {
         let [program, arguments @ ..] = command else {
@@ -111,39 +112,15 @@ impl Load {
     /// Waits for its end; once `stop` is done, asks for it.
     pub async fn finish(mut self, stop: impl Future) -> LoadReport {
         let mut output = Vec::new();
-        let mut pipe = self.child.stdout.take();
         let mut stopped = false;
-        let ended = {
-            let whole = async {
-                if let Some(pipe) = &mut pipe {
-                    pipe.read_to_end(&mut output).await?;
-                }
-                self.child.wait().await
-            };
-            tokio::pin!(whole);
-            tokio::select! {
-                ended = &mut whole => Some(ended),
-                _ = stop => {
-                    stopped = true;
-                    None
-                }
-            }
-        };
-        let ended = match ended {
-            Some(ended) => ended,
-            None => {
+        let ended = tokio::select! {
+            ended = self.read_to_end(&mut output) => ended,
+            _ = stop => {
+                stopped = true;
                 self.interrupt();
-                let rest = async {
-                    if let Some(pipe) = &mut pipe {
-                        pipe.read_to_end(&mut output).await?;
-                    }
-                    self.child.wait().await
-                };
-                match timeout(GRACE, rest).await {
-                    Ok(ended) => ended,
-                    // Its end is no failure: it is killed when it is dropped.
-                    Err(_) => Ok(ExitStatus::default()),
-                }
+                // To go on after that is no failure: it is killed when it is dropped.
+                let ended = timeout(GRACE, self.read_to_end(&mut output)).await;
+                ended.unwrap_or(Ok(ExitStatus::default()))
             }
         };
         let output = String::from_utf8_lossy(&output).trim().to_string();
@@ -166,6 +143,14 @@ impl Load {
             bombardier,
             output,
         }
+    }
+
+    /// What it writes from now on, and how it ends.
+    async fn read_to_end(&mut self, output: &mut Vec<u8>) -> io::Result<ExitStatus> {
+        if let Some(pipe) = &mut self.child.stdout {
+            pipe.read_to_end(output).await?;
+        }
+        self.child.wait().await
     }
 
     /// As Ctrl-C does: bombardier then ends with its result.
@@ -204,12 +189,12 @@ mod tests {
     #[tokio::test]
     async fn a_command_that_fails_says_so() {
         let command = ["sh", "-c", "echo told; exit 3"].map(OsString::from);
-        let load = Load::start(&command).expect("sh is there");
-        let report = load.finish(std::future::pending::<()>()).await;
+        let generator = Generator::start(&command).expect("sh is there");
+        let report = generator.finish(std::future::pending::<()>()).await;
         assert_eq!(report.output, "told");
         let failed = report.failed.expect("it failed");
         assert!(failed.contains("exit status: 3"), "{failed}");
-        let missing = Load::start(&["no-such-load".into()])
+        let missing = Generator::start(&["no-such-load".into()])
             .err()
             .expect("it is missing");
         assert!(missing.contains("no-such-load"), "{missing}");
@@ -219,8 +204,8 @@ mod tests {
     async fn a_load_that_is_stopped_still_reports() {
         let script = "trap 'echo stopped; exit 130' INT; echo ready >&2; sleep 60 & wait";
         let command = ["sh", "-c", script].map(OsString::from);
-        let load = Load::start(&command).expect("sh is there");
-        let report = load
+        let generator = Generator::start(&command).expect("sh is there");
+        let report = generator
             .finish(tokio::time::sleep(Duration::from_millis(300)))
             .await;
         assert_eq!((report.output.as_str(), report.failed), ("stopped", None));

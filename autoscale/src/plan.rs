@@ -1,4 +1,4 @@
-//! One recording: everything that is seen goes into the record, until it is over and can be judged.
+//! What a recording does and when it is over: what is seen until then goes into the record, and is judged.
 
 use std::{ffi::OsString, time::Duration};
 
@@ -16,8 +16,8 @@ use crate::{
     account::is_idle,
     cluster::Target,
     expect::{Expectation, Outlook, Verdict},
+    generator::{Generator, LoadReport},
     live::Live,
-    load::{Load, LoadReport},
     probe::Probe,
     record::{Record, Seen},
 };
@@ -219,10 +219,10 @@ async fn run_load(
     if timeout(REST, &mut stop).await.is_ok() {
         return;
     }
-    let report = match Load::start(&command) {
-        Ok(load) => {
+    let report = match Generator::start(&command) {
+        Ok(generator) => {
             let _ = seen.send(Seen::LoadStarted);
-            load.finish(async { _ = stop.await }).await
+            generator.finish(async { _ = stop.await }).await
         }
         Err(why) => LoadReport {
             failed: Some(why),
