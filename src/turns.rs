@@ -31,7 +31,7 @@ const LONG_TURN: Duration = Duration::from_millis(40);
 const ALONE: Duration = Duration::from_millis(3);
 
 /// The lateness that a burn accepts in the end: some four turns of others. With 20 ms within 3 s,
-/// 0.43 of an overload was answered in time (0.83 with these figures): more were in at a time, and
+/// 0.43 of an overload was answered in time (0.8 with these figures): more were in at a time, and
 /// of those that had waited long more were late after all.
 const CROWDED: Duration = Duration::from_millis(15);
 
