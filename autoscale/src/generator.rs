@@ -202,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_load_that_is_stopped_still_reports() {
-        let script = "trap 'echo stopped; exit 130' INT; echo ready >&2; sleep 60 & wait";
+        let script = "trap 'echo stopped; kill $!; exit 130' INT; echo ready >&2; sleep 60 & wait";
         let command = ["sh", "-c", script].map(OsString::from);
         let generator = Generator::start(&command).expect("sh is there");
         let report = generator
