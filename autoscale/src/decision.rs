@@ -195,7 +195,9 @@ pub fn compute(
     let mut held = Vec::new();
     let recommended = recommend(rules, replicas, reading, pods, formula, &mut held);
     let stable = stabilise(rules, replicas, recommended, history, now, &mut held);
-    let result = limit(rules, replicas, stable, history, now, &mut held);
+    let limited = limit(rules, replicas, stable, history, now, &mut held);
+    // Whatever the CPU, more or fewer replicas than there may be are brought back.
+    let result = limited.min(rules.max).max(rules.min);
     // What stays at a bound for another reason would not have gone past it either.
     let bound = match result {
         _ if formula > rules.max && result == rules.max => Some(Held::Maximum(rules.max)),
@@ -322,7 +324,7 @@ fn limit(
                 _ => Held::Step(step),
             });
         }
-        wanted.min(step).min(rules.max)
+        wanted.min(step)
     } else if wanted < replicas {
         let step = rules.lowest(replicas, history, now);
         if wanted < step.max(rules.min) {
@@ -335,7 +337,7 @@ fn limit(
                 _ => Held::Step(step),
             });
         }
-        wanted.max(step).max(rules.min)
+        wanted.max(step)
     } else {
         wanted
     }
@@ -489,6 +491,13 @@ mod tests {
             (done.result, done.held),
             (1, vec![Held::Stabilisation(300), Held::Minimum(1)])
         );
+    }
+
+    #[test]
+    fn replicas_beyond_a_bound_are_brought_back() {
+        let (formula, result, held) = at_once(&rules(), 23, 50, ready(23));
+        assert_eq!((formula, result), (23, 20));
+        assert_eq!(held, [Held::Maximum(20)]);
     }
 
     #[test]
