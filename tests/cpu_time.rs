@@ -9,10 +9,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use common::Server;
-use h2::{Reason, client};
+use h2::Reason;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::runtime::Runtime;
-use ureq::http;
 
 /// The CPU time used so far by this process and its children, one of which serves; in milliseconds.
 fn cpu_time_ms() -> u64 {
@@ -85,28 +84,24 @@ fn clients_that_leave_together_end_their_burns(server: &Server) {
     let clients: Vec<_> = (0..40).map(connect).collect();
     assert_burning("40 clients");
     drop(clients);
+    assert_eq!(server.get("/?iterations=1").status, 200);
+    assert_eq!(server.get("/.well-known/spin/health").body, "OK");
     assert_idle_soon("40 clients");
 }
 
 fn streams_that_are_reset_end_their_burns(server: &Server) {
     let runtime = Runtime::new().expect("a runtime");
-    let streams = runtime.block_on(async {
-        let connection = tokio::net::TcpStream::connect(server.address());
-        let connection = connection.await.expect("a connection");
-        let (mut client, connection) = client::handshake(connection).await.expect("HTTP/2");
-        tokio::spawn(connection);
-        let mut streams = Vec::new();
-        for _ in 0..40 {
-            let request = http::Request::get("http://localhost/?cpu_time=1h").body(());
-            client = client.ready().await.expect("room for a stream");
-            let stream = client.send_request(request.expect("a request"), true);
-            streams.push(stream.expect("a stream"));
-        }
-        streams
-    });
+    let client = runtime.block_on(server.http2());
+    let streams = runtime.block_on(client.ask("cpu_time=1h", 40));
     assert_burning("40 streams");
     for (_, mut stream) in streams {
         stream.send_reset(Reason::CANCEL);
+    }
+    // On the same connection.
+    let another = runtime.block_on(client.ask("iterations=1", 1));
+    for (response, _) in another {
+        let answer = runtime.block_on(response).expect("an answer");
+        assert_eq!(answer.status(), 200);
     }
     assert_idle_soon("40 streams");
 }

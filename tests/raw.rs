@@ -8,8 +8,6 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use common::Server;
-use h2::client;
-use ureq::http;
 
 /// A request: its name, what comes before `LAST`, what comes behind, and the statuses of its answers.
 type Case<'a> = (&'a str, &'a [u8], &'a [u8], &'a [u16]);
@@ -157,26 +155,10 @@ fn a_request_may_come_in_pieces() {
 fn http2_streams_are_answered() {
     let server = Server::start(&[]);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(http2(server.address()));
-}
-
-async fn http2(address: &str) {
-    let connection = tokio::net::TcpStream::connect(address);
-    let connection = connection.await.expect("a connection");
-    let (client, connection) = client::handshake(connection).await.expect("HTTP/2");
-    tokio::spawn(connection);
-    let send = async |query: &str| {
-        let uri = format!("http://localhost/?{query}");
-        let request = http::Request::get(uri).body(()).expect("a request");
-        let mut client = client.clone().ready().await.expect("room for a stream");
-        client.send_request(request, true).expect("a stream")
-    };
-
-    let mut streams = Vec::new();
-    for _ in 0..40 {
-        streams.push(send("cpu_time=5ms").await);
-    }
-    for (response, _) in streams {
-        assert_eq!(response.await.expect("an answer").status(), 200);
-    }
+    runtime.block_on(async {
+        let client = server.http2().await;
+        for (response, _) in client.ask("cpu_time=5ms", 40).await {
+            assert_eq!(response.await.expect("an answer").status(), 200);
+        }
+    });
 }

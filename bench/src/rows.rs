@@ -19,7 +19,7 @@ use crate::{
     testbed::Testbed,
 };
 
-/// What the rows of paced loads tell last.
+/// The last figure of the rows that take it off.
 const IDLE: &str = "CPU of the idle server, which is taken off here";
 
 /// Figures that are measured together.

@@ -10,9 +10,10 @@ use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use sha2::{Digest, Sha256};
 use ureq::Agent;
 use ureq::http::Request;
+
+use crate::digest::digest;
 
 /// One in so many answers of a load in CPU time has its digest recomputed: as expensive as itself.
 const SAMPLE: usize = 20;
@@ -170,12 +171,6 @@ fn probe(address: &str, figures: &Mutex<Figures>) -> Result<()> {
     locked(figures).health.push(start.elapsed());
     sleep(Duration::from_millis(100));
     Ok(())
-}
-
-/// The chain, computed natively.
-fn digest(iterations: u64) -> String {
-    let chain = (0..iterations).fold([0; 32], |bytes, _| Sha256::digest(bytes).into());
-    chain.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Figures {

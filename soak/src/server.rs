@@ -1,16 +1,19 @@
 //! The server under test: a process of its own, and what it uses.
 
 use std::fmt;
-use std::io::{BufRead, BufReader};
 use std::iter::successors;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::thread::{sleep, spawn};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, Signal, System};
+
+use crate::serving;
+
+/// How long a server may take to start.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The component under the embedded host or a Spin, ended when dropped.
 pub struct Server {
@@ -49,23 +52,14 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        let stdout = BufReader::new(process.stdout.take().context("no standard output")?);
-        let (sender, serving) = mpsc::channel();
-        // To the end: a server may not like to find its standard output closed.
-        spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if let Some(address) = line.strip_prefix("Serving http://") {
-                    let _ = sender.send(address.to_owned());
-                }
-            }
-        });
+        let stdout = process.stdout.take().context("no standard output")?;
         let mut server = Self {
             process,
             address: String::new(),
         };
-        let address = serving.recv_timeout(Duration::from_secs(60));
+        let address = serving::address(stdout, PATIENCE);
         server.address = address.context("it does not say where it serves")?;
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + PATIENCE;
         while !server.is_healthy() {
             ensure!(Instant::now() < end, "not healthy within a minute");
             if let Some(status) = server.process.try_wait()? {

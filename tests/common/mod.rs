@@ -3,17 +3,22 @@
 // Each test uses a part of it.
 #![allow(dead_code)]
 
+mod digest;
+mod serving;
+
 use std::env;
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+pub use digest::digest;
+use h2::SendStream;
+use h2::client::{ResponseFuture, SendRequest, handshake};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+use tokio::net::TcpStream;
 use ureq::Agent;
 use ureq::http::{Method, Request};
 
@@ -30,6 +35,9 @@ pub struct Server {
 
 /// A process with its children: Spin starts the trigger as one.
 struct Process(Child);
+
+/// A connection with HTTP/2.
+pub struct Http2(SendRequest<Bytes>);
 
 /// A whole answer.
 #[derive(Debug)]
@@ -77,6 +85,15 @@ impl Server {
         &self.address
     }
 
+    /// Another connection, which speaks HTTP/2 from its first byte.
+    pub async fn http2(&self) -> Http2 {
+        let connection = TcpStream::connect(&self.address).await;
+        let connection = handshake(connection.expect("a connection")).await;
+        let (client, connection) = connection.expect("HTTP/2");
+        tokio::spawn(connection);
+        Http2(client)
+    }
+
     /// The answer to a GET of `path`, which may have a query.
     pub fn get(&self, path: &str) -> Answer {
         self.ask(Method::GET, path)
@@ -110,6 +127,26 @@ impl Server {
     }
 }
 
+impl Http2 {
+    /// Asks for `query` on so many streams at once.
+    pub async fn ask(
+        &self,
+        query: &str,
+        streams: usize,
+    ) -> Vec<(ResponseFuture, SendStream<Bytes>)> {
+        let mut asked = Vec::new();
+        for _ in 0..streams {
+            let request = Request::get(format!("http://localhost/?{query}")).body(());
+            let client = self.0.clone().ready().await;
+            let stream = client
+                .expect("room for a stream")
+                .send_request(request.expect("a request"), true);
+            asked.push(stream.expect("a stream"));
+        }
+        asked
+    }
+}
+
 impl Answer {
     /// A header of the answer, empty where it has none of that name.
     pub fn header(&self, name: &str) -> &str {
@@ -133,17 +170,8 @@ impl Process {
             .process_group(0)
             .spawn();
         let mut process = Self(child.unwrap_or_else(|error| panic!("{command:?}: {error}")));
-        let stdout = BufReader::new(process.0.stdout.take().expect("its standard output"));
-        let (sender, serving) = mpsc::channel();
-        // It reads to the end, since a server may not like to find its standard output closed.
-        thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if let Some(address) = line.strip_prefix("Serving http://") {
-                    let _ = sender.send(address.to_owned());
-                }
-            }
-        });
-        let address = serving.recv_timeout(PATIENCE);
+        let stdout = process.0.stdout.take().expect("its standard output");
+        let address = serving::address(stdout, PATIENCE);
         let address = address.unwrap_or_else(|error| panic!("{command:?} does not serve: {error}"));
         (process, address)
     }
@@ -173,12 +201,6 @@ fn embedded_host() -> PathBuf {
         host.display()
     );
     host
-}
-
-/// The chain, computed natively.
-pub fn digest(iterations: u64) -> String {
-    let chain = (0..iterations).fold([0; 32], |bytes, _| Sha256::digest(bytes).into());
-    chain.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The manifest of the component.
