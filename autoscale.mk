@@ -13,7 +13,7 @@ REPLICAS   :=
 # The folder for replicas.csv, autoscale.json and autoscale.svg.
 OUTPUT     := target/autoscale
 
-recorder  = cargo run --locked --package autoscale --
+recorder  = cargo run --locked --package recorder --
 recording = --namespace '$(NAMESPACE)' --deployment '$(APP)' --url '$(URL)' --output '$(OUTPUT)'
 expecting = $(if $(EXPECT),--expect '$(EXPECT)') $(if $(WITHIN),--within '$(WITHIN)') $(if $(HOLD),--hold '$(HOLD)')
 need_bombardier = $(call need,bombardier,$(BOMBARDIER_INSTALL))

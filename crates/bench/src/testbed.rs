@@ -25,7 +25,7 @@ impl Testbed {
     /// `component` is another build of the component.
     pub fn build(spin: Option<&str>, component: Option<&Path>) -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let root = root.parent().context("no workspace")?;
+        let root = root.ancestors().nth(2).context("no workspace")?;
         let host = root.join("target/measured/embedded-host");
         let runner = Runner {
             path: spin.map_or(host, PathBuf::from),
@@ -68,7 +68,7 @@ impl Testbed {
     }
 
     pub async fn component(&self, share: Share) -> Result<Server> {
-        const MANIFEST: &str = include_str!("../../spin.toml");
+        const MANIFEST: &str = include_str!("../../../spin.toml");
         const BUILT: &str = "target/wasm32-wasip1/release/cpu_load_gen.wasm";
         ensure!(MANIFEST.contains(BUILT), "spin.toml has another source");
         let wasm = fs::canonicalize(&self.component)

@@ -75,7 +75,7 @@ struct Recorder {
 
 fn recorder(fake: &Fake, test: &str, arguments: &[&str]) -> Recorder {
     let (command, rest) = arguments.split_first().expect("a command comes first");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_autoscale"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_recorder"))
         .args([command, "--output"])
         .arg(folder(test))
         .args(rest)

@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use spin_sdk::http::{IntoResponse, Request, Response};
 
-#[path = "../../../src/chain.rs"]
+#[path = "../../../../src/chain.rs"]
 mod chain;
 
 fn fib(n: u32) -> u64 {

@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_documented_table_is_what_is_computed() {
-        let documented = include_str!("../../docs/autoscale.md");
+        let documented = include_str!("../../../docs/autoscale.md");
         let row = |replicas| match pace(replicas) {
             Ok(pace) => {
                 let Pace {

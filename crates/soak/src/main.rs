@@ -2,11 +2,11 @@
 //! its figures as it goes, and ends with an error where one is out of bounds.
 
 mod clients;
-#[path = "../../tests/common/digest.rs"]
+#[path = "../../../tests/common/digest.rs"]
 mod digest;
 mod faults;
 mod server;
-#[path = "../../tests/common/serving.rs"]
+#[path = "../../../tests/common/serving.rs"]
 mod serving;
 
 use std::path::PathBuf;
