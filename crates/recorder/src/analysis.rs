@@ -1,5 +1,5 @@
 //! What a record comes to: what the autoscaler decided and why, and what its users had of it.
-//! Times are in seconds since the load began.
+//! Times are in seconds since the traffic started.
 
 use std::{collections::BTreeMap, mem::discriminant, time::Duration};
 
@@ -7,8 +7,8 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::{
-    decision::{Held, History, Pods, Reading, compute},
-    record::{Answer, Autoscaler, Record, Seen, State},
+    decision::{Constraint, History, Pods, Reading, compute},
+    record::{Answer, Autoscaler, ObservationKind, Record, State},
 };
 
 /// A change of the number of replicas, or that there was none although the formula asked for one.
@@ -24,19 +24,19 @@ pub struct Decision {
     pub reading: Option<Reading>,
     /// `ceil(replicas × CPU ÷ target)`.
     pub computed: Option<u32>,
-    /// What held it back, by the rules.
-    pub held: Vec<Held>,
+    /// The rules that led to another number than `computed`.
+    pub constraints: Vec<Constraint>,
     /// What else is to be said, where the rules alone do not explain it.
     pub remark: Option<String>,
 }
 
 pub fn decisions(record: &Record) -> Vec<Decision> {
-    let zero = record.zero();
+    let origin = record.time_origin();
     let mut rows: Vec<Decision> = Vec::new();
     let mut history = History::default();
     let mut last: Option<Autoscaler> = None;
     record.replay(|observation, state| {
-        let Seen::Autoscaler(autoscaler) = &observation.seen else {
+        let ObservationKind::Autoscaler(autoscaler) = &observation.kind else {
             return;
         };
         let same = |last: &Autoscaler| {
@@ -62,7 +62,7 @@ pub fn decisions(record: &Record) -> Vec<Decision> {
                 to: autoscaler.from,
                 reading: None,
                 computed: None,
-                held: Vec::new(),
+                constraints: Vec::new(),
                 remark: Some(
                     "not seen: the connection was lost, or something else scaled it".into(),
                 ),
@@ -82,16 +82,16 @@ pub fn decisions(record: &Record) -> Vec<Decision> {
         }
     });
     for row in &mut rows {
-        row.at -= zero;
-        row.until -= zero;
+        row.at -= origin;
+        row.until -= origin;
     }
     rows
 }
 
 impl Decision {
-    /// Whether both held still, for the same reasons.
+    /// Whether both changed nothing, for the same reasons.
     fn is_like(&self, other: &Self) -> bool {
-        let reasons = |row: &Self| row.held.iter().map(discriminant).collect::<Vec<_>>();
+        let reasons = |row: &Self| row.constraints.iter().map(discriminant).collect::<Vec<_>>();
         self.from == self.to
             && (self.from, self.to) == (other.from, other.to)
             && reasons(self) == reasons(other)
@@ -117,11 +117,11 @@ fn explain(
         to,
         reading,
         computed: None,
-        held: Vec::new(),
+        constraints: Vec::new(),
         remark: None,
     };
     if let Some(reading) = reading {
-        let mut pods = state.sort_pods(record.clock(at), from);
+        let mut pods = state.classify_pods(record.clock(at), from);
         if pods.counted == 0 {
             // There is a reading, so it saw more than we do.
             pods = Pods::default();
@@ -155,7 +155,7 @@ impl Decision {
         history.recommendations.push((self.at, done.recommended));
         self.computed = Some(done.formula);
         if done.result == self.to {
-            self.held = done.held;
+            self.constraints = done.constraints;
             return;
         }
         let limited = autoscaler
@@ -175,27 +175,27 @@ pub struct Milestones {
     pub first_decision: Option<f64>,
     pub first_new_pod_ready: Option<f64>,
     pub last_new_pod_ready: Option<f64>,
-    pub load_ended: Option<f64>,
-    /// As few as the autoscaler may have, since the load's end.
+    pub traffic_ended: Option<f64>,
+    /// As few as the autoscaler may have, since the end of the traffic.
     pub back_at_minimum: Option<f64>,
 }
 
 impl Milestones {
     pub fn of(record: &Record, decisions: &[Decision]) -> Self {
-        let zero = record.zero();
-        let load_ended = record.first(|seen| matches!(seen, Seen::LoadEnded(_)));
-        let last = load_ended.unwrap_or(f64::INFINITY);
+        let origin = record.time_origin();
+        let traffic_ended = record.first(|seen| matches!(seen, ObservationKind::TrafficEnded(_)));
+        let last = traffic_ended.unwrap_or(f64::INFINITY);
         let ready: Vec<f64> = pods_ready(record)
             .into_values()
-            .filter(|at| *at > zero && *at <= last)
+            .filter(|at| *at > origin && *at <= last)
             .collect();
         let mut back_at_minimum = None;
         record.replay(|observation, state| {
-            if load_ended.is_some_and(|end| observation.at >= end) && is_idle(state) {
+            if traffic_ended.is_some_and(|end| observation.at >= end) && is_idle(state) {
                 back_at_minimum.get_or_insert(observation.at);
             }
         });
-        let since = |at: f64| at - zero;
+        let since = |at: f64| at - origin;
         Self {
             first_decision: decisions
                 .iter()
@@ -203,8 +203,8 @@ impl Milestones {
                 .map(|row| row.at),
             first_new_pod_ready: ready.iter().copied().reduce(f64::min).map(since),
             last_new_pod_ready: ready.iter().copied().reduce(f64::max).map(since),
-            load_ended: load_ended.map(since),
-            back_at_minimum: back_at_minimum.zip(load_ended).map(|(at, end)| at - end),
+            traffic_ended: traffic_ended.map(since),
+            back_at_minimum: back_at_minimum.zip(traffic_ended).map(|(at, end)| at - end),
         }
     }
 }
@@ -213,7 +213,7 @@ impl Milestones {
 pub fn pods_ready(record: &Record) -> BTreeMap<String, f64> {
     let mut ready = BTreeMap::new();
     for observation in &record.observations {
-        if let Seen::Pod(pod) = &observation.seen
+        if let ObservationKind::Pod(pod) = &observation.kind
             && pod.ready
         {
             ready.entry(pod.name.clone()).or_insert(observation.at);
@@ -241,17 +241,17 @@ pub struct Phase {
     pub worst: Option<f64>,
 }
 
-/// Before, during and after the scale-out, and once the load was over. A probe belongs to the phase in which it was sent.
+/// Before, during and after the scale-out, and after the traffic. A probe belongs to the phase in which it was sent.
 pub fn phases(record: &Record, milestones: &Milestones) -> Vec<Phase> {
-    let Some((start, end)) = record.load() else {
+    let Some((start, end)) = record.traffic_span() else {
         return vec![Phase::of("all the time", record, 0.0, f64::INFINITY)];
     };
     let scaled = milestones.last_new_pod_ready.map_or(end, |at| at + start);
     [
-        ("before the load", 0.0, start),
+        ("before the traffic", 0.0, start),
         ("during the scale-out", start, scaled),
-        ("after it, under load", scaled, end),
-        ("after the load", end, f64::INFINITY),
+        ("after it, under traffic", scaled, end),
+        ("after the traffic", end, f64::INFINITY),
     ]
     .into_iter()
     .map(|(name, from, to)| Phase::of(name, record, from, to))
@@ -294,8 +294,10 @@ pub fn probes(record: &Record) -> impl Iterator<Item = (f64, &Answer)> {
     record
         .observations
         .iter()
-        .filter_map(|observation| match &observation.seen {
-            Seen::Answer(answer) => Some((observation.at - answer.took.as_secs_f64(), answer)),
+        .filter_map(|observation| match &observation.kind {
+            ObservationKind::Answer(answer) => {
+                Some((observation.at - answer.took.as_secs_f64(), answer))
+            }
             _ => None,
         })
 }
@@ -307,12 +309,12 @@ mod tests {
     use super::*;
     use crate::{
         decision::{Rules, Unit},
-        generator::LoadReport,
         record::Pod,
+        traffic::TrafficResult,
     };
 
-    fn autoscaler(from: u32, to: u32, current: u32) -> Seen {
-        Seen::Autoscaler(Autoscaler {
+    fn autoscaler(from: u32, to: u32, current: u32) -> ObservationKind {
+        ObservationKind::Autoscaler(Autoscaler {
             rules: Rules {
                 max: 20,
                 ..Rules::default()
@@ -328,16 +330,19 @@ mod tests {
         })
     }
 
-    /// A load from 10 s to 100 s.
-    fn record(seen: Vec<(f64, Seen)>) -> Record {
-        let ended = LoadReport {
+    /// Traffic from 10 s to 100 s.
+    fn record(seen: Vec<(f64, ObservationKind)>) -> Record {
+        let ended = TrafficResult {
             failed: None,
             bombardier: None,
             output: String::new(),
         };
-        let mut all = vec![(0.0, autoscaler(1, 1, 2)), (10.0, Seen::LoadStarted)];
+        let mut all = vec![
+            (0.0, autoscaler(1, 1, 2)),
+            (10.0, ObservationKind::TrafficStarted),
+        ];
         all.extend(seen);
-        all.push((100.0, Seen::LoadEnded(ended)));
+        all.push((100.0, ObservationKind::TrafficEnded(ended)));
         all.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         let mut record = Record::new(Timestamp::UNIX_EPOCH);
         all.into_iter().for_each(|(at, seen)| record.add(at, seen));
@@ -365,9 +370,9 @@ mod tests {
                 (80.0, 80.0, 1, 4, 4, Some(1)),
             ]
         );
-        assert_eq!(rows[0].held, [Held::Step(4)]);
-        assert_eq!(rows[1].held, [Held::Tolerance(10)]);
-        assert_eq!(rows[2].held, [Held::Stabilisation(300)]);
+        assert_eq!(rows[0].constraints, [Constraint::Step(4)]);
+        assert_eq!(rows[1].constraints, [Constraint::Tolerance(10)]);
+        assert_eq!(rows[2].constraints, [Constraint::Stabilisation(300)]);
     }
 
     #[test]
@@ -382,7 +387,7 @@ mod tests {
         let pod = |name: &str, ready| {
             let name = name.into();
             let (created, started, since) = (None, None, None);
-            Seen::Pod(Pod {
+            ObservationKind::Pod(Pod {
                 name,
                 created,
                 started,
@@ -394,7 +399,7 @@ mod tests {
         };
         let answer = |seconds, failed: Option<&str>| {
             let took = Duration::from_secs(seconds);
-            Seen::Answer(Answer {
+            ObservationKind::Answer(Answer {
                 took,
                 failed: failed.map(Into::into),
             })
@@ -413,7 +418,7 @@ mod tests {
         assert_eq!(milestones.first_decision, Some(20.0));
         assert_eq!(milestones.first_new_pod_ready, Some(30.0));
         assert_eq!(milestones.last_new_pod_ready, Some(40.0));
-        assert_eq!(milestones.load_ended, Some(90.0));
+        assert_eq!(milestones.traffic_ended, Some(90.0));
         let phases = phases(&record, &milestones);
         let short: Vec<_> = phases
             .iter()
@@ -422,9 +427,9 @@ mod tests {
         assert_eq!(
             short,
             [
-                ("before the load", 1, 0),
+                ("before the traffic", 1, 0),
                 ("during the scale-out", 1, 0),
-                ("after it, under load", 0, 1)
+                ("after it, under traffic", 0, 1)
             ]
         );
         let scale_out = &phases[1];

@@ -1,4 +1,4 @@
-//! The picture of a recording: replicas, CPU and latency above one axis of time.
+//! The chart of a recording: replicas, CPU and latency over one axis of time.
 
 use anyhow::Result;
 use plotters::{
@@ -12,9 +12,9 @@ use plotters::{
 };
 
 use crate::{
-    account::probes,
-    record::{Record, Seen, State},
-    words::duration,
+    analysis::probes,
+    format::duration,
+    record::{ObservationKind, Record, State},
 };
 
 /// A number of replicas in a state, where it is known.
@@ -28,7 +28,7 @@ const ORANGE: RGBColor = RGBColor(230, 159, 0);
 const GREEN: RGBColor = RGBColor(0, 158, 115);
 const VERMILION: RGBColor = RGBColor(213, 94, 0);
 const GREY: RGBColor = RGBColor(120, 120, 120);
-const LOAD: RGBColor = RGBColor(255, 244, 214);
+const TRAFFIC: RGBColor = RGBColor(255, 244, 214);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, Y> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, Y>>;
@@ -54,18 +54,20 @@ struct Panels<'a> {
     record: &'a Record,
     from: f64,
     to: f64,
-    /// When the load began and ended.
-    load: Option<(f64, f64)>,
+    /// When the traffic started and ended.
+    traffic: Option<(f64, f64)>,
 }
 
 impl<'a> Panels<'a> {
     fn new(record: &'a Record) -> Self {
-        let zero = record.zero();
+        let origin = record.time_origin();
         Self {
             record,
-            from: -zero,
-            to: (record.end() - zero).max(1.0 - zero),
-            load: record.load().map(|(start, end)| (start - zero, end - zero)),
+            from: -origin,
+            to: (record.end() - origin).max(1.0 - origin),
+            traffic: record
+                .traffic_span()
+                .map(|(start, end)| (start - origin, end - origin)),
         }
     }
 
@@ -133,8 +135,8 @@ impl<'a> Panels<'a> {
         let mut pods = Vec::new();
         let mut average = Vec::new();
         self.record.replay(|observation, state| {
-            if matches!(observation.seen, Seen::Usage(_)) {
-                let at = observation.at - self.record.zero();
+            if matches!(observation.kind, ObservationKind::Usage(_)) {
+                let at = observation.at - self.record.time_origin();
                 pods.extend(state.usage.values().map(|usage| (at, usage.millicores)));
                 average.extend(state.millicores_per_pod().map(|average| (at, average)));
             }
@@ -152,11 +154,11 @@ impl<'a> Panels<'a> {
     }
 
     fn latency(&self, area: &Area) -> Result<()> {
-        let zero = self.record.zero();
+        let origin = self.record.time_origin();
         let dots: Vec<_> = probes(self.record)
             .map(|(asked, answer)| {
                 (
-                    asked - zero,
+                    asked - origin,
                     answer.took.as_secs_f64().max(1e-4),
                     answer.failed.is_some(),
                 )
@@ -189,7 +191,7 @@ impl<'a> Panels<'a> {
         legends(&mut chart)
     }
 
-    /// A panel with its axes and the span of the load.
+    /// A panel with its axes and the span of the traffic.
     fn chart<'b, Y>(
         &self,
         area: &Area<'b>,
@@ -208,11 +210,11 @@ impl<'a> Panels<'a> {
             .x_label_area_size(if is_last { 44 } else { 8 })
             .y_label_area_size(70)
             .build_cartesian_2d(self.from..self.to, range)?;
-        if let Some((start, end)) = self.load {
+        if let Some((start, end)) = self.traffic {
             let y = chart.y_range();
             chart.draw_series([Rectangle::new(
                 [(start, y.start), (end, y.end)],
-                LOAD.filled(),
+                TRAFFIC.filled(),
             )])?;
         }
         chart
@@ -222,7 +224,7 @@ impl<'a> Panels<'a> {
             .bold_line_style(BLACK.mix(0.12))
             .x_labels(if is_last { 10 } else { 0 })
             .x_desc(if is_last {
-                "seconds since the load began; shaded: the load"
+                "seconds since the traffic started; shaded: the traffic"
             } else {
                 ""
             })
@@ -241,7 +243,7 @@ impl<'a> Panels<'a> {
         let mut steps: Vec<(f64, f64)> = Vec::new();
         self.record.replay(|observation, state| {
             let Some(now) = number(state) else { return };
-            let at = observation.at - self.record.zero();
+            let at = observation.at - self.record.time_origin();
             match steps.last() {
                 Some((_, before)) if *before == now => {}
                 Some((_, before)) => {
@@ -286,31 +288,31 @@ mod tests {
 
     use super::*;
     use crate::{
-        generator::LoadReport,
         record::{Answer, Autoscaler, Deployment, Usage},
+        traffic::TrafficResult,
     };
 
     /// A scale-out from 1 over 4 and 8 to 20 and back, as a cluster does it.
     fn record() -> Record {
         let mut record = Record::new(Timestamp::UNIX_EPOCH);
         let autoscaler = Autoscaler::of_the_tutorial();
-        record.add(0.0, Seen::Autoscaler(autoscaler));
+        record.add(0.0, ObservationKind::Autoscaler(autoscaler));
         let mut desired = 1;
         let mut ready = 1;
         for second in 0..560 {
             let at = f64::from(second);
             match second {
-                5 => record.add(at, Seen::LoadStarted),
+                5 => record.add(at, ObservationKind::TrafficStarted),
                 30 => desired = 4,
                 45 => desired = 8,
                 60 => desired = 20,
                 185 => {
-                    let report = LoadReport {
+                    let report = TrafficResult {
                         failed: None,
                         bombardier: None,
                         output: String::new(),
                     };
-                    record.add(at, Seen::LoadEnded(report));
+                    record.add(at, ObservationKind::TrafficEnded(report));
                 }
                 500 => (desired, ready) = (1, 1),
                 _ if ready < desired && second % 2 == 0 => ready += 1,
@@ -319,7 +321,7 @@ mod tests {
             let existing = desired;
             record.add(
                 at,
-                Seen::Deployment(Deployment {
+                ObservationKind::Deployment(Deployment {
                     desired,
                     existing,
                     ready,
@@ -341,7 +343,7 @@ mod tests {
                 let pods: BTreeMap<_, _> = (0..ready)
                     .map(|pod| (pod.to_string(), usage(pod)))
                     .collect();
-                record.add(at, Seen::Usage(pods));
+                record.add(at, ObservationKind::Usage(pods));
             }
             let millis = if is_loaded {
                 1700 / u64::from(ready) + u64::from(second as u32 % 7) * 3
@@ -351,7 +353,7 @@ mod tests {
             let failed = (second == 40).then(|| "no answer in time".to_string());
             record.add(
                 at,
-                Seen::Answer(Answer {
+                ObservationKind::Answer(Answer {
                     took: Duration::from_millis(millis),
                     failed,
                 }),
@@ -374,7 +376,7 @@ mod tests {
         ] {
             assert!(svg.contains(text), "{text} is missing");
         }
-        assert!(svg.contains("#FFF4D6"), "the load is not shaded");
+        assert!(svg.contains("#FFF4D6"), "the traffic is not shaded");
     }
 
     #[test]

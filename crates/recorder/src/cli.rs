@@ -1,18 +1,4 @@
-//! Records what an autoscaler does with a Deployment, explains it and judges it: `make autoscale`.
-
-mod account;
-mod cluster;
-mod decision;
-mod expect;
-mod generator;
-mod live;
-mod pace;
-mod picture;
-mod plan;
-mod probe;
-mod record;
-mod report;
-mod words;
+//! The command line: what is recorded, and for how long.
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -23,11 +9,11 @@ use tokio::{runtime::Builder, task::LocalSet};
 
 use crate::{
     cluster::Target,
-    expect::{Expectation, Verdict},
-    pace::Pace,
-    plan::Plan,
+    expectation::{Expectation, Verdict},
     probe::Probe,
+    recording::Recording,
     report::Report,
+    steady_load::SteadyLoad,
 };
 
 /// Record what an autoscaler does with a Deployment
@@ -55,27 +41,27 @@ enum Command {
         #[command(flatten)]
         expect: Expect,
     },
-    /// Run a load, and record what follows
+    /// Send traffic and record the scaling that follows
     Run {
-        /// Then wait until there are as few replicas as there may be, this long at most
+        /// Then wait for the minimum number of replicas, at most this long
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         until_idle: Option<Duration>,
         #[command(flatten)]
         expect: Expect,
-        /// The load, such as `bombardier -o json -p r -l -c 40 -d 3m http://localhost:8081`
+        /// The command that sends the traffic, such as `bombardier -o json -p r -l -c 40 -d 3m http://localhost:8081`
         #[arg(last = true, required = true)]
-        load: Vec<OsString>,
+        traffic: Vec<OsString>,
     },
-    /// Load the app such that exactly so many replicas are wanted, and see that they stay
+    /// Send the traffic that leads to exactly this number of replicas, and check that they stay
     Hold {
         replicas: u32,
-        /// For how long there must be exactly so many
+        /// How long there must be exactly this number
         #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
         hold: Duration,
-        /// Since the load's start, until they are there
+        /// Time limit for reaching them, from the start of the traffic
         #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
         within: Duration,
-        /// What a replica uses without any load, in millicores
+        /// CPU that a replica uses without traffic, in millicores
         #[arg(long, value_name = "MILLICORES", default_value_t = 3.0)]
         idle: f64,
     },
@@ -83,13 +69,13 @@ enum Command {
 
 #[derive(Args)]
 struct Expect {
-    /// How many replicas must be ready
+    /// Number of replicas that must be ready
     #[arg(long, value_name = "REPLICAS")]
     expect: Option<u32>,
-    /// Since the load's start
+    /// Since the start of the traffic
     #[arg(long, value_name = "DURATION", requires = "expect", value_parser = duration)]
     within: Option<Duration>,
-    /// For how long there must be exactly so many
+    /// How long there must be exactly this number
     #[arg(long, value_name = "DURATION", requires = "expect", value_parser = duration)]
     hold: Option<Duration>,
 }
@@ -128,7 +114,8 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
         .ok_or("it must be each number with its unit (ms, s, m, h), such as 90s or 1m30s")
 }
 
-fn main() -> ExitCode {
+/// Parses the arguments, records and reports; the exit status is that of the verdict.
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = Builder::new_current_thread()
         .enable_all()
@@ -148,27 +135,27 @@ async fn run(Cli { command, options }: Cli) -> Result<Verdict> {
     // Both HTTP clients take their cryptography from here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let target = Target::find(&options.namespace, &options.deployment).await?;
-    let plan = command.plan(&target, &options)?;
+    let recording = command.recording(&target, &options)?;
     let mut probe = None;
     if let Some(url) = &options.url {
         let asking = Probe::new(url, &options.query, options.timeout)?;
-        if plan.load.is_some()
+        if recording.traffic.is_some()
             && let Some(why) = asking.ask().await.failed
         {
             bail!("{url} does not answer: {why}");
         }
         probe = Some(asking);
     }
-    let (record, verdict) = plan.record(&target, probe).await?;
-    let expected = plan.expectation.as_ref().map(ToString::to_string);
-    let report = Report::new(&plan.deployment, &record, expected, &verdict);
+    let (record, verdict) = recording.record(&target, probe).await?;
+    let expected = recording.expectation.as_ref().map(ToString::to_string);
+    let report = Report::new(&recording.deployment, &record, expected, &verdict);
     print!("\n{}", report.text());
     report.write(&options.output)?;
     println!(
         "Written to {}: replicas.csv, autoscale.json, autoscale.svg",
         options.output.display()
     );
-    match (&verdict, &plan.expectation) {
+    match (&verdict, &recording.expectation) {
         (Verdict::AsExpected, Some(expectation)) => println!("As expected: {expectation}"),
         (Verdict::AsExpected, None) => {}
         (Verdict::Unexpected(why), _) => eprintln!("Not as expected: {why}"),
@@ -193,40 +180,40 @@ impl Expect {
 }
 
 impl Command {
-    fn plan(self, target: &Target, options: &Options) -> Result<Plan> {
-        let plan = Plan {
+    fn recording(self, target: &Target, options: &Options) -> Result<Recording> {
+        let recording = Recording {
             deployment: options.deployment.clone(),
-            ..Plan::default()
+            ..Recording::default()
         };
-        let plan = match self {
-            Self::Watch { length, expect } => Plan {
+        let recording = match self {
+            Self::Watch { length, expect } => Recording {
                 expectation: expect.expectation(),
                 length,
                 ends_when_decided: true,
-                ..plan
+                ..recording
             },
             Self::Run {
                 until_idle,
                 expect,
-                load,
-            } => Plan {
+                traffic,
+            } => Recording {
                 expectation: expect.expectation(),
-                load: Some(load),
+                traffic: Some(traffic),
                 until_idle,
-                ..plan
+                ..recording
             },
             Self::Hold {
                 replicas,
                 hold,
                 within,
                 idle,
-            } => Plan {
+            } => Recording {
                 expectation: Some(Expectation {
                     replicas,
                     within: Some(within),
                     hold: Some(hold),
                 }),
-                load: Some(paced_load(
+                traffic: Some(steady_load(
                     target,
                     replicas,
                     idle,
@@ -234,22 +221,22 @@ impl Command {
                     options,
                 )?),
                 ends_when_decided: true,
-                ..plan
+                ..recording
             },
         };
-        if target.autoscaler.is_none() && plan.load.is_some() {
+        if target.autoscaler.is_none() && recording.traffic.is_some() {
             bail!(
                 "no HorizontalPodAutoscaler targets the Deployment {} in namespace {}: make deploy adds one, with or without KEDA",
                 options.deployment,
                 options.namespace
             );
         }
-        Ok(plan)
+        Ok(recording)
     }
 }
 
-/// The command whose load holds so many replicas of this target.
-fn paced_load(
+/// The command whose traffic leads to this number of replicas.
+fn steady_load(
     target: &Target,
     replicas: u32,
     idle: f64,
@@ -261,9 +248,9 @@ fn paced_load(
         .as_deref()
         .context("hold needs the --url of the app")?;
     let autoscaler = target.autoscaler.clone().unwrap_or_default();
-    let pace = Pace::holding(replicas, &autoscaler, &target.deployment, idle)?;
-    eprintln!("For {replicas} replicas: {pace}; {idle}m is what each replica uses by itself");
-    Ok(pace.command(url, length))
+    let load = SteadyLoad::holding(replicas, &autoscaler, &target.deployment, idle)?;
+    eprintln!("For {replicas} replicas: {load}; {idle}m is what each replica uses by itself");
+    Ok(load.command(url, length))
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ use crate::{
         Amount, Direction, Policies, Policy, Reading, Rules, SCALE_DOWN_WINDOW, Select, TOLERANCE,
         Unit,
     },
-    record::{Autoscaler, Condition, Deployment, Event as Told, Pod, Seen, Usage},
+    record::{Autoscaler, Condition, Deployment, KubeEvent, ObservationKind, Pod, Usage},
 };
 
 /// metrics-server measures every 15 s.
@@ -157,28 +157,28 @@ impl Target {
 
     /// Watches until nobody listens. Connections that break are opened anew, and what changed
     /// meanwhile is seen then.
-    pub fn watch(&self, seen: &UnboundedSender<Seen>) {
+    pub fn watch(&self, seen: &UnboundedSender<ObservationKind>) {
         let everything = watcher::Config::default();
         let only = everything
             .clone()
             .fields(&format!("metadata.name={}", self.name));
         let own = everything.clone().labels(&self.labels);
         self.follow("Deployments", only, seen, deployment_seen, |_| {
-            Some(Seen::DeploymentGone)
+            Some(ObservationKind::DeploymentGone)
         });
         self.follow("pods", own, seen, pod_seen, |name| {
-            Some(Seen::PodGone(name))
+            Some(ObservationKind::PodGone(name))
         });
         let name = self.name.clone();
         let autoscaler_seen = move |one: &HorizontalPodAutoscaler, _| {
-            targets(one, &name).then(|| Seen::Autoscaler(autoscaler(one)))
+            targets(one, &name).then(|| ObservationKind::Autoscaler(autoscaler(one)))
         };
         self.follow(
             "autoscalers",
             everything.clone(),
             seen,
             autoscaler_seen,
-            |_| Some(Seen::AutoscalerGone),
+            |_| Some(ObservationKind::AutoscalerGone),
         );
         self.follow("events", everything, seen, self.event_seen(), |_| None);
         tokio::task::spawn_local(poll_usage(
@@ -195,9 +195,9 @@ impl Target {
         &self,
         what: &'static str,
         config: watcher::Config,
-        seen: &UnboundedSender<Seen>,
-        mut changed: impl FnMut(&K, bool) -> Option<Seen> + 'static,
-        gone: impl Fn(String) -> Option<Seen> + 'static,
+        seen: &UnboundedSender<ObservationKind>,
+        mut changed: impl FnMut(&K, bool) -> Option<ObservationKind> + 'static,
+        gone: impl Fn(String) -> Option<ObservationKind> + 'static,
     ) where
         K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -214,7 +214,7 @@ impl Target {
             let mut unlisted = BTreeSet::new();
             let mut events = pin!(watcher(api, config).backoff(EverySecond));
             while let Some(event) = events.next().await {
-                let news: Result<Vec<Seen>, String> = event
+                let news: Result<Vec<ObservationKind>, String> = event
                     .map_err(|error| watch_error(&error))
                     .map(|event| match event {
                         Event::Init => {
@@ -252,7 +252,7 @@ impl Target {
     }
 
     /// New events; those that were there before are of an earlier time, perhaps of an earlier deployment.
-    fn event_seen(&self) -> impl FnMut(&core::Event, bool) -> Option<Seen> + 'static {
+    fn event_seen(&self) -> impl FnMut(&core::Event, bool) -> Option<ObservationKind> + 'static {
         let deployment = self.name.clone();
         let pods = format!("{deployment}-");
         let autoscaler = self
@@ -271,7 +271,7 @@ impl Target {
                 _ => false,
             };
             (concerns && !is_old && !is_known).then(|| {
-                Seen::Event(Told {
+                ObservationKind::Event(KubeEvent {
                     about: about.into(),
                     reason: event.reason.clone().unwrap_or_default(),
                     message: event.message.clone().unwrap_or_default(),
@@ -281,12 +281,12 @@ impl Target {
     }
 }
 
-fn deployment_seen(object: &apps::Deployment, _: bool) -> Option<Seen> {
-    Some(Seen::Deployment(deployment(object)))
+fn deployment_seen(object: &apps::Deployment, _: bool) -> Option<ObservationKind> {
+    Some(ObservationKind::Deployment(deployment(object)))
 }
 
-fn pod_seen(object: &core::Pod, _: bool) -> Option<Seen> {
-    Some(Seen::Pod(pod(object)))
+fn pod_seen(object: &core::Pod, _: bool) -> Option<ObservationKind> {
+    Some(ObservationKind::Pod(pod(object)))
 }
 
 /// A recorder that is late has gaps, so that it does not wait longer and longer.
@@ -307,20 +307,20 @@ impl Backoff for EverySecond {
 /// Passes on what is new; says once that it is lost, and once that it is back.
 fn teller(
     what: &'static str,
-    seen: &UnboundedSender<Seen>,
-) -> impl FnMut(Result<Vec<Seen>, String>) -> Result<(), ()> + 'static {
+    seen: &UnboundedSender<ObservationKind>,
+) -> impl FnMut(Result<Vec<ObservationKind>, String>) -> Result<(), ()> + 'static {
     let seen = seen.clone();
     let mut is_lost = false;
     move |news| {
         let news = match news {
             Ok(mut news) => {
                 if replace(&mut is_lost, false) {
-                    news.insert(0, Seen::Regained { what: what.into() });
+                    news.insert(0, ObservationKind::Regained { what: what.into() });
                 }
                 news
             }
             Err(_) if replace(&mut is_lost, true) => Vec::new(),
-            Err(why) => vec![Seen::Lost {
+            Err(why) => vec![ObservationKind::Lost {
                 what: what.into(),
                 why,
             }],
@@ -336,7 +336,7 @@ async fn poll_usage(
     client: Client,
     namespace: String,
     labels: String,
-    seen: UnboundedSender<Seen>,
+    seen: UnboundedSender<ObservationKind>,
 ) {
     let kind = GroupVersionKind::gvk("metrics.k8s.io", "v1beta1", "PodMetrics");
     let kind = ApiResource::from_gvk_with_plural(&kind, "pods");
@@ -353,7 +353,10 @@ async fn poll_usage(
         let news = asked.map(|usage: BTreeMap<_, _>| {
             let is_new = usage != last;
             last = usage.clone();
-            is_new.then_some(Seen::Usage(usage)).into_iter().collect()
+            is_new
+                .then_some(ObservationKind::Usage(usage))
+                .into_iter()
+                .collect()
         });
         if tell(news).is_err() {
             return;

@@ -126,10 +126,10 @@ impl Default for Rules {
     }
 }
 
-/// Why an autoscaler did something else than `ceil(replicas × CPU ÷ target)`.
+/// Why an autoscaler did not do `ceil(replicas × CPU ÷ target)`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Held {
+pub enum Constraint {
     /// The CPU is within so many percent of the target.
     Tolerance(u32),
     /// So many pods are not ready: they count as using nothing.
@@ -146,7 +146,7 @@ pub enum Held {
     Minimum(u32),
 }
 
-impl fmt::Display for Held {
+impl fmt::Display for Constraint {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Tolerance(percent) => write!(f, "within the tolerance of {percent} %"),
@@ -179,7 +179,7 @@ pub struct Computation {
     pub recommended: u32,
     /// What the rules come to in the end.
     pub result: u32,
-    pub held: Vec<Held>,
+    pub constraints: Vec<Constraint>,
 }
 
 /// What an autoscaler of these rules does with `replicas` replicas at the time `now`.
@@ -192,24 +192,24 @@ pub fn compute(
     now: f64,
 ) -> Computation {
     let formula = ceil(reading.ratio() * f64::from(replicas));
-    let mut held = Vec::new();
-    let recommended = recommend(rules, replicas, reading, pods, formula, &mut held);
-    let stable = stabilise(rules, replicas, recommended, history, now, &mut held);
-    let limited = limit(rules, replicas, stable, history, now, &mut held);
+    let mut constraints = Vec::new();
+    let recommended = recommend(rules, replicas, reading, pods, formula, &mut constraints);
+    let stable = stabilise(rules, replicas, recommended, history, now, &mut constraints);
+    let limited = limit(rules, replicas, stable, history, now, &mut constraints);
     // Whatever the CPU, more or fewer replicas than there may be are brought back.
     let result = limited.min(rules.max).max(rules.min);
     // What stays at a bound for another reason would not have gone past it either.
     let bound = match result {
-        _ if formula > rules.max && result == rules.max => Some(Held::Maximum(rules.max)),
-        _ if formula < rules.min && result == rules.min => Some(Held::Minimum(rules.min)),
+        _ if formula > rules.max && result == rules.max => Some(Constraint::Maximum(rules.max)),
+        _ if formula < rules.min && result == rules.min => Some(Constraint::Minimum(rules.min)),
         _ => None,
     };
-    held.extend(bound.filter(|bound| !held.contains(bound)));
+    constraints.extend(bound.filter(|bound| !constraints.contains(bound)));
     Computation {
         formula,
         recommended,
         result,
-        held,
+        constraints,
     }
 }
 
@@ -219,7 +219,7 @@ fn recommend(
     reading: Reading,
     pods: Pods,
     formula: u32,
-    held: &mut Vec<Held>,
+    constraints: &mut Vec<Constraint>,
 ) -> u32 {
     let tolerated =
         |ratio| (1.0 - rules.down.tolerance..=1.0 + rules.up.tolerance).contains(&ratio);
@@ -229,20 +229,20 @@ fn recommend(
         (of.tolerance * 100.0).round() as u32
     };
     let unready = if ratio > 1.0 { pods.unready } else { 0 };
-    let why = |held: &mut Vec<Held>| {
-        held.extend((pods.unready > 0).then_some(Held::NotReady(pods.unready)));
-        held.extend((pods.missing > 0).then_some(Held::Missing(pods.missing)));
+    let why = |constraints: &mut Vec<Constraint>| {
+        constraints.extend((pods.unready > 0).then_some(Constraint::NotReady(pods.unready)));
+        constraints.extend((pods.missing > 0).then_some(Constraint::Missing(pods.missing)));
     };
     if unready == 0 && pods.missing == 0 {
         if tolerated(ratio) {
             if formula != replicas {
-                held.push(Held::Tolerance(percent(ratio)));
+                constraints.push(Constraint::Tolerance(percent(ratio)));
             }
             return replicas;
         }
         let recommended = ceil(ratio * f64::from(pods.counted));
         if recommended != formula {
-            why(held);
+            why(constraints);
         }
         return recommended;
     }
@@ -263,7 +263,7 @@ fn recommend(
         recommended
     };
     if recommended != formula {
-        why(held);
+        why(constraints);
     }
     recommended
 }
@@ -275,7 +275,7 @@ fn stabilise(
     recommended: u32,
     history: &History,
     now: f64,
-    held: &mut Vec<Held>,
+    constraints: &mut Vec<Constraint>,
 ) -> u32 {
     let within = |window: u32| {
         let since = now - f64::from(window);
@@ -297,9 +297,9 @@ fn stabilise(
     let highest = within(rules.down.window).max().unwrap_or(recommended);
     let stable = replicas.max(lowest).min(highest);
     if stable < recommended {
-        held.push(Held::Stabilisation(rules.up.window));
+        constraints.push(Constraint::Stabilisation(rules.up.window));
     } else if stable > recommended {
-        held.push(Held::Stabilisation(rules.down.window));
+        constraints.push(Constraint::Stabilisation(rules.down.window));
     }
     stable
 }
@@ -310,31 +310,31 @@ fn limit(
     wanted: u32,
     history: &History,
     now: f64,
-    held: &mut Vec<Held>,
+    constraints: &mut Vec<Constraint>,
 ) -> u32 {
     if wanted > replicas {
         let step = rules.highest(replicas, history, now);
         if wanted > step.min(rules.max) {
-            held.push(match &rules.up.policies {
-                _ if rules.max <= step => Held::Maximum(rules.max),
+            constraints.push(match &rules.up.policies {
+                _ if rules.max <= step => Constraint::Maximum(rules.max),
                 Some(Policies {
                     select: Select::Disabled,
                     ..
-                }) => Held::Disabled,
-                _ => Held::Step(step),
+                }) => Constraint::Disabled,
+                _ => Constraint::Step(step),
             });
         }
         wanted.min(step)
     } else if wanted < replicas {
         let step = rules.lowest(replicas, history, now);
         if wanted < step.max(rules.min) {
-            held.push(match &rules.down.policies {
-                _ if rules.min >= step => Held::Minimum(rules.min),
+            constraints.push(match &rules.down.policies {
+                _ if rules.min >= step => Constraint::Minimum(rules.min),
                 Some(Policies {
                     select: Select::Disabled,
                     ..
-                }) => Held::Disabled,
-                _ => Held::Step(step),
+                }) => Constraint::Disabled,
+                _ => Constraint::Step(step),
             });
         }
         wanted.max(step)
@@ -429,7 +429,12 @@ mod tests {
         }
     }
 
-    fn at_once(rules: &Rules, replicas: u32, current: u32, pods: Pods) -> (u32, u32, Vec<Held>) {
+    fn at_once(
+        rules: &Rules,
+        replicas: u32,
+        current: u32,
+        pods: Pods,
+    ) -> (u32, u32, Vec<Constraint>) {
         let done = compute(
             rules,
             replicas,
@@ -438,18 +443,18 @@ mod tests {
             &History::default(),
             0.0,
         );
-        (done.formula, done.result, done.held)
+        (done.formula, done.result, done.constraints)
     }
 
     #[test]
     fn without_a_behavior_a_step_doubles_or_leads_to_four() {
         assert_eq!(
             at_once(&rules(), 1, 500, ready(1)),
-            (10, 4, vec![Held::Step(4)])
+            (10, 4, vec![Constraint::Step(4)])
         );
         assert_eq!(
             at_once(&rules(), 4, 500, ready(4)),
-            (40, 8, vec![Held::Step(8)])
+            (40, 8, vec![Constraint::Step(8)])
         );
         assert_eq!(at_once(&rules(), 1, 125, ready(1)), (3, 3, vec![]));
     }
@@ -458,15 +463,15 @@ mod tests {
     fn the_maximum_and_the_minimum_bound_it() {
         assert_eq!(
             at_once(&rules(), 10, 500, ready(10)),
-            (100, 20, vec![Held::Maximum(20)])
+            (100, 20, vec![Constraint::Maximum(20)])
         );
         assert_eq!(
             at_once(&rules(), 20, 500, ready(20)),
-            (200, 20, vec![Held::Maximum(20)])
+            (200, 20, vec![Constraint::Maximum(20)])
         );
         assert_eq!(
             at_once(&rules(), 2, 0, ready(2)),
-            (0, 1, vec![Held::Minimum(1)])
+            (0, 1, vec![Constraint::Minimum(1)])
         );
     }
 
@@ -480,7 +485,11 @@ mod tests {
         // 98 % of ten are 49 % of twenty, which is tolerated.
         assert_eq!(
             at_once(&rules(), 20, 98, pods),
-            (40, 20, vec![Held::Missing(10), Held::Maximum(20)])
+            (
+                40,
+                20,
+                vec![Constraint::Missing(10), Constraint::Maximum(20)]
+            )
         );
         let history = History {
             recommendations: vec![(0.0, 1)],
@@ -488,31 +497,34 @@ mod tests {
         };
         let done = compute(&rules(), 1, percent(0), ready(1), &history, 10.0);
         assert_eq!(
-            (done.result, done.held),
-            (1, vec![Held::Stabilisation(300), Held::Minimum(1)])
+            (done.result, done.constraints),
+            (
+                1,
+                vec![Constraint::Stabilisation(300), Constraint::Minimum(1)]
+            )
         );
     }
 
     #[test]
     fn replicas_beyond_a_bound_are_brought_back() {
-        let (formula, result, held) = at_once(&rules(), 23, 50, ready(23));
+        let (formula, result, constraints) = at_once(&rules(), 23, 50, ready(23));
         assert_eq!((formula, result), (23, 20));
-        assert_eq!(held, [Held::Maximum(20)]);
+        assert_eq!(constraints, [Constraint::Maximum(20)]);
     }
 
     #[test]
     fn a_tenth_off_the_target_is_tolerated() {
         assert_eq!(
             at_once(&rules(), 8, 55, ready(8)),
-            (9, 8, vec![Held::Tolerance(10)])
+            (9, 8, vec![Constraint::Tolerance(10)])
         );
         assert_eq!(at_once(&rules(), 8, 56, ready(8)), (9, 9, vec![]));
         assert_eq!(
             at_once(&rules(), 20, 45, ready(20)),
-            (18, 20, vec![Held::Tolerance(10)])
+            (18, 20, vec![Constraint::Tolerance(10)])
         );
         assert_eq!(at_once(&rules(), 20, 44, ready(20)), (18, 18, vec![]));
-        // Where the formula agrees nothing is held back.
+        // Where the formula agrees nothing is constrained.
         assert_eq!(at_once(&rules(), 4, 48, ready(4)), (4, 4, vec![]));
         let mut strict = rules();
         strict.up.tolerance = 0.0;
@@ -529,12 +541,12 @@ mod tests {
         // 500 % of one pod are 125 % of four.
         assert_eq!(
             at_once(&rules(), 4, 500, pods),
-            (40, 8, vec![Held::NotReady(3), Held::Step(8)])
+            (40, 8, vec![Constraint::NotReady(3), Constraint::Step(8)])
         );
         // 90 % of one are 22 % of four, which would be a scale-in: nothing is done.
         assert_eq!(
             at_once(&rules(), 4, 90, pods),
-            (8, 4, vec![Held::NotReady(3)])
+            (8, 4, vec![Constraint::NotReady(3)])
         );
     }
 
@@ -547,12 +559,12 @@ mod tests {
         };
         assert_eq!(
             at_once(&rules(), 4, 150, pods),
-            (12, 6, vec![Held::Missing(2)]),
+            (12, 6, vec![Constraint::Missing(2)]),
             "nothing on the way up"
         );
         assert_eq!(
             at_once(&rules(), 4, 10, pods),
-            (1, 4, vec![Held::Missing(2)]),
+            (1, 4, vec![Constraint::Missing(2)]),
             "all of their request on the way down"
         );
     }
@@ -565,10 +577,10 @@ mod tests {
         };
         let done = |now| compute(&rules(), 20, percent(2), ready(20), &history, now);
         assert_eq!(
-            (done(499.0).result, done(499.0).held),
-            (20, vec![Held::Stabilisation(300)])
+            (done(499.0).result, done(499.0).constraints),
+            (20, vec![Constraint::Stabilisation(300)])
         );
-        assert_eq!((done(501.0).result, done(501.0).held), (1, vec![]));
+        assert_eq!((done(501.0).result, done(501.0).constraints), (1, vec![]));
     }
 
     #[test]
@@ -618,7 +630,7 @@ mod tests {
         few.up.policies.as_mut().expect("they are set").select = Select::Disabled;
         assert_eq!(
             at_once(&few, 1, 500, ready(1)),
-            (10, 1, vec![Held::Disabled])
+            (10, 1, vec![Constraint::Disabled])
         );
     }
 
@@ -636,7 +648,7 @@ mod tests {
         });
         assert_eq!(
             at_once(&rules, 20, 2, ready(20)),
-            (1, 18, vec![Held::Step(18)])
+            (1, 18, vec![Constraint::Step(18)])
         );
     }
 }

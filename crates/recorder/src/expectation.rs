@@ -5,9 +5,9 @@ use std::{fmt, time::Duration};
 use humantime::format_duration;
 use serde::Serialize;
 
-use crate::record::{Deployment, Record, Seen};
+use crate::record::{Deployment, ObservationKind, Record};
 
-/// So many replicas: ready within a time of the load's start; with `hold` neither more nor fewer, for that long.
+/// So many replicas: ready within a time of the start of the traffic; with `hold` neither more nor fewer, for that long.
 #[derive(Clone, Debug)]
 pub struct Expectation {
     pub replicas: u32,
@@ -17,8 +17,8 @@ pub struct Expectation {
 
 /// Whether it happened until now.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outlook {
-    /// Since so many seconds after the load's start.
+pub enum Evaluation {
+    /// Since so many seconds after the traffic started.
     Met(f64),
     Pending,
     /// It cannot happen any more; in words, what happened instead.
@@ -67,16 +67,16 @@ impl fmt::Display for Expectation {
 
 impl Expectation {
     /// `now` in seconds since the recording began, as the record's.
-    pub fn outlook(&self, record: &Record, now: f64) -> Outlook {
-        let zero = record.zero();
+    pub fn evaluate(&self, record: &Record, now: f64) -> Evaluation {
+        let origin = record.time_origin();
         let deadline = self
             .within
-            .map_or(f64::INFINITY, |within| zero + within.as_secs_f64());
+            .map_or(f64::INFINITY, |within| origin + within.as_secs_f64());
         let hold = self.hold.map_or(0.0, |hold| hold.as_secs_f64());
         let spans = self.spans(record, now);
         for (start, end) in &spans {
             if *start <= deadline && end - start >= hold {
-                return Outlook::Met(start - zero);
+                return Evaluation::Met(start - origin);
             }
         }
         // A span that began in time may still grow.
@@ -84,19 +84,19 @@ impl Expectation {
             .last()
             .is_some_and(|(start, end)| *end == now && *start <= deadline);
         if now <= deadline || grows {
-            return Outlook::Pending;
+            return Evaluation::Pending;
         }
-        Outlook::Missed(self.instead(record, now))
+        Evaluation::Missed(self.instead(record, now))
     }
 
     /// What was seen where the expectation was not met.
     pub fn instead(&self, record: &Record, now: f64) -> String {
-        let zero = record.zero();
+        let origin = record.time_origin();
         let spans = self.spans(record, now);
-        let mut most = (0, zero);
+        let mut most = (0, origin);
         for (at, deployment) in deployments(record) {
             let ready = deployment.map_or(0, |deployment| deployment.ready);
-            if at < zero {
+            if at < origin {
                 most.0 = ready;
             } else if ready > most.0 {
                 most = (ready, at);
@@ -107,22 +107,22 @@ impl Expectation {
             .max_by(|a, b| (a.1 - a.0).total_cmp(&(b.1 - b.0)));
         match longest {
             Some((start, end)) if self.hold.is_some() => format!(
-                "expected {self}; the longest was {:.0} s, {:.0} s after the load's start",
+                "expected {self}; the longest was {:.0} s, {:.0} s after the traffic started",
                 end - start,
-                start - zero,
+                start - origin,
             ),
-            Some((start, _)) => format!("expected {self}; they were after {:.0} s", start - zero),
+            Some((start, _)) => format!("expected {self}; they were after {:.0} s", start - origin),
             None => format!(
                 "expected {self}; the most that were ready were {}, after {:.0} s",
                 most.0,
-                most.1 - zero
+                most.1 - origin
             ),
         }
     }
 
-    /// When it was so, from the load's start on.
+    /// When it was so, from the start of the traffic on.
     fn spans(&self, record: &Record, now: f64) -> Vec<(f64, f64)> {
-        let zero = record.zero();
+        let origin = record.time_origin();
         let mut spans: Vec<(f64, f64)> = Vec::new();
         let mut since = None;
         for (at, deployment) in deployments(record) {
@@ -140,8 +140,8 @@ impl Expectation {
         }
         spans.extend(since.map(|start| (start, now)));
         spans.retain_mut(|(start, end)| {
-            *start = start.max(zero);
-            *end >= zero
+            *start = start.max(origin);
+            *end >= origin
         });
         spans
     }
@@ -159,9 +159,9 @@ fn deployments(record: &Record) -> impl Iterator<Item = (f64, Option<&Deployment
     record
         .observations
         .iter()
-        .filter_map(|observation| match &observation.seen {
-            Seen::Deployment(deployment) => Some((observation.at, Some(deployment))),
-            Seen::DeploymentGone => Some((observation.at, None)),
+        .filter_map(|observation| match &observation.kind {
+            ObservationKind::Deployment(deployment) => Some((observation.at, Some(deployment))),
+            ObservationKind::DeploymentGone => Some((observation.at, None)),
             _ => None,
         })
 }
@@ -171,11 +171,11 @@ mod tests {
     use super::*;
     use jiff::Timestamp;
 
-    /// The load starts after 10 s; then each row says when how many are desired, exist and are ready.
+    /// The traffic starts after 10 s; then each row says when how many are desired, exist and are ready.
     fn record(rows: &[(f64, u32, u32)]) -> Record {
         let mut record = Record::new(Timestamp::UNIX_EPOCH);
         let deployment = |desired, ready| {
-            Seen::Deployment(Deployment {
+            ObservationKind::Deployment(Deployment {
                 desired,
                 existing: desired,
                 ready,
@@ -183,7 +183,7 @@ mod tests {
             })
         };
         record.add(0.0, deployment(1, 1));
-        record.add(10.0, Seen::LoadStarted);
+        record.add(10.0, ObservationKind::TrafficStarted);
         for (at, desired, ready) in rows {
             record.add(*at, deployment(*desired, *ready));
         }
@@ -199,18 +199,24 @@ mod tests {
     }
 
     #[test]
-    fn replicas_are_awaited_from_the_loads_start() {
+    fn replicas_are_awaited_from_the_start_of_the_traffic() {
         let record = record(&[(30.0, 4, 1), (50.0, 4, 4)]);
-        assert_eq!(expect(4, 60, 0).outlook(&record, 60.0), Outlook::Met(40.0));
-        assert_eq!(expect(8, 60, 0).outlook(&record, 60.0), Outlook::Pending);
-        let Outlook::Missed(instead) = expect(8, 60, 0).outlook(&record, 71.0) else {
+        assert_eq!(
+            expect(4, 60, 0).evaluate(&record, 60.0),
+            Evaluation::Met(40.0)
+        );
+        assert_eq!(
+            expect(8, 60, 0).evaluate(&record, 60.0),
+            Evaluation::Pending
+        );
+        let Evaluation::Missed(instead) = expect(8, 60, 0).evaluate(&record, 71.0) else {
             panic!("the time is over");
         };
         assert_eq!(
             instead,
             "expected 8 replicas ready within 1m; the most that were ready were 4, after 40 s"
         );
-        let Outlook::Missed(instead) = expect(4, 30, 0).outlook(&record, 51.0) else {
+        let Evaluation::Missed(instead) = expect(4, 30, 0).evaluate(&record, 51.0) else {
             panic!("they were late");
         };
         assert_eq!(
@@ -223,34 +229,43 @@ mod tests {
     fn a_hold_is_neither_more_nor_fewer_and_without_a_gap() {
         let rows = [(20.0, 4, 4), (50.0, 4, 3), (60.0, 4, 4)];
         let held = record(&rows);
-        assert_eq!(expect(4, 100, 40).outlook(&held, 99.0), Outlook::Pending);
-        assert_eq!(expect(4, 100, 40).outlook(&held, 100.0), Outlook::Met(50.0));
+        assert_eq!(
+            expect(4, 100, 40).evaluate(&held, 99.0),
+            Evaluation::Pending
+        );
+        assert_eq!(
+            expect(4, 100, 40).evaluate(&held, 100.0),
+            Evaluation::Met(50.0)
+        );
         let mut left = held.clone();
         left.add(
             95.0,
-            Seen::Deployment(Deployment {
+            ObservationKind::Deployment(Deployment {
                 desired: 5,
                 existing: 5,
                 ready: 4,
                 request: None,
             }),
         );
-        let Outlook::Missed(instead) = expect(4, 100, 40).outlook(&left, 111.0) else {
+        let Evaluation::Missed(instead) = expect(4, 100, 40).evaluate(&left, 111.0) else {
             panic!("it grew");
         };
         assert_eq!(
             instead,
-            "expected exactly 4 replicas for 40s, begun within 1m 40s; the longest was 35 s, 50 s after the load's start"
+            "expected exactly 4 replicas for 40s, begun within 1m 40s; the longest was 35 s, 50 s after the traffic started"
         );
     }
 
     #[test]
     fn a_hold_that_began_in_time_may_end_later() {
         let record = record(&[(100.0, 4, 4)]);
-        assert_eq!(expect(4, 95, 40).outlook(&record, 120.0), Outlook::Pending);
         assert_eq!(
-            expect(4, 95, 40).outlook(&record, 140.0),
-            Outlook::Met(90.0)
+            expect(4, 95, 40).evaluate(&record, 120.0),
+            Evaluation::Pending
+        );
+        assert_eq!(
+            expect(4, 95, 40).evaluate(&record, 140.0),
+            Evaluation::Met(90.0)
         );
     }
 }

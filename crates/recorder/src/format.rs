@@ -1,15 +1,15 @@
-//! How an observation and a time are put into words, on the terminal, in the files and in the picture.
+//! Formats observations and durations for the terminal, the files and the chart.
 
-use crate::record::Seen;
+use crate::record::ObservationKind;
 
 /// An observation in a few words.
-pub fn describe(seen: &Seen) -> String {
+pub fn describe(seen: &ObservationKind) -> String {
     match seen {
-        Seen::Deployment(_) => "deployment".into(),
-        Seen::DeploymentGone => "the Deployment was deleted".into(),
-        Seen::Autoscaler(autoscaler) => format!("autoscaler {}", autoscaler.name),
-        Seen::AutoscalerGone => "the autoscaler was deleted".into(),
-        Seen::Pod(pod) => {
+        ObservationKind::Deployment(_) => "deployment".into(),
+        ObservationKind::DeploymentGone => "the Deployment was deleted".into(),
+        ObservationKind::Autoscaler(autoscaler) => format!("autoscaler {}", autoscaler.name),
+        ObservationKind::AutoscalerGone => "the autoscaler was deleted".into(),
+        ObservationKind::Pod(pod) => {
             let state = if pod.leaving {
                 "leaving"
             } else if pod.ready {
@@ -19,17 +19,24 @@ pub fn describe(seen: &Seen) -> String {
             };
             format!("pod {} {state}", pod.name)
         }
-        Seen::PodGone(name) => format!("pod {name} gone"),
-        Seen::Usage(_) => "metrics".into(),
-        Seen::Answer(answer) => match &answer.failed {
+        ObservationKind::PodGone(name) => format!("pod {name} gone"),
+        ObservationKind::Usage(_) => "metrics".into(),
+        ObservationKind::Answer(answer) => match &answer.failed {
             None => "answer".into(),
             Some(why) => format!("no answer: {why}"),
         },
-        Seen::Event(event) => format!("{} {}: {}", event.about, event.reason, event.message),
-        Seen::LoadStarted => "the load begins".into(),
-        Seen::LoadEnded(report) => report.failed.clone().unwrap_or("the load has ended".into()),
-        Seen::Lost { what, why } => format!("{what} cannot be seen: {why}; trying again"),
-        Seen::Regained { what } => format!("{what} can be seen again"),
+        ObservationKind::Event(event) => {
+            format!("{} {}: {}", event.about, event.reason, event.message)
+        }
+        ObservationKind::TrafficStarted => "the traffic starts".into(),
+        ObservationKind::TrafficEnded(report) => report
+            .failed
+            .clone()
+            .unwrap_or("the traffic has ended".into()),
+        ObservationKind::Lost { what, why } => {
+            format!("{what} cannot be seen: {why}; trying again")
+        }
+        ObservationKind::Regained { what } => format!("{what} can be seen again"),
     }
 }
 

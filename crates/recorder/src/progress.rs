@@ -1,20 +1,20 @@
-//! What is shown meanwhile: a line that stays on a terminal, a line for every change elsewhere.
+//! Shows the progress of a recording: one line on a terminal, or else a line for every change.
 
 use std::io::{IsTerminal, stderr};
 
 use indicatif::ProgressBar;
 
 use crate::{
-    record::{Record, Seen, State},
-    words::{describe, duration},
+    format::{describe, duration},
+    record::{ObservationKind, Record, State},
 };
 
-pub struct Live {
+pub struct Progress {
     line: Option<ProgressBar>,
     last: String,
 }
 
-impl Live {
+impl Progress {
     pub fn new() -> Self {
         Self {
             line: stderr().is_terminal().then(ProgressBar::new_spinner),
@@ -24,16 +24,20 @@ impl Live {
 
     /// `now` in seconds since the recording began.
     pub fn show(&mut self, record: &Record, now: f64, waiting_for: &str) {
-        let known = replicas(&record.now);
-        let since = format!("{:>4.0} s", now - record.zero());
+        let known = replicas(&record.state);
+        let since = format!("{:>4.0} s", now - record.time_origin());
         if let Some(line) = &self.line {
-            let answer = record.now.answer.as_ref().map_or(String::new(), |answer| {
-                let took = duration(answer.took.as_secs_f64());
-                match &answer.failed {
-                    None => format!(", answers in {took}"),
-                    Some(why) => format!(", no answer: {why}"),
-                }
-            });
+            let answer = record
+                .state
+                .answer
+                .as_ref()
+                .map_or(String::new(), |answer| {
+                    let took = duration(answer.took.as_secs_f64());
+                    match &answer.failed {
+                        None => format!(", answers in {took}"),
+                        Some(why) => format!(", no answer: {why}"),
+                    }
+                });
             line.set_message(format!("{since}  {known}{answer}; {waiting_for}"));
             line.tick();
         } else if known != self.last {
@@ -43,26 +47,26 @@ impl Live {
     }
 
     /// What is no number gets a line of its own everywhere.
-    pub fn tell(&self, record: &Record, now: f64, seen: &Seen) {
+    pub fn tell(&self, record: &Record, now: f64, seen: &ObservationKind) {
         let is_noteworthy = match seen {
-            Seen::DeploymentGone
-            | Seen::AutoscalerGone
-            | Seen::LoadStarted
-            | Seen::LoadEnded(_)
-            | Seen::Lost { .. }
-            | Seen::Regained { .. } => true,
-            Seen::Answer(answer) => answer.failed.is_some(),
+            ObservationKind::DeploymentGone
+            | ObservationKind::AutoscalerGone
+            | ObservationKind::TrafficStarted
+            | ObservationKind::TrafficEnded(_)
+            | ObservationKind::Lost { .. }
+            | ObservationKind::Regained { .. } => true,
+            ObservationKind::Answer(answer) => answer.failed.is_some(),
             // Some events are told again every few seconds.
-            Seen::Event(event) => {
-                let told = |seen: &Seen| matches!(seen, Seen::Event(other) if other == event);
-                !record.observations.iter().any(|before| told(&before.seen))
+            ObservationKind::Event(event) => {
+                let told = |seen: &ObservationKind| matches!(seen, ObservationKind::Event(other) if other == event);
+                !record.observations.iter().any(|before| told(&before.kind))
             }
             _ => false,
         };
         if is_noteworthy {
             self.say(&format!(
                 "{:>4.0} s  {}",
-                now - record.zero(),
+                now - record.time_origin(),
                 describe(seen)
             ));
         }

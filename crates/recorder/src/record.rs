@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     decision::{Pods, Reading, Rules, Unit},
-    generator::LoadReport,
+    traffic::TrafficResult,
 };
 
 /// How long after its start a pod's CPU may be that of its start
@@ -18,8 +18,8 @@ const INITIALISATION: SignedDuration = SignedDuration::from_mins(5);
 const READINESS_DELAY: SignedDuration = SignedDuration::from_secs(30);
 
 #[derive(Clone, Debug, Serialize)]
-#[serde(tag = "seen", content = "of", rename_all = "snake_case")]
-pub enum Seen {
+#[serde(tag = "kind", content = "value", rename_all = "snake_case")]
+pub enum ObservationKind {
     Deployment(Deployment),
     DeploymentGone,
     Autoscaler(Autoscaler),
@@ -30,9 +30,11 @@ pub enum Seen {
     Usage(BTreeMap<String, Usage>),
     Answer(Answer),
     /// A Kubernetes event about the Deployment, its autoscaler or one of its pods.
-    Event(Event),
-    LoadStarted,
-    LoadEnded(LoadReport),
+    Event(KubeEvent),
+    #[serde(rename = "load_started")]
+    TrafficStarted,
+    #[serde(rename = "load_ended")]
+    TrafficEnded(TrafficResult),
     /// What could not be watched or asked for, and why.
     Lost {
         what: String,
@@ -48,7 +50,7 @@ pub struct Observation {
     /// Seconds since the recording began.
     pub at: f64,
     #[serde(flatten)]
-    pub seen: Seen,
+    pub kind: ObservationKind,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -150,7 +152,7 @@ fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Event {
+pub struct KubeEvent {
     pub about: String,
     pub reason: String,
     pub message: String,
@@ -162,7 +164,7 @@ pub struct Record {
     pub began: Timestamp,
     pub observations: Vec<Observation>,
     #[serde(skip)]
-    pub now: State,
+    pub state: State,
 }
 
 /// What is known at one moment.
@@ -180,42 +182,42 @@ impl Record {
         Self {
             began,
             observations: Vec::new(),
-            now: State::default(),
+            state: State::default(),
         }
     }
 
-    pub fn add(&mut self, at: f64, seen: Seen) {
-        self.now.apply(&seen);
-        self.observations.push(Observation { at, seen });
+    pub fn add(&mut self, at: f64, kind: ObservationKind) {
+        self.state.apply(&kind);
+        self.observations.push(Observation { at, kind });
     }
 
     /// Every observation together with what was known once it was made.
     pub fn replay(&self, mut each: impl FnMut(&Observation, &State)) {
         let mut state = State::default();
         for observation in &self.observations {
-            state.apply(&observation.seen);
+            state.apply(&observation.kind);
             each(observation, &state);
         }
     }
 
     /// When the first observation of a kind was made.
-    pub fn first(&self, is: impl Fn(&Seen) -> bool) -> Option<f64> {
+    pub fn first(&self, is: impl Fn(&ObservationKind) -> bool) -> Option<f64> {
         self.observations
             .iter()
-            .find(|one| is(&one.seen))
+            .find(|one| is(&one.kind))
             .map(|one| one.at)
     }
 
-    /// From when until when the load ran.
-    pub fn load(&self) -> Option<(f64, f64)> {
-        let start = self.first(|seen| matches!(seen, Seen::LoadStarted))?;
-        let end = self.first(|seen| matches!(seen, Seen::LoadEnded(_)));
+    /// When the traffic started and ended.
+    pub fn traffic_span(&self) -> Option<(f64, f64)> {
+        let start = self.first(|seen| matches!(seen, ObservationKind::TrafficStarted))?;
+        let end = self.first(|seen| matches!(seen, ObservationKind::TrafficEnded(_)));
         Some((start, end.unwrap_or(self.end())))
     }
 
-    /// What times are counted from: the load's start, or else the beginning.
-    pub fn zero(&self) -> f64 {
-        self.load().map_or(0.0, |(start, _)| start)
+    /// What times are counted from: the start of the traffic, or else the beginning.
+    pub fn time_origin(&self) -> f64 {
+        self.traffic_span().map_or(0.0, |(start, _)| start)
     }
 
     /// When the last observation was made.
@@ -230,34 +232,34 @@ impl Record {
             .unwrap_or(self.began)
     }
 
-    pub fn load_report(&self) -> Option<&LoadReport> {
-        self.observations.iter().find_map(|one| match &one.seen {
-            Seen::LoadEnded(report) => Some(report),
+    pub fn traffic_result(&self) -> Option<&TrafficResult> {
+        self.observations.iter().find_map(|one| match &one.kind {
+            ObservationKind::TrafficEnded(report) => Some(report),
             _ => None,
         })
     }
 }
 
 impl State {
-    fn apply(&mut self, seen: &Seen) {
-        match seen {
-            Seen::Deployment(deployment) => self.deployment = Some(deployment.clone()),
-            Seen::DeploymentGone => self.deployment = None,
-            Seen::Autoscaler(autoscaler) => self.autoscaler = Some(autoscaler.clone()),
-            Seen::AutoscalerGone => self.autoscaler = None,
-            Seen::Pod(pod) => {
+    fn apply(&mut self, kind: &ObservationKind) {
+        match kind {
+            ObservationKind::Deployment(deployment) => self.deployment = Some(deployment.clone()),
+            ObservationKind::DeploymentGone => self.deployment = None,
+            ObservationKind::Autoscaler(autoscaler) => self.autoscaler = Some(autoscaler.clone()),
+            ObservationKind::AutoscalerGone => self.autoscaler = None,
+            ObservationKind::Pod(pod) => {
                 self.pods.insert(pod.name.clone(), pod.clone());
             }
-            Seen::PodGone(name) => {
+            ObservationKind::PodGone(name) => {
                 self.pods.remove(name);
             }
-            Seen::Usage(usage) => self.usage = usage.clone(),
-            Seen::Answer(answer) => self.answer = Some(answer.clone()),
-            Seen::Event(_)
-            | Seen::LoadStarted
-            | Seen::LoadEnded(_)
-            | Seen::Lost { .. }
-            | Seen::Regained { .. } => {}
+            ObservationKind::Usage(usage) => self.usage = usage.clone(),
+            ObservationKind::Answer(answer) => self.answer = Some(answer.clone()),
+            ObservationKind::Event(_)
+            | ObservationKind::TrafficStarted
+            | ObservationKind::TrafficEnded(_)
+            | ObservationKind::Lost { .. }
+            | ObservationKind::Regained { .. } => {}
         }
     }
 
@@ -277,7 +279,7 @@ impl State {
 
     /// The oldest so many pods as an autoscaler sorts them: "Algorithm details" of the documentation
     /// says which it sets aside.
-    pub fn sort_pods(&self, now: Timestamp, oldest: u32) -> Pods {
+    pub fn classify_pods(&self, now: Timestamp, oldest: u32) -> Pods {
         let mut sorted = Pods::default();
         let mut pods: Vec<_> = self.pods.values().filter(|pod| !pod.leaving).collect();
         pods.sort_by_key(|pod| pod.created);
@@ -323,7 +325,7 @@ mod tests {
             };
             state.usage.insert(pod.name.clone(), usage);
         }
-        state.apply(&Seen::Pod(pod));
+        state.apply(&ObservationKind::Pod(pod));
         state
     }
 
@@ -357,20 +359,29 @@ mod tests {
 
     #[test]
     fn a_young_pod_counts_once_a_whole_window_was_measured_while_it_was_ready() {
-        assert_eq!(state(pod(false, 0), Some(20)).sort_pods(at(25), 1), UNREADY);
-        assert_eq!(state(pod(true, 10), Some(20)).sort_pods(at(25), 1), UNREADY);
-        assert_eq!(state(pod(true, 10), Some(25)).sort_pods(at(25), 1), COUNTED);
-        assert_eq!(state(pod(true, 10), None).sort_pods(at(25), 1), MISSING);
+        assert_eq!(
+            state(pod(false, 0), Some(20)).classify_pods(at(25), 1),
+            UNREADY
+        );
+        assert_eq!(
+            state(pod(true, 10), Some(20)).classify_pods(at(25), 1),
+            UNREADY
+        );
+        assert_eq!(
+            state(pod(true, 10), Some(25)).classify_pods(at(25), 1),
+            COUNTED
+        );
+        assert_eq!(state(pod(true, 10), None).classify_pods(at(25), 1), MISSING);
     }
 
     #[test]
     fn an_old_pod_counts_even_while_it_is_not_ready() {
         assert_eq!(
-            state(pod(false, 200), Some(390)).sort_pods(at(400), 1),
+            state(pod(false, 200), Some(390)).classify_pods(at(400), 1),
             COUNTED
         );
         assert_eq!(
-            state(pod(false, 5), Some(390)).sort_pods(at(400), 1),
+            state(pod(false, 5), Some(390)).classify_pods(at(400), 1),
             UNREADY
         );
     }
@@ -382,13 +393,13 @@ mod tests {
             ..pod(true, 10)
         };
         assert_eq!(
-            state(leaving, Some(25)).sort_pods(at(25), 1),
+            state(leaving, Some(25)).classify_pods(at(25), 1),
             Pods::default()
         );
         let pending = Pod {
             pending: true,
             ..pod(false, 0)
         };
-        assert_eq!(state(pending, None).sort_pods(at(25), 1), UNREADY);
+        assert_eq!(state(pending, None).classify_pods(at(25), 1), UNREADY);
     }
 }

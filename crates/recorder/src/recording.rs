@@ -1,4 +1,4 @@
-//! What a recording does and when it is over: what is seen until then goes into the record, and is judged.
+//! Runs a recording until it is over, and evaluates the record.
 
 use std::{ffi::OsString, time::Duration};
 
@@ -13,28 +13,28 @@ use tokio::{
 };
 
 use crate::{
-    account::is_idle,
+    analysis::is_idle,
     cluster::Target,
-    expect::{Expectation, Outlook, Verdict},
-    generator::{Generator, LoadReport},
-    live::Live,
+    expectation::{Evaluation, Expectation, Verdict},
     probe::Probe,
-    record::{Record, Seen},
+    progress::Progress,
+    record::{ObservationKind, Record},
+    traffic::{Traffic, TrafficResult},
 };
 
-/// How long the app is watched at rest before its load begins.
+/// How long the app is observed at rest before the traffic starts.
 const REST: Duration = Duration::from_secs(5);
 
-/// What is done, and when it is over.
+/// What to record, and when to stop.
 #[derive(Default)]
-pub struct Plan {
+pub struct Recording {
     pub deployment: String,
-    /// The command, where there is a load.
-    pub load: Option<Vec<OsString>>,
+    /// The command that sends the traffic, if any.
+    pub traffic: Option<Vec<OsString>>,
     pub expectation: Option<Expectation>,
-    /// When it ends, where there is no load.
+    /// When it ends if there is no traffic.
     pub length: Option<Duration>,
-    /// How long it goes on after the load, for as few replicas as there may be.
+    /// How long to wait after the traffic for the minimum number of replicas.
     pub until_idle: Option<Duration>,
     /// Whether it is over as soon as the expectation is met or missed.
     pub ends_when_decided: bool,
@@ -47,21 +47,21 @@ enum End {
     DeploymentGone,
 }
 
-impl Plan {
-    /// Records until it is over, and judges what was seen.
+impl Recording {
+    /// Records until it is over, and evaluates the record.
     pub async fn record(&self, target: &Target, probe: Option<Probe>) -> Result<(Record, Verdict)> {
         let (seen, mut news) = mpsc::unbounded_channel();
         let began = Instant::now();
         let mut record = Record::new(Timestamp::now());
-        let mut live = Live::new();
+        let mut progress = Progress::new();
         target.watch(&seen);
         if let Some(probe) = probe {
             spawn_local(probe.run(seen.clone()));
         }
-        let (stop_load, load_is_to_stop) = oneshot::channel::<()>();
-        let mut stop_load = Some(stop_load);
-        if let Some(command) = self.load.clone() {
-            spawn_local(run_load(command, load_is_to_stop, seen.clone()));
+        let (stop_traffic, traffic_stops) = oneshot::channel::<()>();
+        let mut stop_traffic = Some(stop_traffic);
+        if let Some(command) = self.traffic.clone() {
+            spawn_local(run_traffic(command, traffic_stops, seen.clone()));
         }
         let mut ticks = interval(Duration::from_millis(500));
         let mut terminate = signal(SignalKind::terminate())?;
@@ -72,16 +72,16 @@ impl Plan {
             tokio::select! {
                 Some(one) = news.recv() => {
                     let now = began.elapsed().as_secs_f64();
-                    if matches!(one, Seen::DeploymentGone) {
+                    if matches!(one, ObservationKind::DeploymentGone) {
                         end.get_or_insert(End::DeploymentGone);
                     }
-                    live.tell(&record, now, &one);
+                    progress.tell(&record, now, &one);
                     record.add(now, one);
-                    live.show(&record, now, &self.waiting_for(&record, now));
+                    progress.show(&record, now, &self.waiting_for(&record, now));
                 }
                 _ = ticks.tick() => {
                     let now = began.elapsed().as_secs_f64();
-                    live.show(&record, now, &self.waiting_for(&record, now));
+                    progress.show(&record, now, &self.waiting_for(&record, now));
                 }
                 _ = interrupt.recv() => { end.get_or_insert(End::Interrupted); }
                 _ = terminate.recv() => { end.get_or_insert(End::Interrupted); }
@@ -91,66 +91,68 @@ impl Plan {
                 end = Some(End::Done);
             }
             if end.is_some() {
-                // A load that runs is asked to end, and its report awaited.
-                drop(stop_load.take());
-                let runs = record.load().is_some() && record.load_report().is_none();
+                // Traffic that runs is asked to stop, and its result awaited.
+                drop(stop_traffic.take());
+                let runs = record.traffic_span().is_some() && record.traffic_result().is_none();
                 if !runs {
                     break;
                 }
             }
         }
-        live.end();
+        progress.end();
         let verdict = self.verdict(&record, end, began.elapsed().as_secs_f64());
         Ok((record, verdict))
     }
 
-    fn outlook(&self, record: &Record, now: f64) -> Option<Outlook> {
+    fn evaluate(&self, record: &Record, now: f64) -> Option<Evaluation> {
         self.expectation
             .as_ref()
-            .map(|expectation| expectation.outlook(record, now))
+            .map(|expectation| expectation.evaluate(record, now))
     }
 
     fn is_over(&self, record: &Record, now: f64) -> bool {
         let decided = self
-            .outlook(record, now)
-            .map(|outlook| outlook != Outlook::Pending);
+            .evaluate(record, now)
+            .map(|evaluation| evaluation != Evaluation::Pending);
         if self.ends_when_decided && decided == Some(true) {
             return true;
         }
-        if self.load.is_none() {
+        if self.traffic.is_none() {
             return self
                 .length
                 .is_some_and(|length| now >= length.as_secs_f64());
         }
-        let Some(report) = record.load_report() else {
+        let Some(report) = record.traffic_result() else {
             return false;
         };
-        let Some((_, ended)) = record.load() else {
+        let Some((_, ended)) = record.traffic_span() else {
             return report.failed.is_some();
         };
         let Some(until_idle) = self.until_idle else {
             return true;
         };
         report.failed.is_some()
-            || matches!(self.outlook(record, now), Some(Outlook::Missed(_)))
-            || is_idle(&record.now)
+            || matches!(self.evaluate(record, now), Some(Evaluation::Missed(_)))
+            || is_idle(&record.state)
             || now >= ended + until_idle.as_secs_f64()
     }
 
     fn waiting_for(&self, record: &Record, now: f64) -> String {
-        let has_ended = record.load_report().is_some();
-        match self.outlook(record, now) {
-            _ if self.load.is_some() && record.load().is_none() => {
-                "the load is about to begin".into()
+        let has_ended = record.traffic_result().is_some();
+        match self.evaluate(record, now) {
+            _ if self.traffic.is_some() && record.traffic_span().is_none() => {
+                "the traffic is about to start".into()
             }
-            Some(Outlook::Pending) if !has_ended => {
+            Some(Evaluation::Pending) if !has_ended => {
                 format!(
                     "waiting for {}",
                     self.expectation.as_ref().expect("it is pending")
                 )
             }
-            _ if self.load.is_some() && !has_ended => "waiting for the end of the load".into(),
-            _ if self.load.is_some() => "waiting for as few replicas as there may be".into(),
+            _ if self.traffic.is_some() && !has_ended => {
+                "waiting for the end of the traffic".into()
+            }
+            _ if self.traffic.is_some() => "waiting for the minimum number of replicas".into(),
             _ => match self.length {
                 Some(length) => format!("for {}", format_duration(length)),
                 None => "until Ctrl-C".into(),
@@ -159,10 +161,10 @@ impl Plan {
     }
 
     fn verdict(&self, record: &Record, end: Option<End>, now: f64) -> Verdict {
-        let Record { now: state, .. } = record;
-        let outlook = self.outlook(record, now);
-        let load = record.load_report();
-        if let Some(why) = load.and_then(|load| load.failed.clone()) {
+        let Record { state, .. } = record;
+        let evaluation = self.evaluate(record, now);
+        let traffic = record.traffic_result();
+        if let Some(why) = traffic.and_then(|traffic| traffic.failed.clone()) {
             return Verdict::Unobserved(why);
         }
         match end {
@@ -172,25 +174,27 @@ impl Plan {
                     self.deployment
                 ));
             }
-            Some(End::Interrupted) if self.load.is_some() || outlook == Some(Outlook::Pending) => {
+            Some(End::Interrupted)
+                if self.traffic.is_some() || evaluation == Some(Evaluation::Pending) =>
+            {
                 return Verdict::Unobserved("it was interrupted".into());
             }
             _ => {}
         }
-        match (&self.expectation, outlook) {
-            (_, Some(Outlook::Missed(instead))) => return Verdict::Unexpected(instead),
-            (Some(expectation), Some(Outlook::Pending)) => {
+        match (&self.expectation, evaluation) {
+            (_, Some(Evaluation::Missed(instead))) => return Verdict::Unexpected(instead),
+            (Some(expectation), Some(Evaluation::Pending)) => {
                 return Verdict::Unexpected(expectation.instead(record, now));
             }
             _ => {}
         }
-        if let Some(counted) = load.and_then(|load| load.bombardier.as_ref()) {
+        if let Some(counted) = traffic.and_then(|traffic| traffic.bombardier.as_ref()) {
             match (counted.answers(), counted.not_2xx()) {
-                (0, _) => return Verdict::Unexpected("the load got no answer".into()),
+                (0, _) => return Verdict::Unexpected("the traffic got no answer".into()),
                 (_, 0) => {}
                 (all, failed) => {
                     return Verdict::Unexpected(format!(
-                        "{failed} of {all} requests of the load were not answered with 2xx"
+                        "{failed} of {all} requests of the traffic were not answered with 2xx"
                     ));
                 }
             }
@@ -204,31 +208,31 @@ impl Plan {
                 .map_or(0, |deployment| deployment.existing);
             let limit = format_duration(limit);
             return Verdict::Unexpected(format!(
-                "{left} replicas were left {limit} after the load"
+                "{left} replicas were left {limit} after the traffic"
             ));
         }
         Verdict::AsExpected
     }
 }
 
-async fn run_load(
+async fn run_traffic(
     command: Vec<OsString>,
     mut stop: oneshot::Receiver<()>,
-    seen: mpsc::UnboundedSender<Seen>,
+    seen: mpsc::UnboundedSender<ObservationKind>,
 ) {
     if timeout(REST, &mut stop).await.is_ok() {
         return;
     }
-    let report = match Generator::start(&command) {
-        Ok(generator) => {
-            let _ = seen.send(Seen::LoadStarted);
-            generator.finish(async { _ = stop.await }).await
+    let report = match Traffic::start(&command) {
+        Ok(traffic) => {
+            let _ = seen.send(ObservationKind::TrafficStarted);
+            traffic.finish(async { _ = stop.await }).await
         }
-        Err(why) => LoadReport {
+        Err(why) => TrafficResult {
             failed: Some(why),
             bombardier: None,
             output: String::new(),
         },
     };
-    let _ = seen.send(Seen::LoadEnded(report));
+    let _ = seen.send(ObservationKind::TrafficEnded(report));
 }

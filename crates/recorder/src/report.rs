@@ -7,12 +7,12 @@ use comfy_table::{Cell, CellAlignment, Table, presets::ASCII_MARKDOWN};
 use serde::Serialize;
 
 use crate::{
-    account::{Decision, Milestones, Phase, decisions, phases, pods_ready},
-    expect::Verdict,
-    generator::Bombardier,
-    picture,
-    record::{Record, Seen},
-    words::{describe, duration},
+    analysis::{Decision, Milestones, Phase, decisions, phases, pods_ready},
+    chart,
+    expectation::Verdict,
+    format::{describe, duration},
+    record::{ObservationKind, Record},
+    traffic::Bombardier,
 };
 
 #[derive(Serialize)]
@@ -24,7 +24,7 @@ pub struct Report<'a> {
     milestones: Milestones,
     /// How long the answers to the probes took.
     phases: Vec<Phase>,
-    /// When each pod was first seen to be ready, in seconds since the load began.
+    /// When each pod was first seen to be ready, in seconds since the traffic started.
     pods_ready: std::collections::BTreeMap<String, f64>,
     #[serde(flatten)]
     record: &'a Record,
@@ -40,7 +40,9 @@ impl<'a> Report<'a> {
         let decisions = decisions(record);
         let milestones = Milestones::of(record, &decisions);
         let mut pods_ready = pods_ready(record);
-        pods_ready.values_mut().for_each(|at| *at -= record.zero());
+        pods_ready
+            .values_mut()
+            .for_each(|at| *at -= record.time_origin());
         Self {
             deployment,
             verdict,
@@ -91,8 +93,8 @@ impl<'a> Report<'a> {
             let computed = row
                 .computed
                 .map_or("-".into(), |computed| computed.to_string());
-            let held = row
-                .held
+            let reasons = row
+                .constraints
                 .iter()
                 .map(ToString::to_string)
                 .chain(row.remark.clone());
@@ -102,7 +104,7 @@ impl<'a> Report<'a> {
                 row.to.to_string(),
                 reading,
                 computed,
-                held.collect::<Vec<_>>().join("; "),
+                reasons.collect::<Vec<_>>().join("; "),
             ]);
         }
         Some(table.to_string())
@@ -114,16 +116,16 @@ impl<'a> Report<'a> {
             first_new_pod_ready,
             last_new_pod_ready,
             back_at_minimum,
-            load_ended,
+            traffic_ended,
         } = self.milestones;
-        let mut table = table(&["from the load's start to", "seconds"]);
+        let mut table = table(&["from the start of the traffic to", "seconds"]);
         let rows = [
             ("the first decision", first_decision),
             ("the first new pod ready", first_new_pod_ready),
             ("the last new pod ready", last_new_pod_ready),
-            ("the end of the load", load_ended),
+            ("the end of the traffic", traffic_ended),
             (
-                "as few replicas as before, from the end of the load",
+                "as few replicas as before, from the end of the traffic",
                 back_at_minimum,
             ),
         ];
@@ -165,12 +167,12 @@ impl<'a> Report<'a> {
     }
 
     fn loaded(&self) -> Option<String> {
-        let report = self.record.load_report()?;
+        let report = self.record.traffic_result()?;
         let Some(counted) = &report.bombardier else {
             return (!report.output.is_empty())
-                .then(|| format!("The load reports:\n{}", report.output));
+                .then(|| format!("The traffic reports:\n{}", report.output));
         };
-        Some(load_line(counted))
+        Some(traffic_line(counted))
     }
 
     /// `replicas.csv`, `autoscale.json` and `autoscale.svg`.
@@ -186,7 +188,7 @@ impl<'a> Report<'a> {
         write("autoscale.json", &serde_json::to_vec_pretty(self)?)?;
         write(
             "autoscale.svg",
-            picture::draw(self.deployment, self.record)?.as_bytes(),
+            chart::draw(self.deployment, self.record)?.as_bytes(),
         )
     }
 
@@ -204,7 +206,7 @@ impl<'a> Report<'a> {
             "millicores_per_pod",
             "answer_seconds",
         ])?;
-        let zero = self.record.zero();
+        let origin = self.record.time_origin();
         let mut result = Ok(());
         self.record.replay(|observation, state| {
             let number =
@@ -215,13 +217,15 @@ impl<'a> Report<'a> {
                 .autoscaler
                 .as_ref()
                 .and_then(|autoscaler| autoscaler.reading);
-            let answer = match &observation.seen {
-                Seen::Answer(answer) if answer.failed.is_none() => Some(answer.took.as_secs_f64()),
+            let answer = match &observation.kind {
+                ObservationKind::Answer(answer) if answer.failed.is_none() => {
+                    Some(answer.took.as_secs_f64())
+                }
                 _ => None,
             };
             let written = rows.write_record([
-                number(Some(observation.at - zero)),
-                describe(&observation.seen),
+                number(Some(observation.at - origin)),
+                describe(&observation.kind),
                 count(deployment.map(|one| one.desired)),
                 count(deployment.map(|one| one.existing)),
                 count(deployment.map(|one| one.ready)),
@@ -240,9 +244,9 @@ impl<'a> Report<'a> {
 }
 
 /// What bombardier counted, in a line.
-fn load_line(counted: &Bombardier) -> String {
+fn traffic_line(counted: &Bombardier) -> String {
     let mut line = format!(
-        "The load: {} answers in {:.0} s, {} of them 2xx; mean {}",
+        "The traffic: {} answers in {:.0} s, {} of them 2xx; mean {}",
         counted.answers(),
         counted.seconds,
         counted.req2xx,

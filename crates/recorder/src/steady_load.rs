@@ -1,5 +1,5 @@
-//! The load that holds exactly so many replicas: how many connections, and how much of a core each
-//! asks for. Paced loads (`cpu=Q&duration=D`) add up.
+//! The load that leads to an exact number of replicas: connections and the CPU that each
+//! requests. Paced loads (`cpu=Q&duration=D`) add up.
 
 use std::{ffi::OsString, fmt, time::Duration};
 
@@ -13,9 +13,9 @@ use crate::{
 /// How long each paced request lasts: after this long all replicas share the load.
 const DURATION: &str = "10s";
 
-/// So many connections of so many millicores each.
+/// A number of connections, of a number of millicores each.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Pace {
+pub struct SteadyLoad {
     pub connections: u32,
     pub millicores: u32,
 }
@@ -32,7 +32,7 @@ pub enum Error {
     Missed(u32),
 }
 
-impl Pace {
+impl SteadyLoad {
     /// For an autoscaler at its minimum, whose replicas use `idle` millicores each by themselves.
     ///
     /// Of all loads that lead to so many replicas, whole steps and tolerance included, it is the middle
@@ -59,14 +59,14 @@ impl Pace {
         }
         let load = loads[loads.len() / 2];
         // Two or three connections for each replica, whichever come closest in whole millicores.
-        let pace = |connections: u32| Self {
+        let split = |connections: u32| Self {
             connections,
             millicores: (load + connections / 2) / connections,
         };
-        let paces = (2 * replicas..=3 * replicas).map(pace);
-        paces
-            .filter(|pace| pace.millicores > 0)
-            .min_by_key(|pace| pace.total().abs_diff(load))
+        let splits = (2 * replicas..=3 * replicas).map(split);
+        splits
+            .filter(|split| split.millicores > 0)
+            .min_by_key(|split| split.total().abs_diff(load))
             .ok_or(Error::Missed(replicas))
     }
 
@@ -75,7 +75,7 @@ impl Pace {
         self.connections * self.millicores
     }
 
-    /// bombardier with this pace; its progress would fill a file.
+    /// bombardier with this load; without its progress, which would fill a file.
     pub fn command(self, url: &str, length: Duration) -> Vec<OsString> {
         let fixed = ["bombardier", "-o", "json", "-p", "r", "-l", "-t", "60s"];
         let url = format!(
@@ -96,7 +96,7 @@ impl Pace {
     }
 }
 
-impl fmt::Display for Pace {
+impl fmt::Display for SteadyLoad {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Self {
             connections,
@@ -110,7 +110,7 @@ impl fmt::Display for Pace {
     }
 }
 
-/// How many replicas a load of so many millicores leads to.
+/// The number of replicas that a load (in millicores) leads to.
 fn steady(load: f64, autoscaler: &Autoscaler, target: f64, idle: f64) -> u32 {
     let Some((goal, unit)) = autoscaler.target else {
         return 0;
@@ -150,46 +150,46 @@ mod tests {
     use super::*;
 
     /// A request of 100m, a target of 50 %, 3m for an idle replica.
-    fn pace(replicas: u32) -> Result<Pace, Error> {
+    fn holding(replicas: u32) -> Result<SteadyLoad, Error> {
         let autoscaler = Autoscaler::of_the_tutorial();
         let deployment = Deployment {
             request: Some(100),
             ..Deployment::default()
         };
-        Pace::holding(replicas, &autoscaler, &deployment, 3.0)
+        SteadyLoad::holding(replicas, &autoscaler, &deployment, 3.0)
     }
 
     #[test]
     fn the_load_is_near_the_middle_of_those_that_hold() {
         // Three are wanted from 101 % to 150 % of one replica that uses 3m by itself: 98m to 147m.
-        assert_eq!(pace(3).map(Pace::total), Ok(126));
+        assert_eq!(holding(3).map(SteadyLoad::total), Ok(126));
         // Seven from 76 % to 87 % of four: 292m to 339m.
-        assert_eq!(pace(7).map(Pace::total), Ok(315));
+        assert_eq!(holding(7).map(SteadyLoad::total), Ok(315));
     }
 
     #[test]
     fn what_cannot_be_held_is_refused() {
         assert_eq!(
-            pace(9),
+            holding(9),
             Err(Error::Missed(9)),
             "8 tolerate almost all of it"
         );
-        assert_eq!(pace(17), Err(Error::Missed(17)), "16 tolerate it");
-        assert_eq!(pace(21), Err(Error::Range(1, 20, 21)));
+        assert_eq!(holding(17), Err(Error::Missed(17)), "16 tolerate it");
+        assert_eq!(holding(21), Err(Error::Range(1, 20, 21)));
     }
 
     #[test]
     fn the_documented_table_is_what_is_computed() {
         let documented = include_str!("../../../docs/autoscale.md");
-        let row = |replicas| match pace(replicas) {
-            Ok(pace) => {
-                let Pace {
+        let row = |replicas| match holding(replicas) {
+            Ok(load) => {
+                let SteadyLoad {
                     connections,
                     millicores,
-                } = pace;
+                } = load;
                 format!(
                     "| {replicas} | {connections} | {millicores}m | {}m |",
-                    pace.total()
+                    load.total()
                 )
             }
             Err(_) => format!("| {replicas} | not reached | | |"),

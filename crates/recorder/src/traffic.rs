@@ -1,4 +1,4 @@
-//! The load generator: a command that runs as a child, and what it reports in the end.
+//! The traffic: a command that runs as a child process, and its result.
 
 use std::{
     ffi::OsString,
@@ -15,11 +15,11 @@ use tokio::{
     time::timeout,
 };
 
-/// How long a load that was asked to end may take for it.
+/// How long the command may take to end after SIGINT.
 const GRACE: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug, Serialize)]
-pub struct LoadReport {
+pub struct TrafficResult {
     /// The end of the command, in words, unless it succeeded.
     pub failed: Option<String>,
     /// What bombardier counted, where its standard output is that (`bombardier -o json -p r`).
@@ -87,16 +87,16 @@ impl Bombardier {
     }
 }
 
-pub struct Generator {
+pub struct Traffic {
     child: Child,
     program: String,
 }
 
-impl Generator {
+impl Traffic {
     /// Starts the command; only its standard error goes where ours goes.
     pub fn start(command: &[OsString]) -> Result<Self, String> {
         let [program, arguments @ ..] = command else {
-            return Err("no load command was given".into());
+            return Err("no traffic command was given".into());
         };
         let program = program.to_string_lossy().into_owned();
         let child = Command::new(&command[0])
@@ -105,12 +105,12 @@ impl Generator {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| format!("the load command {program} cannot be started: {error}"))?;
+            .map_err(|error| format!("the traffic command {program} cannot be started: {error}"))?;
         Ok(Self { child, program })
     }
 
     /// Waits for its end; once `stop` is done, asks for it.
-    pub async fn finish(mut self, stop: impl Future) -> LoadReport {
+    pub async fn finish(mut self, stop: impl Future) -> TrafficResult {
         let mut output = Vec::new();
         let mut stopped = false;
         let ended = tokio::select! {
@@ -128,17 +128,17 @@ impl Generator {
         let failed = match ended {
             Ok(status) if status.success() || stopped => None,
             Ok(status) => Some(format!(
-                "the load command {} failed: {status}",
+                "the traffic command {} failed: {status}",
                 self.program
             )),
-            Err(error) => Some(format!("the load command {}: {error}", self.program)),
+            Err(error) => Some(format!("the traffic command {}: {error}", self.program)),
         };
         let output = if bombardier.is_some() {
             String::new()
         } else {
             output
         };
-        LoadReport {
+        TrafficResult {
             failed,
             bombardier,
             output,
@@ -189,23 +189,23 @@ mod tests {
     #[tokio::test]
     async fn a_command_that_fails_says_so() {
         let command = ["sh", "-c", "echo told; exit 3"].map(OsString::from);
-        let generator = Generator::start(&command).expect("sh is there");
-        let report = generator.finish(std::future::pending::<()>()).await;
+        let traffic = Traffic::start(&command).expect("sh is there");
+        let report = traffic.finish(std::future::pending::<()>()).await;
         assert_eq!(report.output, "told");
         let failed = report.failed.expect("it failed");
         assert!(failed.contains("exit status: 3"), "{failed}");
-        let missing = Generator::start(&["no-such-load".into()])
+        let missing = Traffic::start(&["no-such-command".into()])
             .err()
             .expect("it is missing");
-        assert!(missing.contains("no-such-load"), "{missing}");
+        assert!(missing.contains("no-such-command"), "{missing}");
     }
 
     #[tokio::test]
-    async fn a_load_that_is_stopped_still_reports() {
+    async fn traffic_that_is_stopped_still_reports() {
         let script = "trap 'echo stopped; kill $!; exit 130' INT; echo ready >&2; sleep 60 & wait";
         let command = ["sh", "-c", script].map(OsString::from);
-        let generator = Generator::start(&command).expect("sh is there");
-        let report = generator
+        let traffic = Traffic::start(&command).expect("sh is there");
+        let report = traffic
             .finish(tokio::time::sleep(Duration::from_millis(300)))
             .await;
         assert_eq!((report.output.as_str(), report.failed), ("stopped", None));

@@ -166,8 +166,11 @@ async fn a_scale_out_is_recorded_over_broken_connections() {
     assert!(!text.contains("an earlier deployment"), "{text}");
     let report = report(test);
     assert_eq!(report["decisions"][0]["computed"], 10);
-    assert_eq!(report["decisions"][0]["held"], json!([{"step": 4}]));
-    assert_eq!(report["decisions"][1]["held"], json!([{"tolerance": 10}]));
+    assert_eq!(report["decisions"][0]["constraints"], json!([{"step": 4}]));
+    assert_eq!(
+        report["decisions"][1]["constraints"],
+        json!([{"tolerance": 10}])
+    );
     assert_eq!(report["verdict"]["outcome"], "as_expected");
     let rows = fs::read_to_string(folder(test).join("replicas.csv")).expect("it was written");
     assert!(
@@ -183,11 +186,11 @@ async fn a_scale_out_is_recorded_over_broken_connections() {
 async fn what_was_expected_and_did_not_happen_is_said() {
     let test = "unexpected";
     let fake = at_rest(test).await;
-    let load = ["--", "sleep", "0.5"];
+    let traffic = ["--", "sleep", "0.5"];
     let recorder = recorder(
         &fake,
         test,
-        &[&["run", "--expect", "4"][..], &load].concat(),
+        &[&["run", "--expect", "4"][..], &traffic].concat(),
     );
     let (status, text) = recorder.ended().await;
     assert_eq!(status, Some(1), "{text}");
@@ -230,27 +233,27 @@ async fn without_an_autoscaler_there_is_nothing_to_load_for() {
 }
 
 #[tokio::test]
-async fn a_load_that_is_missing_or_fails_is_no_observation() {
-    let test = "load";
+async fn traffic_that_is_missing_or_fails_is_no_observation() {
+    let test = "traffic";
     let fake = at_rest(test).await;
-    let (status, text) = recorder(&fake, test, &["run", "--", "no-such-load"])
+    let (status, text) = recorder(&fake, test, &["run", "--", "no-such-command"])
         .ended()
         .await;
     assert_eq!(status, Some(2), "{text}");
     assert!(
-        text.contains("the load command no-such-load cannot be started"),
+        text.contains("the traffic command no-such-command cannot be started"),
         "{text}"
     );
     let (status, text) = recorder(&fake, test, &["run", "--", "false"]).ended().await;
     assert_eq!(status, Some(2), "{text}");
     assert!(
-        text.contains("the load command false failed: exit status: 1"),
+        text.contains("the traffic command false failed: exit status: 1"),
         "{text}"
     );
 }
 
 #[tokio::test]
-async fn answers_of_the_load_other_than_2xx_are_not_as_expected() {
+async fn answers_to_the_traffic_other_than_2xx_are_not_as_expected() {
     let test = "codes";
     let fake = at_rest(test).await;
     let result = r#"{"result":{"timeTakenSeconds":1,"req1xx":0,"req2xx":9,"req3xx":0,"req4xx":1,
@@ -260,7 +263,7 @@ async fn answers_of_the_load_other_than_2xx_are_not_as_expected() {
         .await;
     assert_eq!(status, Some(1), "{text}");
     assert!(
-        text.contains("1 of 10 requests of the load were not answered with 2xx"),
+        text.contains("1 of 10 requests of the traffic were not answered with 2xx"),
         "{text}"
     );
 }
@@ -302,7 +305,7 @@ async fn an_interrupted_watch_writes_what_it_saw() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_not_there_cannot_be_observed() {
+async fn a_deployment_that_is_missing_cannot_be_observed() {
     let test = "no-deployment";
     let fake = Fake::start(test).await;
     let (status, text) = recorder(&fake, test, &["watch"]).ended().await;

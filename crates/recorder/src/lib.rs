@@ -1,0 +1,18 @@
+//! Records what an autoscaler does with a Deployment, explains each decision and evaluates the result.
+//!
+//! Data flows one way: [`cluster`] → [`record`] → [`analysis`] → [`report`].
+
+pub mod analysis;
+pub mod chart;
+pub mod cli;
+pub mod cluster;
+pub mod decision;
+pub mod expectation;
+pub mod format;
+pub mod probe;
+pub mod progress;
+pub mod record;
+pub mod recording;
+pub mod report;
+pub mod steady_load;
+pub mod traffic;
