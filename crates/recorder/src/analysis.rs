@@ -339,7 +339,10 @@ mod tests {
         };
         let mut all = vec![
             (0.0, autoscaler(1, 1, 2)),
-            (10.0, ObservationKind::TrafficStarted),
+            (
+                10.0,
+                ObservationKind::TrafficStarted("40 connections".into()),
+            ),
         ];
         all.extend(seen);
         all.push((100.0, ObservationKind::TrafficEnded(ended)));

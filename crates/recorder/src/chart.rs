@@ -302,7 +302,7 @@ mod tests {
         for second in 0..560 {
             let at = f64::from(second);
             match second {
-                5 => record.add(at, ObservationKind::TrafficStarted),
+                5 => record.add(at, ObservationKind::TrafficStarted("40 connections".into())),
                 30 => desired = 4,
                 45 => desired = 8,
                 60 => desired = 20,

@@ -183,7 +183,10 @@ mod tests {
             })
         };
         record.add(0.0, deployment(1, 1));
-        record.add(10.0, ObservationKind::TrafficStarted);
+        record.add(
+            10.0,
+            ObservationKind::TrafficStarted("40 connections".into()),
+        );
         for (at, desired, ready) in rows {
             record.add(*at, deployment(*desired, *ready));
         }

@@ -28,7 +28,7 @@ pub fn describe(seen: &ObservationKind) -> String {
         ObservationKind::Event(event) => {
             format!("{} {}: {}", event.about, event.reason, event.message)
         }
-        ObservationKind::TrafficStarted => "the traffic starts".into(),
+        ObservationKind::TrafficStarted(label) => format!("the traffic starts: {label}"),
         ObservationKind::TrafficEnded(report) => report
             .failed
             .clone()

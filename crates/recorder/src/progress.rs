@@ -51,7 +51,7 @@ impl Progress {
         let is_noteworthy = match seen {
             ObservationKind::DeploymentGone
             | ObservationKind::AutoscalerGone
-            | ObservationKind::TrafficStarted
+            | ObservationKind::TrafficStarted(_)
             | ObservationKind::TrafficEnded(_)
             | ObservationKind::Lost { .. }
             | ObservationKind::Regained { .. } => true,

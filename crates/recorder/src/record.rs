@@ -31,8 +31,9 @@ pub enum ObservationKind {
     Answer(Answer),
     /// A Kubernetes event about the Deployment, its autoscaler or one of its pods.
     Event(KubeEvent),
+    /// A label of the traffic, such as `40 connections`.
     #[serde(rename = "load_started")]
-    TrafficStarted,
+    TrafficStarted(String),
     #[serde(rename = "load_ended")]
     TrafficEnded(TrafficResult),
     /// What could not be watched or asked for, and why.
@@ -165,6 +166,11 @@ pub struct Record {
     pub observations: Vec<Observation>,
     #[serde(skip)]
     pub state: State,
+    #[serde(skip)]
+    traffic_started: Option<f64>,
+    /// Unless it is still running.
+    #[serde(skip)]
+    traffic_ended: Option<f64>,
 }
 
 /// What is known at one moment.
@@ -183,11 +189,21 @@ impl Record {
             began,
             observations: Vec::new(),
             state: State::default(),
+            traffic_started: None,
+            traffic_ended: None,
         }
     }
 
     pub fn add(&mut self, at: f64, kind: ObservationKind) {
         self.state.apply(&kind);
+        match kind {
+            ObservationKind::TrafficStarted(_) => {
+                self.traffic_started.get_or_insert(at);
+                self.traffic_ended = None;
+            }
+            ObservationKind::TrafficEnded(_) => self.traffic_ended = Some(at),
+            _ => {}
+        }
         self.observations.push(Observation { at, kind });
     }
 
@@ -210,14 +226,13 @@ impl Record {
 
     /// When the traffic started and ended.
     pub fn traffic_span(&self) -> Option<(f64, f64)> {
-        let start = self.first(|seen| matches!(seen, ObservationKind::TrafficStarted))?;
-        let end = self.first(|seen| matches!(seen, ObservationKind::TrafficEnded(_)));
-        Some((start, end.unwrap_or(self.end())))
+        let end = self.traffic_ended.unwrap_or(self.end());
+        self.traffic_started.map(|start| (start, end))
     }
 
     /// What times are counted from: the start of the traffic, or else the beginning.
     pub fn time_origin(&self) -> f64 {
-        self.traffic_span().map_or(0.0, |(start, _)| start)
+        self.traffic_started.unwrap_or_default()
     }
 
     /// When the last observation was made.
@@ -233,10 +248,14 @@ impl Record {
     }
 
     pub fn traffic_result(&self) -> Option<&TrafficResult> {
-        self.observations.iter().find_map(|one| match &one.kind {
-            ObservationKind::TrafficEnded(report) => Some(report),
-            _ => None,
-        })
+        self.traffic_ended?;
+        self.observations
+            .iter()
+            .rev()
+            .find_map(|one| match &one.kind {
+                ObservationKind::TrafficEnded(result) => Some(result),
+                _ => None,
+            })
     }
 }
 
@@ -256,7 +275,7 @@ impl State {
             ObservationKind::Usage(usage) => self.usage = usage.clone(),
             ObservationKind::Answer(answer) => self.answer = Some(answer.clone()),
             ObservationKind::Event(_)
-            | ObservationKind::TrafficStarted
+            | ObservationKind::TrafficStarted(_)
             | ObservationKind::TrafficEnded(_)
             | ObservationKind::Lost { .. }
             | ObservationKind::Regained { .. } => {}

@@ -19,7 +19,7 @@ use crate::{
     probe::Probe,
     progress::Progress,
     record::{ObservationKind, Record},
-    traffic::{Traffic, TrafficResult},
+    traffic::{Traffic, TrafficResult, label},
 };
 
 /// How long the app is observed at rest before the traffic starts.
@@ -225,7 +225,7 @@ async fn run_traffic(
     }
     let report = match Traffic::start(&command) {
         Ok(traffic) => {
-            let _ = seen.send(ObservationKind::TrafficStarted);
+            let _ = seen.send(ObservationKind::TrafficStarted(label(&command)));
             traffic.finish(async { _ = stop.await }).await
         }
         Err(why) => TrafficResult {

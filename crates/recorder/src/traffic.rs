@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io,
+    path::Path,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -87,6 +88,33 @@ impl Bombardier {
     }
 }
 
+/// A label for the traffic of a command: bombardier's number of connections, or else the name of the program.
+pub fn label(command: &[OsString]) -> String {
+    let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+    let Some((program, arguments)) = words.split_first() else {
+        return String::new();
+    };
+    let name = Path::new(&**program)
+        .file_name()
+        .map_or(program.to_string(), |name| name.to_string_lossy().into());
+    if name != "bombardier" {
+        return name;
+    }
+    let connections = arguments
+        .iter()
+        .enumerate()
+        .find_map(|(index, word)| match &**word {
+            "-c" | "--connections" => arguments.get(index + 1).map(ToString::to_string),
+            word => ["--connections=", "-c"]
+                .iter()
+                .find_map(|option| word.strip_prefix(option))
+                .map(ToString::to_string),
+        });
+    // bombardier's default.
+    let connections = connections.unwrap_or("125".into());
+    format!("{connections} connections")
+}
+
 pub struct Traffic {
     child: Child,
     program: String,
@@ -169,6 +197,23 @@ impl Traffic {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn traffic_is_labelled_by_its_connections_or_its_program() {
+        for (command, expected) in [
+            ("bombardier -c 40 http://localhost", "40 connections"),
+            (
+                "/bin/bombardier --connections=7 http://localhost",
+                "7 connections",
+            ),
+            ("bombardier -c8 http://localhost", "8 connections"),
+            ("bombardier http://localhost", "125 connections"),
+            ("/usr/bin/oha -c 40 http://localhost", "oha"),
+        ] {
+            let command: Vec<_> = command.split(' ').map(OsString::from).collect();
+            assert_eq!(label(&command), expected);
+        }
+    }
 
     #[test]
     fn a_result_of_bombardier_is_understood() {
