@@ -222,12 +222,13 @@ pub fn pods_ready(record: &Record) -> BTreeMap<String, f64> {
     ready
 }
 
-/// Whether there are as few replicas as there may be.
+/// Whether there are no more replicas than the minimum, or none (KEDA can scale to zero), and all of them are ready.
 pub fn is_idle(state: &State) -> bool {
     let (Some(deployment), Some(autoscaler)) = (&state.deployment, &state.autoscaler) else {
         return false;
     };
-    [deployment.desired, deployment.existing, deployment.ready] == [autoscaler.rules.min; 3]
+    deployment.desired <= autoscaler.rules.min
+        && [deployment.existing, deployment.ready] == [deployment.desired; 2]
 }
 
 /// The answers to the probes of one phase; latencies in seconds.
@@ -383,6 +384,26 @@ mod tests {
         let rows = decisions(&record(vec![(30.0, autoscaler(8, 9, 500))]));
         assert_eq!((rows[0].from, rows[0].to, rows[0].computed), (1, 8, None));
         assert_eq!(rows[1].remark.as_deref(), Some("by the rules 16"));
+    }
+
+    #[test]
+    fn idle_is_at_most_the_minimum() {
+        let idle = |desired, existing, ready| {
+            is_idle(&State {
+                deployment: Some(Deployment {
+                    desired,
+                    existing,
+                    ready,
+                    request: None,
+                }),
+                autoscaler: Some(Autoscaler::of_the_tutorial()),
+                ..State::default()
+            })
+        };
+        assert!(idle(1, 1, 1));
+        assert!(idle(0, 0, 0), "KEDA scaled it to zero");
+        assert!(!idle(1, 2, 1), "a pod is terminating");
+        assert!(!idle(1, 1, 0), "the last pod is not ready");
     }
 
     #[test]
