@@ -310,7 +310,7 @@ mod tests {
     use super::*;
     use crate::{
         decision::{Rules, Unit},
-        record::Pod,
+        record::{Deployment, Pod},
         traffic::TrafficResult,
     };
 
