@@ -10,19 +10,23 @@ use tokio::{runtime::Builder, task::LocalSet};
 use crate::{
     cluster::Target,
     expectation::{Expectation, Verdict},
+    hold::Hold,
     probe::Probe,
-    recording::Recording,
+    recording::{Mode, Recording, paused},
     report::Report,
-    steady_load::SteadyLoad,
+    steady_load::Plan,
 };
+
+/// The Deployment of the sample manifests, whose requests understand `iterations=0`.
+const APP: &str = "keda-spinapp";
 
 /// Record what an autoscaler does with a Deployment
 ///
-/// Follows the Deployment, its pods, its HorizontalPodAutoscaler (KEDA makes one too) and their events
-/// in the current context of kubectl, and only reads. Ends with a table of what the autoscaler decided
-/// and why, and writes replicas.csv, autoscale.json and autoscale.svg.
+/// Observes the Deployment, its pods, its HorizontalPodAutoscaler (KEDA creates one too) and their events in the
+/// current context of kubectl; it never writes to the cluster. At the end it prints each decision of the autoscaler
+/// with its reason, and writes replicas.csv, autoscale.json and autoscale.svg.
 ///
-/// Exit status: 0 what was expected happened, 1 it did not, 2 it could not be observed.
+/// Exit status: 0 the expectation was met, 1 it was not, 2 it could not be observed.
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -33,11 +37,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Follow the scaling, until Ctrl-C
+    /// Record the scaling until Ctrl-C
     Watch {
         /// End after this long
         #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
-        length: Option<Duration>,
+        duration: Option<Duration>,
         #[command(flatten)]
         expect: Expect,
     },
@@ -50,7 +54,7 @@ enum Command {
         expect: Expect,
         /// The command that sends the traffic, such as `bombardier -o json -p r -l -c 40 -d 3m http://localhost:8081`
         #[arg(last = true, required = true)]
-        traffic: Vec<OsString>,
+        command: Vec<OsString>,
     },
     /// Send the traffic that leads to exactly this number of replicas, and check that they stay
     Hold {
@@ -58,9 +62,9 @@ enum Command {
         /// How long there must be exactly this number
         #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
         hold: Duration,
-        /// Time limit for reaching them, from the start of the traffic
-        #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
-        within: Duration,
+        /// Time limit for reaching them, from the start of the traffic [default: as long as it may take by an estimate]
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        within: Option<Duration>,
         /// CPU that a replica uses without traffic, in millicores
         #[arg(long, value_name = "MILLICORES", default_value_t = 3.0)]
         idle: f64,
@@ -84,15 +88,16 @@ struct Expect {
 struct Options {
     #[arg(long, global = true, default_value = "default")]
     namespace: String,
-    #[arg(long, global = true, default_value = "keda-spinapp")]
+    #[arg(long, global = true, default_value = APP)]
     deployment: String,
-    /// The app, which is asked once a second how long an answer takes
+    /// The address of the app; one request a second measures its latency
     #[arg(long, global = true)]
     url: Option<String>,
-    /// The query of these requests, which should cost next to nothing
-    #[arg(long, global = true, default_value = "iterations=0")]
-    query: String,
-    /// How long one of them may take
+    /// The query of these requests, which should need almost no CPU [default: iterations=0 for the Deployment
+    /// keda-spinapp, none for others]
+    #[arg(long, global = true)]
+    query: Option<String>,
+    /// Time limit for one of them
     #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
     /// The folder for replicas.csv, autoscale.json and autoscale.svg
@@ -135,33 +140,49 @@ async fn run(Cli { command, options }: Cli) -> Result<Verdict> {
     // Both HTTP clients take their cryptography from here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let target = Target::find(&options.namespace, &options.deployment).await?;
+    if target.autoscaler.is_none()
+        && let Some(scaled_object) = target.paused().await
+    {
+        bail!(paused(&scaled_object));
+    }
     let recording = command.recording(&target, &options)?;
     let mut probe = None;
     if let Some(url) = &options.url {
-        let asking = Probe::new(url, &options.query, options.timeout)?;
-        if recording.traffic.is_some()
+        let asking = Probe::new(url, options.query(), options.timeout)?;
+        if !matches!(recording.mode, Mode::Watch { .. })
             && let Some(why) = asking.ask().await.failed
         {
             bail!("{url} does not answer: {why}");
         }
         probe = Some(asking);
     }
-    let (record, verdict) = recording.record(&target, probe).await?;
     let expected = recording.expectation.as_ref().map(ToString::to_string);
-    let report = Report::new(&recording.deployment, &record, expected, &verdict);
+    let (record, verdict) = recording.record(&target, probe).await?;
+    let report = Report::new(&options.deployment, &record, expected, &verdict);
     print!("\n{}", report.text());
     report.write(&options.output)?;
     println!(
         "Written to {}: replicas.csv, autoscale.json, autoscale.svg",
         options.output.display()
     );
-    match (&verdict, &recording.expectation) {
-        (Verdict::AsExpected, Some(expectation)) => println!("As expected: {expectation}"),
-        (Verdict::AsExpected, None) => {}
-        (Verdict::Unexpected(why), _) => eprintln!("Not as expected: {why}"),
-        (Verdict::Unobserved(why), _) => eprintln!("Not observed: {why}"),
+    match &verdict {
+        Verdict::AsExpected(Some(what)) => println!("As expected: {what}"),
+        Verdict::AsExpected(None) => {}
+        Verdict::Unexpected(why) => eprintln!("Not as expected: {why}"),
+        Verdict::Unobserved(why) => eprintln!("Not observed: {why}"),
     }
     Ok(verdict)
+}
+
+impl Options {
+    /// The query of the probes. Only this app knows `iterations`.
+    fn query(&self) -> &str {
+        match &self.query {
+            Some(query) => query,
+            None if self.deployment == APP => "iterations=0",
+            None => "",
+        }
+    }
 }
 
 impl Expect {
@@ -181,76 +202,60 @@ impl Expect {
 
 impl Command {
     fn recording(self, target: &Target, options: &Options) -> Result<Recording> {
-        let recording = Recording {
-            deployment: options.deployment.clone(),
-            ..Recording::default()
-        };
-        let recording = match self {
-            Self::Watch { length, expect } => Recording {
-                expectation: expect.expectation(),
-                length,
-                ends_when_decided: true,
-                ..recording
-            },
-            Self::Run {
-                until_idle,
-                expect,
-                traffic,
-            } => Recording {
-                expectation: expect.expectation(),
-                traffic: Some(traffic),
-                until_idle,
-                ..recording
-            },
-            Self::Hold {
-                replicas,
-                hold,
-                within,
-                idle,
-            } => Recording {
-                expectation: Some(Expectation {
-                    replicas,
-                    within: Some(within),
-                    hold: Some(hold),
-                }),
-                traffic: Some(steady_load(
-                    target,
-                    replicas,
-                    idle,
-                    within + 2 * hold,
-                    options,
-                )?),
-                ends_when_decided: true,
-                ..recording
-            },
-        };
-        if target.autoscaler.is_none() && recording.traffic.is_some() {
+        if target.autoscaler.is_none() && !matches!(self, Self::Watch { .. }) {
             bail!(
                 "no HorizontalPodAutoscaler targets the Deployment {} in namespace {}: make deploy adds one, with or without KEDA",
                 options.deployment,
                 options.namespace
             );
         }
-        Ok(recording)
+        let (expectation, mode) = match self {
+            Self::Watch { duration, expect } => (expect.expectation(), Mode::Watch { duration }),
+            Self::Run {
+                until_idle,
+                expect,
+                command,
+            } => (
+                expect.expectation(),
+                Mode::Run {
+                    command,
+                    until_idle,
+                },
+            ),
+            Self::Hold {
+                replicas,
+                hold,
+                within,
+                idle,
+            } => {
+                let url = options
+                    .url
+                    .clone()
+                    .context("hold needs the --url of the app")?;
+                let autoscaler = target.autoscaler.clone().unwrap_or_default();
+                let plan = Plan::new(replicas, &autoscaler, &target.deployment, idle)?;
+                let within = within.unwrap_or(plan.at_most);
+                let expectation = Expectation {
+                    replicas,
+                    within: Some(within),
+                    hold: Some(hold),
+                };
+                let loads = Hold::new(plan);
+                eprintln!("{loads}");
+                let mode = Mode::Hold {
+                    hold: loads,
+                    url,
+                    limit: within + 2 * hold,
+                };
+                (Some(expectation), mode)
+            }
+        };
+        Ok(Recording {
+            deployment: options.deployment.clone(),
+            expectation,
+            mode,
+        })
     }
-}
-
-/// The command whose traffic leads to this number of replicas.
-fn steady_load(
-    target: &Target,
-    replicas: u32,
-    idle: f64,
-    length: Duration,
-    options: &Options,
-) -> Result<Vec<OsString>> {
-    let url = options
-        .url
-        .as_deref()
-        .context("hold needs the --url of the app")?;
-    let autoscaler = target.autoscaler.clone().unwrap_or_default();
-    let load = SteadyLoad::holding(replicas, &autoscaler, &target.deployment, idle)?;
-    eprintln!("For {replicas} replicas: {load}; {idle}m is what each replica uses by itself");
-    Ok(load.command(url, length))
 }
 
 #[cfg(test)]
@@ -265,5 +270,17 @@ mod tests {
         for text in ["90", "1m 30s", "2min", "-1s", ""] {
             assert!(duration(text).is_err(), "{text:?} was taken");
         }
+    }
+
+    #[test]
+    fn only_this_app_is_asked_for_iterations() {
+        let query = |arguments: &[&str]| {
+            let arguments = [&["recorder", "watch"], arguments].concat();
+            Cli::parse_from(arguments).options.query().to_string()
+        };
+        assert_eq!(query(&[]), "iterations=0");
+        assert_eq!(query(&["--deployment", "other"]), "");
+        assert_eq!(query(&["--deployment", "other", "--query", "a=1"]), "a=1");
+        assert_eq!(query(&["--query", ""]), "");
     }
 }

@@ -38,6 +38,7 @@ use crate::{
         Unit,
     },
     record::{Autoscaler, Condition, Deployment, KubeEvent, ObservationKind, Pod, Usage},
+    scaled_object,
 };
 
 /// metrics-server measures every 15 s.
@@ -153,6 +154,16 @@ impl Target {
             autoscaler: found.pop(),
             client,
         })
+    }
+
+    /// The name of the ScaledObject that targets the Deployment, if it is paused.
+    pub fn paused(&self) -> impl Future<Output = Option<String>> + use<> {
+        let (client, namespace, name) = (
+            self.client.clone(),
+            self.namespace.clone(),
+            self.name.clone(),
+        );
+        async move { scaled_object::paused(client, &namespace, &name).await }
     }
 
     /// Watches until nobody listens. Connections that break are opened anew, and what changed

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::record::{Deployment, ObservationKind, Record};
 
-/// So many replicas: ready within a time of the start of the traffic; with `hold` neither more nor fewer, for that long.
+/// A number of replicas: ready within a time from the start of the traffic; with `hold` exactly that number, for that long.
 #[derive(Clone, Debug)]
 pub struct Expectation {
     pub replicas: u32,
@@ -15,21 +15,24 @@ pub struct Expectation {
     pub hold: Option<Duration>,
 }
 
-/// Whether it happened until now.
+/// Whether an expectation has been met.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Evaluation {
-    /// Since so many seconds after the traffic started.
-    Met(f64),
+    /// This long after the start of the traffic.
+    Met(Duration),
+    /// There was traffic, but it was met before.
+    MetBefore,
     Pending,
-    /// It cannot happen any more; in words, what happened instead.
+    /// It cannot be met any more, and what happened instead.
     Missed(String),
 }
 
-/// How a recording ended, in the order of exit statuses.
+/// The result of a recording; the exit status is its place in this list.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "outcome", content = "why", rename_all = "snake_case")]
+#[serde(tag = "outcome", content = "reason", rename_all = "snake_case")]
 pub enum Verdict {
-    AsExpected,
+    /// What was expected, and when it was met; nothing if nothing was expected.
+    AsExpected(Option<String>),
     Unexpected(String),
     Unobserved(String),
 }
@@ -37,7 +40,7 @@ pub enum Verdict {
 impl Verdict {
     pub fn status(&self) -> u8 {
         match self {
-            Self::AsExpected => 0,
+            Self::AsExpected(_) => 0,
             Self::Unexpected(_) => 1,
             Self::Unobserved(_) => 2,
         }
@@ -65,88 +68,88 @@ impl fmt::Display for Expectation {
     }
 }
 
+/// A time, from the start of the traffic, during which the replicas were as expected.
+struct Span {
+    start: Duration,
+    /// Unless it goes on.
+    end: Option<Duration>,
+    /// Whether they already were before the traffic.
+    began_before: bool,
+}
+
+impl Span {
+    fn length(&self, now: Duration) -> Duration {
+        self.end.unwrap_or(now) - self.start
+    }
+}
+
 impl Expectation {
-    /// `now` in seconds since the recording began, as the record's.
-    pub fn evaluate(&self, record: &Record, now: f64) -> Evaluation {
-        let origin = record.time_origin();
-        let deadline = self
-            .within
-            .map_or(f64::INFINITY, |within| origin + within.as_secs_f64());
-        let hold = self.hold.map_or(0.0, |hold| hold.as_secs_f64());
-        let spans = self.spans(record, now);
-        for (start, end) in &spans {
-            if *start <= deadline && end - start >= hold {
-                return Evaluation::Met(start - origin);
-            }
+    /// `now` is the time since the recording began.
+    pub fn evaluate(&self, record: &Record, now: Duration) -> Evaluation {
+        let origin = time_origin(record);
+        let deadline = self.within.map_or(Duration::MAX, |within| origin + within);
+        let hold = self.hold.unwrap_or_default();
+        let spans = self.spans(record);
+        let mut in_time = spans.iter().filter(|span| span.start <= deadline);
+        if let Some(met) = in_time.find(|span| span.length(now) >= hold) {
+            return match met.began_before {
+                true => Evaluation::MetBefore,
+                false => Evaluation::Met(met.start - origin),
+            };
         }
         // A span that began in time may still grow.
-        let grows = spans
-            .last()
-            .is_some_and(|(start, end)| *end == now && *start <= deadline);
+        let last = spans.last();
+        let grows = last.is_some_and(|span| span.end.is_none() && span.start <= deadline);
         if now <= deadline || grows {
             return Evaluation::Pending;
         }
-        Evaluation::Missed(self.instead(record, now))
+        Evaluation::Missed(self.describe_miss(record, now))
     }
 
-    /// What was seen where the expectation was not met.
-    pub fn instead(&self, record: &Record, now: f64) -> String {
-        let origin = record.time_origin();
-        let spans = self.spans(record, now);
-        let mut most = (0, origin);
-        for (at, deployment) in deployments(record) {
-            let ready = deployment.map_or(0, |deployment| deployment.ready);
-            if at < origin {
-                most.0 = ready;
-            } else if ready > most.0 {
-                most = (ready, at);
+    /// What happened, where the expectation was not met.
+    pub fn describe_miss(&self, record: &Record, now: Duration) -> String {
+        let origin = time_origin(record);
+        let after = |at: Duration| format!("{:.0} s", (at - origin).as_secs_f64());
+        let spans = self.spans(record);
+        let longest = spans.iter().max_by_key(|span| span.length(now));
+        match longest {
+            Some(span) if self.hold.is_some() => format!(
+                "expected {self}; the longest was {:.0} s, {} after the start",
+                span.length(now).as_secs_f64(),
+                after(span.start),
+            ),
+            Some(span) => format!("expected {self}; they were after {}", after(span.start)),
+            None => {
+                let (most, at) = most_ready(record);
+                format!(
+                    "expected {self}; at most {most} were ready, after {}",
+                    after(at)
+                )
             }
         }
-        let longest = spans
-            .iter()
-            .max_by(|a, b| (a.1 - a.0).total_cmp(&(b.1 - b.0)));
-        match longest {
-            Some((start, end)) if self.hold.is_some() => format!(
-                "expected {self}; the longest was {:.0} s, {:.0} s after the traffic started",
-                end - start,
-                start - origin,
-            ),
-            Some((start, _)) => format!("expected {self}; they were after {:.0} s", start - origin),
-            None => format!(
-                "expected {self}; the most that were ready were {}, after {:.0} s",
-                most.0,
-                most.1 - origin
-            ),
-        }
     }
 
-    /// When it was so, from the start of the traffic on.
-    fn spans(&self, record: &Record, now: f64) -> Vec<(f64, f64)> {
-        let origin = record.time_origin();
-        let mut spans: Vec<(f64, f64)> = Vec::new();
-        let mut since = None;
+    fn spans(&self, record: &Record) -> Vec<Span> {
+        let origin = time_origin(record);
+        let mut spans: Vec<Span> = Vec::new();
         for (at, deployment) in deployments(record) {
-            match (
-                since,
-                deployment.is_some_and(|deployment| self.fits(deployment)),
-            ) {
-                (None, true) => since = Some(at),
-                (Some(start), false) => {
-                    spans.push((start, at));
-                    since = None;
-                }
+            let is_met = deployment.is_some_and(|deployment| self.is_met_by(deployment));
+            let open = spans.last_mut().filter(|span| span.end.is_none());
+            match (open, is_met) {
+                (None, true) => spans.push(Span {
+                    start: at.max(origin),
+                    end: None,
+                    began_before: at < origin,
+                }),
+                (Some(span), false) => span.end = Some(at),
                 _ => {}
             }
         }
-        spans.extend(since.map(|start| (start, now)));
-        spans.retain_mut(|(start, end)| {
-            *start = start.max(origin);
-            *end >= origin
-        });
+        spans.retain(|span| span.end.is_none_or(|end| end > origin));
         spans
     }
 
-    fn fits(&self, deployment: &Deployment) -> bool {
+    fn is_met_by(&self, deployment: &Deployment) -> bool {
         if self.hold.is_none() {
             return deployment.ready >= self.replicas;
         }
@@ -154,16 +157,35 @@ impl Expectation {
     }
 }
 
-/// What was seen of the Deployment, and when; nothing once it is gone.
-fn deployments(record: &Record) -> impl Iterator<Item = (f64, Option<&Deployment>)> {
-    record
-        .observations
-        .iter()
-        .filter_map(|observation| match &observation.kind {
-            ObservationKind::Deployment(deployment) => Some((observation.at, Some(deployment))),
-            ObservationKind::DeploymentGone => Some((observation.at, None)),
-            _ => None,
-        })
+fn time_origin(record: &Record) -> Duration {
+    Duration::from_secs_f64(record.time_origin())
+}
+
+/// The most replicas that were ready from the start of the traffic on, and since when.
+fn most_ready(record: &Record) -> (u32, Duration) {
+    let origin = time_origin(record);
+    let mut most = (0, origin);
+    for (at, deployment) in deployments(record) {
+        let ready = deployment.map_or(0, |deployment| deployment.ready);
+        if at < origin {
+            most.0 = ready;
+        } else if ready > most.0 {
+            most = (ready, at);
+        }
+    }
+    most
+}
+
+/// The Deployment as it was observed, and when since the recording began; nothing once it is gone.
+fn deployments(record: &Record) -> impl Iterator<Item = (Duration, Option<&Deployment>)> {
+    record.observations.iter().filter_map(|observation| {
+        let deployment = match &observation.kind {
+            ObservationKind::Deployment(deployment) => Some(deployment),
+            ObservationKind::DeploymentGone => None,
+            _ => return None,
+        };
+        Some((Duration::from_secs_f64(observation.at), deployment))
+    })
 }
 
 #[cfg(test)]
@@ -193,6 +215,10 @@ mod tests {
         record
     }
 
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
     fn expect(replicas: u32, within: u64, hold: u64) -> Expectation {
         Expectation {
             replicas,
@@ -205,21 +231,21 @@ mod tests {
     fn replicas_are_awaited_from_the_start_of_the_traffic() {
         let record = record(&[(30.0, 4, 1), (50.0, 4, 4)]);
         assert_eq!(
-            expect(4, 60, 0).evaluate(&record, 60.0),
-            Evaluation::Met(40.0)
+            expect(4, 60, 0).evaluate(&record, seconds(60)),
+            Evaluation::Met(seconds(40))
         );
         assert_eq!(
-            expect(8, 60, 0).evaluate(&record, 60.0),
+            expect(8, 60, 0).evaluate(&record, seconds(60)),
             Evaluation::Pending
         );
-        let Evaluation::Missed(instead) = expect(8, 60, 0).evaluate(&record, 71.0) else {
+        let Evaluation::Missed(instead) = expect(8, 60, 0).evaluate(&record, seconds(71)) else {
             panic!("the time is over");
         };
         assert_eq!(
             instead,
-            "expected 8 replicas ready within 1m; the most that were ready were 4, after 40 s"
+            "expected 8 replicas ready within 1m; at most 4 were ready, after 40 s"
         );
-        let Evaluation::Missed(instead) = expect(4, 30, 0).evaluate(&record, 51.0) else {
+        let Evaluation::Missed(instead) = expect(4, 30, 0).evaluate(&record, seconds(51)) else {
             panic!("they were late");
         };
         assert_eq!(
@@ -229,16 +255,29 @@ mod tests {
     }
 
     #[test]
+    fn replicas_that_were_ready_before_the_traffic_say_nothing_about_it() {
+        assert_eq!(
+            expect(1, 60, 0).evaluate(&record(&[]), seconds(11)),
+            Evaluation::MetBefore
+        );
+        let again = record(&[(30.0, 2, 0), (40.0, 2, 2)]);
+        assert_eq!(
+            expect(2, 60, 0).evaluate(&again, seconds(50)),
+            Evaluation::Met(seconds(30))
+        );
+    }
+
+    #[test]
     fn a_hold_is_neither_more_nor_fewer_and_without_a_gap() {
         let rows = [(20.0, 4, 4), (50.0, 4, 3), (60.0, 4, 4)];
         let held = record(&rows);
         assert_eq!(
-            expect(4, 100, 40).evaluate(&held, 99.0),
+            expect(4, 100, 40).evaluate(&held, seconds(99)),
             Evaluation::Pending
         );
         assert_eq!(
-            expect(4, 100, 40).evaluate(&held, 100.0),
-            Evaluation::Met(50.0)
+            expect(4, 100, 40).evaluate(&held, seconds(100)),
+            Evaluation::Met(seconds(50))
         );
         let mut left = held.clone();
         left.add(
@@ -250,12 +289,12 @@ mod tests {
                 request: None,
             }),
         );
-        let Evaluation::Missed(instead) = expect(4, 100, 40).evaluate(&left, 111.0) else {
+        let Evaluation::Missed(instead) = expect(4, 100, 40).evaluate(&left, seconds(111)) else {
             panic!("it grew");
         };
         assert_eq!(
             instead,
-            "expected exactly 4 replicas for 40s, begun within 1m 40s; the longest was 35 s, 50 s after the traffic started"
+            "expected exactly 4 replicas for 40s, begun within 1m 40s; the longest was 35 s, 50 s after the start"
         );
     }
 
@@ -263,12 +302,12 @@ mod tests {
     fn a_hold_that_began_in_time_may_end_later() {
         let record = record(&[(100.0, 4, 4)]);
         assert_eq!(
-            expect(4, 95, 40).evaluate(&record, 120.0),
+            expect(4, 95, 40).evaluate(&record, seconds(120)),
             Evaluation::Pending
         );
         assert_eq!(
-            expect(4, 95, 40).evaluate(&record, 140.0),
-            Evaluation::Met(90.0)
+            expect(4, 95, 40).evaluate(&record, seconds(140)),
+            Evaluation::Met(seconds(90))
         );
     }
 }

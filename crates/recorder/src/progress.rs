@@ -1,6 +1,9 @@
 //! Shows the progress of a recording: one line on a terminal, or else a line for every change.
 
-use std::io::{IsTerminal, stderr};
+use std::{
+    io::{IsTerminal, stderr},
+    time::Duration,
+};
 
 use indicatif::ProgressBar;
 
@@ -22,10 +25,10 @@ impl Progress {
         }
     }
 
-    /// `now` in seconds since the recording began.
-    pub fn show(&mut self, record: &Record, now: f64, waiting_for: &str) {
+    /// `now` is the time since the recording began.
+    pub fn show(&mut self, record: &Record, now: Duration, waiting_for: &str) {
         let known = replicas(&record.state);
-        let since = format!("{:>4.0} s", now - record.time_origin());
+        let since = seconds(record, now);
         if let Some(line) = &self.line {
             let answer = record
                 .state
@@ -46,9 +49,9 @@ impl Progress {
         }
     }
 
-    /// What is no number gets a line of its own everywhere.
-    pub fn tell(&self, record: &Record, now: f64, seen: &ObservationKind) {
-        let is_noteworthy = match seen {
+    /// Prints an observation that is no number on a line of its own.
+    pub fn report(&self, record: &Record, now: Duration, kind: &ObservationKind) {
+        let is_noteworthy = match kind {
             ObservationKind::DeploymentGone
             | ObservationKind::AutoscalerGone
             | ObservationKind::TrafficStarted(_)
@@ -56,19 +59,14 @@ impl Progress {
             | ObservationKind::Lost { .. }
             | ObservationKind::Regained { .. } => true,
             ObservationKind::Answer(answer) => answer.failed.is_some(),
-            // Some events are told again every few seconds.
-            ObservationKind::Event(event) => {
-                let told = |seen: &ObservationKind| matches!(seen, ObservationKind::Event(other) if other == event);
-                !record.observations.iter().any(|before| told(&before.kind))
-            }
+            // Some events are repeated every few seconds.
+            ObservationKind::Event(event) => !record.observations.iter().any(
+                |before| matches!(&before.kind, ObservationKind::Event(other) if other == event),
+            ),
             _ => false,
         };
         if is_noteworthy {
-            self.say(&format!(
-                "{:>4.0} s  {}",
-                now - record.time_origin(),
-                describe(seen)
-            ));
+            self.say(&format!("{}  {}", seconds(record, now), describe(kind)));
         }
     }
 
@@ -84,6 +82,11 @@ impl Progress {
             line.finish_and_clear();
         }
     }
+}
+
+/// Since the start of the traffic.
+fn seconds(record: &Record, now: Duration) -> String {
+    format!("{:>4.0} s", now.as_secs_f64() - record.time_origin())
 }
 
 fn replicas(state: &State) -> String {

@@ -7,37 +7,47 @@ use humantime::format_duration;
 use jiff::Timestamp;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::mpsc::{UnboundedSender, unbounded_channel},
     task::spawn_local,
-    time::{Instant, interval, timeout},
+    time::{Instant, interval, sleep},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     analysis::is_idle,
     cluster::Target,
     expectation::{Evaluation, Expectation, Verdict},
+    hold::Hold,
     probe::Probe,
     progress::Progress,
     record::{ObservationKind, Record},
-    traffic::{Traffic, TrafficResult, label},
+    traffic::{self, Traffic, TrafficResult},
 };
 
 /// How long the app is observed at rest before the traffic starts.
 const REST: Duration = Duration::from_secs(5);
 
-/// What to record, and when to stop.
-#[derive(Default)]
+/// What to record, and when it is over.
 pub struct Recording {
     pub deployment: String,
-    /// The command that sends the traffic, if any.
-    pub traffic: Option<Vec<OsString>>,
     pub expectation: Option<Expectation>,
-    /// When it ends if there is no traffic.
-    pub length: Option<Duration>,
-    /// How long to wait after the traffic for the minimum number of replicas.
-    pub until_idle: Option<Duration>,
-    /// Whether it is over as soon as the expectation is met or missed.
-    pub ends_when_decided: bool,
+    pub mode: Mode,
+}
+
+pub enum Mode {
+    /// Observe until the expectation is met or missed, and at most this long; otherwise until Ctrl-C.
+    Watch { duration: Option<Duration> },
+    /// Send traffic until its command ends, then wait at most `until_idle` for the minimum number of replicas.
+    Run {
+        command: Vec<OsString>,
+        until_idle: Option<Duration>,
+    },
+    /// Send steady loads to a URL until the expectation is met or missed; each ends by itself after `limit`.
+    Hold {
+        hold: Hold,
+        url: String,
+        limit: Duration,
+    },
 }
 
 /// Why a recording is over.
@@ -45,194 +55,262 @@ enum End {
     Done,
     Interrupted,
     DeploymentGone,
+    /// The name of the ScaledObject.
+    Paused(String),
 }
 
 impl Recording {
     /// Records until it is over, and evaluates the record.
-    pub async fn record(&self, target: &Target, probe: Option<Probe>) -> Result<(Record, Verdict)> {
-        let (seen, mut news) = mpsc::unbounded_channel();
+    pub async fn record(
+        mut self,
+        target: &Target,
+        probe: Option<Probe>,
+    ) -> Result<(Record, Verdict)> {
+        let (sender, mut observations) = unbounded_channel();
         let began = Instant::now();
         let mut record = Record::new(Timestamp::now());
         let mut progress = Progress::new();
-        target.watch(&seen);
+        target.watch(&sender);
         if let Some(probe) = probe {
-            spawn_local(probe.run(seen.clone()));
+            spawn_local(probe.run(sender.clone()));
         }
-        let (stop_traffic, traffic_stops) = oneshot::channel::<()>();
-        let mut stop_traffic = Some(stop_traffic);
-        if let Some(command) = self.traffic.clone() {
-            spawn_local(run_traffic(command, traffic_stops, seen.clone()));
+        let stop = CancellationToken::new();
+        let mut traffic = stop.child_token();
+        if let Some((command, label)) = self.mode.traffic() {
+            spawn_local(send_traffic(
+                command,
+                label,
+                REST,
+                traffic.clone(),
+                sender.clone(),
+            ));
         }
         let mut ticks = interval(Duration::from_millis(500));
+        let (found_paused, mut paused) = unbounded_channel();
         let mut terminate = signal(SignalKind::terminate())?;
         let mut hang_up = signal(SignalKind::hangup())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut end = None;
         loop {
             tokio::select! {
-                Some(one) = news.recv() => {
-                    let now = began.elapsed().as_secs_f64();
-                    if matches!(one, ObservationKind::DeploymentGone) {
-                        end.get_or_insert(End::DeploymentGone);
+                Some(kind) = observations.recv() => {
+                    let now = began.elapsed();
+                    match kind {
+                        ObservationKind::DeploymentGone => {
+                            end.get_or_insert(End::DeploymentGone);
+                        }
+                        ObservationKind::AutoscalerGone => {
+                            let (check, found) = (target.paused(), found_paused.clone());
+                            // The recording may have ended meanwhile.
+                            spawn_local(async move { check.await.map(|name| found.send(name)) });
+                        }
+                        _ => {}
                     }
-                    progress.tell(&record, now, &one);
-                    record.add(now, one);
-                    progress.show(&record, now, &self.waiting_for(&record, now));
+                    progress.report(&record, now, &kind);
+                    record.add(now.as_secs_f64(), kind);
                 }
-                _ = ticks.tick() => {
-                    let now = began.elapsed().as_secs_f64();
-                    progress.show(&record, now, &self.waiting_for(&record, now));
-                }
+                _ = ticks.tick() => {}
+                Some(name) = paused.recv() => { end.get_or_insert(End::Paused(name)); }
                 _ = interrupt.recv() => { end.get_or_insert(End::Interrupted); }
                 _ = terminate.recv() => { end.get_or_insert(End::Interrupted); }
                 _ = hang_up.recv() => { end.get_or_insert(End::Interrupted); }
             }
-            if end.is_none() && self.is_over(&record, began.elapsed().as_secs_f64()) {
+            let now = began.elapsed();
+            let evaluation = self.evaluate(&record, now);
+            progress.show(&record, now, &self.waiting_for(&record, &evaluation));
+            if end.is_none() && self.is_over(&record, &evaluation, now) {
                 end = Some(End::Done);
             }
+            let runs = record.traffic_span().is_some() && record.traffic_result().is_none();
             if end.is_some() {
                 // Traffic that runs is asked to stop, and its result awaited.
-                drop(stop_traffic.take());
-                let runs = record.traffic_span().is_some() && record.traffic_result().is_none();
+                stop.cancel();
                 if !runs {
                     break;
                 }
-            }
-        }
-        progress.end();
-        let verdict = self.verdict(&record, end, began.elapsed().as_secs_f64());
-        Ok((record, verdict))
-    }
-
-    fn evaluate(&self, record: &Record, now: f64) -> Option<Evaluation> {
-        self.expectation
-            .as_ref()
-            .map(|expectation| expectation.evaluate(record, now))
-    }
-
-    fn is_over(&self, record: &Record, now: f64) -> bool {
-        let decided = self
-            .evaluate(record, now)
-            .map(|evaluation| evaluation != Evaluation::Pending);
-        if self.ends_when_decided && decided == Some(true) {
-            return true;
-        }
-        if self.traffic.is_none() {
-            return self
-                .length
-                .is_some_and(|length| now >= length.as_secs_f64());
-        }
-        let Some(report) = record.traffic_result() else {
-            return false;
-        };
-        let Some((_, ended)) = record.traffic_span() else {
-            return report.failed.is_some();
-        };
-        let Some(until_idle) = self.until_idle else {
-            return true;
-        };
-        report.failed.is_some()
-            || matches!(self.evaluate(record, now), Some(Evaluation::Missed(_)))
-            || is_idle(&record.state)
-            || now >= ended + until_idle.as_secs_f64()
-    }
-
-    fn waiting_for(&self, record: &Record, now: f64) -> String {
-        let has_ended = record.traffic_result().is_some();
-        match self.evaluate(record, now) {
-            _ if self.traffic.is_some() && record.traffic_span().is_none() => {
-                "the traffic is about to start".into()
-            }
-            Some(Evaluation::Pending) if !has_ended => {
-                format!(
-                    "waiting for {}",
-                    self.expectation.as_ref().expect("it is pending")
-                )
-            }
-            _ if self.traffic.is_some() && !has_ended => {
-                "waiting for the end of the traffic".into()
-            }
-            _ if self.traffic.is_some() => "waiting for the minimum number of replicas".into(),
-            _ => match self.length {
-                Some(length) => format!("for {}", format_duration(length)),
-                None => "until Ctrl-C".into(),
-            },
-        }
-    }
-
-    fn verdict(&self, record: &Record, end: Option<End>, now: f64) -> Verdict {
-        let Record { state, .. } = record;
-        let evaluation = self.evaluate(record, now);
-        let traffic = record.traffic_result();
-        if let Some(why) = traffic.and_then(|traffic| traffic.failed.clone()) {
-            return Verdict::Unobserved(why);
-        }
-        match end {
-            Some(End::DeploymentGone) => {
-                return Verdict::Unobserved(format!(
-                    "the Deployment {} was deleted",
-                    self.deployment
-                ));
-            }
-            Some(End::Interrupted)
-                if self.traffic.is_some() || evaluation == Some(Evaluation::Pending) =>
-            {
-                return Verdict::Unobserved("it was interrupted".into());
-            }
-            _ => {}
-        }
-        match (&self.expectation, evaluation) {
-            (_, Some(Evaluation::Missed(instead))) => return Verdict::Unexpected(instead),
-            (Some(expectation), Some(Evaluation::Pending)) => {
-                return Verdict::Unexpected(expectation.instead(record, now));
-            }
-            _ => {}
-        }
-        if let Some(counted) = traffic.and_then(|traffic| traffic.bombardier.as_ref()) {
-            match (counted.answers(), counted.not_2xx()) {
-                (0, _) => return Verdict::Unexpected("the traffic got no answer".into()),
-                (_, 0) => {}
-                (all, failed) => {
-                    return Verdict::Unexpected(format!(
-                        "{failed} of {all} requests of the traffic were not answered with 2xx"
+            } else if let Mode::Hold { hold, .. } = &mut self.mode {
+                if runs && !traffic.is_cancelled() {
+                    if let Some(why) = hold.observe(&record, now) {
+                        progress.say(&format!("{why}: {}", hold.load()));
+                        traffic.cancel();
+                    }
+                } else if traffic.is_cancelled() && !runs {
+                    traffic = stop.child_token();
+                    let (command, label) = self.mode.traffic().expect("it holds");
+                    spawn_local(send_traffic(
+                        command,
+                        label,
+                        Duration::ZERO,
+                        traffic.clone(),
+                        sender.clone(),
                     ));
                 }
             }
         }
-        if let Some(limit) = self.until_idle
-            && !is_idle(state)
+        progress.end();
+        let verdict = self.verdict(&record, end, began.elapsed());
+        Ok((record, verdict))
+    }
+
+    fn evaluate(&self, record: &Record, now: Duration) -> Option<Evaluation> {
+        let expectation = self.expectation.as_ref();
+        expectation.map(|expectation| expectation.evaluate(record, now))
+    }
+
+    fn is_over(&self, record: &Record, evaluation: &Option<Evaluation>, now: Duration) -> bool {
+        let is_decided = evaluation
+            .as_ref()
+            .is_some_and(|one| *one != Evaluation::Pending);
+        let result = record.traffic_result();
+        let has_failed = result.is_some_and(|result| result.failed.is_some());
+        match &self.mode {
+            Mode::Watch { duration } => {
+                is_decided || duration.is_some_and(|duration| now >= duration)
+            }
+            Mode::Hold { .. } => is_decided || has_failed,
+            Mode::Run { until_idle, .. } => {
+                let ended = record.traffic_span().map_or(0.0, |(_, end)| end);
+                let waited = now.saturating_sub(Duration::from_secs_f64(ended));
+                let is_idle = |limit: &Duration| {
+                    matches!(evaluation, Some(Evaluation::Missed(_)))
+                        || is_idle(&record.state)
+                        || waited >= *limit
+                };
+                has_failed || result.is_some() && until_idle.as_ref().is_none_or(is_idle)
+            }
+        }
+    }
+
+    fn waiting_for(&self, record: &Record, evaluation: &Option<Evaluation>) -> String {
+        let has_ended = record.traffic_result().is_some();
+        match (&self.mode, &self.expectation) {
+            (Mode::Run { .. } | Mode::Hold { .. }, _) if record.traffic_span().is_none() => {
+                "the traffic is about to start".into()
+            }
+            (_, Some(expectation)) if *evaluation == Some(Evaluation::Pending) && !has_ended => {
+                format!("waiting for {expectation}")
+            }
+            (Mode::Run { .. }, _) if has_ended => {
+                "waiting for the minimum number of replicas".into()
+            }
+            (Mode::Run { .. } | Mode::Hold { .. }, _) => {
+                "waiting for the end of the traffic".into()
+            }
+            (
+                Mode::Watch {
+                    duration: Some(duration),
+                },
+                _,
+            ) => {
+                format!("for {}", format_duration(*duration))
+            }
+            (Mode::Watch { duration: None }, _) => "until Ctrl-C".into(),
+        }
+    }
+
+    fn verdict(&self, record: &Record, end: Option<End>, now: Duration) -> Verdict {
+        let evaluation = self.evaluate(record, now);
+        let result = record.traffic_result();
+        if let Some(why) = result.and_then(|result| result.failed.clone()) {
+            return Verdict::Unobserved(why);
+        }
+        let is_pending = evaluation == Some(Evaluation::Pending);
+        let is_watch = matches!(self.mode, Mode::Watch { .. });
+        match end {
+            Some(End::DeploymentGone) => {
+                let name = &self.deployment;
+                return Verdict::Unobserved(format!("the Deployment {name} was deleted"));
+            }
+            Some(End::Paused(name)) => return Verdict::Unobserved(paused(&name)),
+            Some(End::Interrupted) if !is_watch || is_pending => {
+                return Verdict::Unobserved("it was interrupted".into());
+            }
+            _ => {}
+        }
+        let met = match (&self.expectation, evaluation) {
+            (_, Some(Evaluation::Missed(instead))) => return Verdict::Unexpected(instead),
+            (Some(expectation), Some(Evaluation::Pending)) => {
+                return Verdict::Unexpected(expectation.describe_miss(record, now));
+            }
+            (Some(expectation), Some(Evaluation::MetBefore)) => Some(format!(
+                "{expectation}; already so before the traffic started"
+            )),
+            (Some(expectation), Some(Evaluation::Met(after))) => {
+                Some(format!("{expectation}; after {:.0} s", after.as_secs_f64()))
+            }
+            _ => None,
+        };
+        if let Some(why) = self.lost_requests(result) {
+            return Verdict::Unexpected(why);
+        }
+        if let Mode::Run {
+            until_idle: Some(limit),
+            ..
+        } = &self.mode
+            && !is_idle(&record.state)
         {
-            let left = state
-                .deployment
-                .as_ref()
-                .map_or(0, |deployment| deployment.existing);
-            let limit = format_duration(limit);
+            let deployment = record.state.deployment.as_ref();
+            let left = deployment.map_or(0, |deployment| deployment.existing);
+            let limit = format_duration(*limit);
             return Verdict::Unexpected(format!(
                 "{left} replicas were left {limit} after the traffic"
             ));
         }
-        Verdict::AsExpected
+        Verdict::AsExpected(met)
+    }
+
+    /// Requests of the traffic without an answer, or with another status than 2xx. On the way to a number of replicas
+    /// pods are removed, and with them the requests that they work on; there it matters only that the app answers.
+    fn lost_requests(&self, result: Option<&TrafficResult>) -> Option<String> {
+        let counted = result?.bombardier.as_ref()?;
+        match (counted.answers(), counted.not_2xx()) {
+            (0, _) => Some("the traffic got no answer".into()),
+            (all, lost) if lost > 0 && !matches!(self.mode, Mode::Hold { .. }) => Some(format!(
+                "{lost} of {all} requests of the traffic were not answered with 2xx"
+            )),
+            _ => None,
+        }
     }
 }
 
-async fn run_traffic(
+impl Mode {
+    /// The command that sends the traffic now, and its label.
+    fn traffic(&self) -> Option<(Vec<OsString>, String)> {
+        match self {
+            Self::Watch { .. } => None,
+            Self::Run { command, .. } => Some((command.clone(), traffic::label(command))),
+            Self::Hold { hold, url, limit } => {
+                let load = hold.load();
+                Some((load.command(url, *limit), load.to_string()))
+            }
+        }
+    }
+}
+
+/// Says that there is no autoscaler since its ScaledObject is paused, and what to do.
+pub fn paused(scaled_object: &str) -> String {
+    format!(
+        "the ScaledObject {scaled_object} is paused, so nothing scales the Deployment; remove its annotation \
+         autoscaling.keda.sh/paused or autoscaling.keda.sh/paused-replicas"
+    )
+}
+
+async fn send_traffic(
     command: Vec<OsString>,
-    mut stop: oneshot::Receiver<()>,
-    seen: mpsc::UnboundedSender<ObservationKind>,
+    label: String,
+    rest: Duration,
+    stop: CancellationToken,
+    observations: UnboundedSender<ObservationKind>,
 ) {
-    if timeout(REST, &mut stop).await.is_ok() {
+    if stop.run_until_cancelled(sleep(rest)).await.is_none() {
         return;
     }
-    let report = match Traffic::start(&command) {
-        Ok(traffic) => {
-            let _ = seen.send(ObservationKind::TrafficStarted(label(&command)));
-            traffic.finish(async { _ = stop.await }).await
+    let result = match Traffic::start(&command) {
+        Ok(running) => {
+            let _ = observations.send(ObservationKind::TrafficStarted(label));
+            running.finish(&stop).await
         }
-        Err(why) => TrafficResult {
-            failed: Some(why),
-            bombardier: None,
-            output: String::new(),
-        },
+        Err(why) => TrafficResult::failed(why),
     };
-    let _ = seen.send(ObservationKind::TrafficEnded(report));
+    let _ = observations.send(ObservationKind::TrafficEnded(result));
 }

@@ -1,19 +1,35 @@
-//! The load that leads to an exact number of replicas: connections and the CPU that each
-//! requests. Paced loads (`cpu=Q&duration=D`) add up.
+//! The loads that lead to an exact number of replicas. Paced requests (`cpu=Q&duration=D`) add up, so C connections
+//! that send them use C × Q, however many replicas share them.
+//!
+//! The autoscaler's own rules say where a load leads. Two things make one load unreliable: a change within the
+//! tolerance is not made, so that the way up can rest short of the goal, and a reading that is a little too high leads
+//! past it. There are two ways that avoid both:
+//!
+//! - from below: a first load rests so far below the goal that one step, larger than the tolerance, leads there;
+//! - from above: a first load rests so far above that the scale-in, which happens once the stabilisation window has
+//!   passed and no pod is young, leads there.
 
-use std::{ffi::OsString, fmt, time::Duration};
+use std::{ffi::OsString, fmt, ops::RangeInclusive, time::Duration};
 
 use thiserror::Error;
 
 use crate::{
-    decision::{History, Pods, Reading, compute},
+    decision::{History, Pods, Reading, Rules, Unit, compute},
     record::{Autoscaler, Deployment},
 };
 
-/// How long each paced request lasts: after this long all replicas share the load.
-const DURATION: &str = "10s";
+/// The `duration` of each paced request: after this long all replicas share the load.
+const REQUEST: &str = "10s";
+/// `--horizontal-pod-autoscaler-sync-period`, in seconds.
+const SYNC: f64 = 15.0;
+/// How far readings stray, as a fraction of the load.
+const NOISE: f64 = 0.02;
+/// How long new pods take until they are ready and their CPU counts.
+const START: Duration = Duration::from_secs(90);
+/// How long all pods must be ready, counted and unchanged until they count as at rest: two syncs.
+pub const REST: Duration = Duration::from_secs(30);
 
-/// A number of connections, of a number of millicores each.
+/// A number of connections, each of which uses a number of millicores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SteadyLoad {
     pub connections: u32,
@@ -24,50 +40,22 @@ pub struct SteadyLoad {
 pub enum Error {
     #[error("no autoscaler with a CPU target was found, or the pods request no CPU")]
     NoTarget,
-    #[error("the autoscaler has from {0} to {1} replicas; {2} are outside of that")]
-    Range(u32, u32, u32),
-    #[error(
-        "no load leads to exactly {0} replicas with a margin: the steps lead past them, or to where what they need is tolerated"
-    )]
-    Missed(u32),
+    #[error("the autoscaler allows {min} to {max} replicas, not {given}")]
+    Range { min: u32, max: u32, given: u32 },
+    #[error("no load leads to exactly {0} replicas by the policies of the autoscaler")]
+    Unreachable(u32),
 }
 
 impl SteadyLoad {
-    /// For an autoscaler at its minimum, whose replicas use `idle` millicores each by themselves.
-    ///
-    /// Of all loads that lead to so many replicas, whole steps and tolerance included, it is the middle
-    /// one: readings stray. Where these loads span less than half a replica's target there is none.
-    pub fn holding(
-        replicas: u32,
-        autoscaler: &Autoscaler,
-        deployment: &Deployment,
-        idle: f64,
-    ) -> Result<Self, Error> {
-        let rules = &autoscaler.rules;
-        let target = autoscaler
-            .target_millicores(deployment)
-            .ok_or(Error::NoTarget)?;
-        if !(rules.min..=rules.max).contains(&replicas) {
-            return Err(Error::Range(rules.min, rules.max, replicas));
-        }
-        let most = (f64::from(replicas) * target) as u32;
-        let loads: Vec<u32> = (1..=most)
-            .filter(|load| steady(f64::from(*load), autoscaler, target, idle) == replicas)
-            .collect();
-        if (loads.len() as f64) < target / 2.0 {
-            return Err(Error::Missed(replicas));
-        }
-        let load = loads[loads.len() / 2];
-        // Two or three connections for each replica, whichever come closest in whole millicores.
-        let split = |connections: u32| Self {
-            connections,
-            millicores: (load + connections / 2) / connections,
-        };
-        let splits = (2 * replicas..=3 * replicas).map(split);
-        splits
-            .filter(|split| split.millicores > 0)
-            .min_by_key(|split| split.total().abs_diff(load))
-            .ok_or(Error::Missed(replicas))
+    /// A total, in two or three connections for each replica, whichever come closest in whole millicores.
+    fn split(total: u32, replicas: u32) -> Self {
+        (2 * replicas..=3 * replicas)
+            .map(|connections| Self {
+                connections,
+                millicores: ((total + connections / 2) / connections).max(1),
+            })
+            .min_by_key(|split| split.total().abs_diff(total))
+            .expect("there is at least one replica")
     }
 
     /// The CPU of all connections together, in millicores.
@@ -75,17 +63,17 @@ impl SteadyLoad {
         self.connections * self.millicores
     }
 
-    /// bombardier with this load; without its progress, which would fill a file.
-    pub fn command(self, url: &str, length: Duration) -> Vec<OsString> {
+    /// The bombardier command that sends this load, without the progress bar, which would fill a log.
+    pub fn command(self, url: &str, duration: Duration) -> Vec<OsString> {
         let fixed = ["bombardier", "-o", "json", "-p", "r", "-l", "-t", "60s"];
         let url = format!(
-            "{}/?cpu={}m&duration={DURATION}",
+            "{}/?cpu={}m&duration={REQUEST}",
             url.trim_end_matches('/'),
             self.millicores
         );
         let chosen = [
             format!("--connections={}", self.connections),
-            format!("--duration={}s", length.as_secs()),
+            format!("--duration={}s", duration.as_secs()),
             url,
         ];
         fixed
@@ -98,104 +86,409 @@ impl SteadyLoad {
 
 impl fmt::Display for SteadyLoad {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Self {
-            connections,
-            millicores,
-        } = self;
-        write!(
-            f,
-            "{connections} connections of cpu={millicores}m&duration={DURATION} ({}m)",
-            self.total()
-        )
+        write!(f, "{} connections × {}m", self.connections, self.millicores)
     }
 }
 
-/// The number of replicas that a load (in millicores) leads to.
-fn steady(load: f64, autoscaler: &Autoscaler, target: f64, idle: f64) -> u32 {
-    let Some((goal, unit)) = autoscaler.target else {
-        return 0;
-    };
-    let step = |from: &u32| {
-        let millicores = load / f64::from(*from) + idle;
-        let current = (millicores * f64::from(goal) / target) as u32;
-        let reading = Reading {
-            current,
-            target: goal,
+/// A load after which the autoscaler rests at the goal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Way {
+    pub first: Option<First>,
+    pub load: SteadyLoad,
+    /// How long it may rest elsewhere before it counts as stuck.
+    pub patience: Duration,
+    /// An estimate, from the start of the traffic until the goal is reached.
+    pub takes: Duration,
+}
+
+/// A load before it, until the number of replicas at rest is one from which the second load leads to the goal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct First {
+    pub load: SteadyLoad,
+    pub rests: RangeInclusive<u32>,
+}
+
+impl First {
+    /// `6–9`.
+    pub fn rested(&self) -> String {
+        match self.rests.clone().into_inner() {
+            (lowest, highest) if lowest == highest => lowest.to_string(),
+            (lowest, highest) => format!("{lowest}–{highest}"),
+        }
+    }
+}
+
+/// The ways to exactly this number of replicas.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub replicas: u32,
+    pub from_below: Option<Way>,
+    pub from_above: Option<Way>,
+    /// How long it may take until the goal is reached, if the first way fails.
+    pub at_most: Duration,
+}
+
+impl Plan {
+    /// For replicas that use `idle` millicores each without traffic.
+    pub fn new(
+        replicas: u32,
+        autoscaler: &Autoscaler,
+        deployment: &Deployment,
+        idle: f64,
+    ) -> Result<Self, Error> {
+        let target = autoscaler
+            .target_millicores(deployment)
+            .ok_or(Error::NoTarget)?;
+        let (goal, unit) = autoscaler.target.ok_or(Error::NoTarget)?;
+        let rules = &autoscaler.rules;
+        if !(rules.min..=rules.max).contains(&replicas) || replicas == 0 {
+            return Err(Error::Range {
+                min: rules.min,
+                max: rules.max,
+                given: replicas,
+            });
+        }
+        let model = Model {
+            rules,
+            goal,
             unit,
+            target,
+            idle,
+        };
+        let from_below = model
+            .direct(replicas)
+            .or_else(|| model.from_below(replicas));
+        let from_above = model.from_above(replicas);
+        let (first, second) = match (&from_below, &from_above) {
+            (Some(below), Some(above)) => (below, above),
+            // A goal with one way may need it twice.
+            (Some(way), None) | (None, Some(way)) => (way, way),
+            (None, None) => return Err(Error::Unreachable(replicas)),
+        };
+        let forgotten = Duration::from_secs(u64::from(rules.down.window));
+        let at_most = first.takes + first.patience + forgotten + second.takes;
+        Ok(Self {
+            replicas,
+            at_most,
+            from_below,
+            from_above,
+        })
+    }
+}
+
+/// What an autoscaler does with ideal pods: they share the load evenly, and count at once.
+struct Model<'a> {
+    rules: &'a Rules,
+    goal: u32,
+    unit: Unit,
+    /// CPU that a pod should use, in millicores.
+    target: f64,
+    idle: f64,
+}
+
+impl Model<'_> {
+    /// One load for all the way, where resting short of the goal is not possible: with one replica less, the reading
+    /// is above the tolerance by more than the noise.
+    fn direct(&self, replicas: u32) -> Option<Way> {
+        let mut loads = self.loads(replicas, self.rules.min);
+        let all = loads.len();
+        if replicas > self.rules.min {
+            loads.retain(|load| self.step(f64::from(*load), replicas - 1) >= replicas);
+        }
+        let load = middle(&loads)?;
+        let is_wide = loads.len() as f64 * self.resolution() >= 2.0 * NOISE * f64::from(load);
+        if !is_wide && loads.len() < all {
+            return None;
+        }
+        let (_, takes) = self.settle(f64::from(load), self.rules.min)?;
+        Some(Way {
+            first: None,
+            load: SteadyLoad::split(load, replicas),
+            patience: START + Duration::from_secs(u64::from(self.rules.up.window)),
+            takes: takes + START,
+        })
+    }
+
+    fn from_below(&self, replicas: u32) -> Option<Way> {
+        let rests: Vec<u32> = (self.rules.min.max(1)..replicas)
+            .filter(|from| self.step(self.aim(replicas), *from) == replicas)
+            .collect();
+        let rests = *rests.first()?..=*rests.last()?;
+        self.two_loads(replicas, rests, self.rules.up.window)
+    }
+
+    fn from_above(&self, replicas: u32) -> Option<Way> {
+        let max = self.rules.max;
+        let lowest =
+            (replicas + 1..=max).find(|from| self.leads(self.aim(replicas), *from, replicas))?;
+        // So far above that a rest short of the highest, within the tolerance, is high enough.
+        let tolerated = 1.0 + self.rules.up.tolerance;
+        let highest = (f64::from(lowest) * tolerated).ceil() as u32 + 1;
+        self.two_loads(replicas, lowest..=highest.min(max), self.rules.down.window)
+    }
+
+    /// A first load, which rests within a range, and one that leads to the goal from all of that range.
+    fn two_loads(&self, replicas: u32, rests: RangeInclusive<u32>, window: u32) -> Option<Way> {
+        let (lowest, highest) = rests.clone().into_inner();
+        let least = self.aim(lowest) - self.target;
+        // No load is too much for the maximum.
+        let most = if highest == self.rules.max {
+            1.2 * f64::from(highest) * self.target
+        } else {
+            self.aim(highest) + self.target
+        };
+        let is_first = |load: f64| {
+            let rest = self.settle(load, self.rules.min);
+            rest.is_some_and(|(rest, _)| rests.contains(&rest))
+        };
+        let first = middle(&self.search(least, most, is_first))?;
+        let load = middle(&self.search(
+            self.aim(replicas) - self.target,
+            f64::from(replicas) * self.target,
+            |load| self.leads(load, lowest, replicas) && self.leads(load, highest, replicas),
+        ))?;
+        let (rest, up) = self.settle(f64::from(first), self.rules.min)?;
+        let (_, onwards) = self.settle(f64::from(load), rest)?;
+        Some(Way {
+            first: Some(First {
+                load: SteadyLoad::split(first, rest),
+                rests,
+            }),
+            load: SteadyLoad::split(load, replicas),
+            patience: START + Duration::from_secs(u64::from(window)),
+            takes: up + START + REST + onwards + START,
+        })
+    }
+
+    /// The load, in millicores, in the middle of those that a number of replicas is right for.
+    fn aim(&self, replicas: u32) -> f64 {
+        let replicas = f64::from(replicas);
+        (replicas - 0.5) * self.target - replicas * self.idle
+    }
+
+    /// The loads, in millicores, that lead from one number of replicas at rest to another.
+    fn loads(&self, replicas: u32, from: u32) -> Vec<u32> {
+        self.search(
+            self.aim(replicas) - self.target,
+            f64::from(replicas) * self.target,
+            |load| self.leads(load, from, replicas),
+        )
+    }
+
+    fn search(&self, least: f64, most: f64, is_right: impl Fn(f64) -> bool) -> Vec<u32> {
+        (least.max(0.0) as u32..=most as u32)
+            .step_by(self.resolution() as usize)
+            .filter(|load| is_right(f64::from(*load)))
+            .collect()
+    }
+
+    fn leads(&self, load: f64, from: u32, to: u32) -> bool {
+        self.settle(load, from).is_some_and(|(rest, _)| rest == to)
+    }
+
+    /// The distance of the loads that are tried, in millicores.
+    fn resolution(&self) -> f64 {
+        (self.target / 100.0).ceil()
+    }
+
+    /// The number of replicas after one computation, from a number that has been at rest.
+    fn step(&self, load: f64, from: u32) -> u32 {
+        let mut history = self.at_rest(from);
+        self.sync(load, from, &mut history, SYNC)
+    }
+
+    /// Where a load leads from a number of replicas that has been at rest, and how long it takes.
+    fn settle(&self, load: f64, from: u32) -> Option<(u32, Duration)> {
+        let quiet = self.longest_memory() + 2.0 * SYNC;
+        let mut history = self.at_rest(from);
+        let (mut replicas, mut changed) = (from, 0.0);
+        // More than any policy needs; a load that makes it swing does not end sooner.
+        for sync in 1..1000 {
+            let now = f64::from(sync) * SYNC;
+            let result = self.sync(load, replicas, &mut history, now);
+            if result != replicas {
+                (replicas, changed) = (result, now);
+            } else if now - changed > quiet {
+                return Some((replicas, Duration::from_secs_f64(changed)));
+            }
+        }
+        None
+    }
+
+    fn at_rest(&self, replicas: u32) -> History {
+        History {
+            recommendations: vec![(-self.longest_memory(), replicas)],
+            changes: Vec::new(),
+        }
+    }
+
+    /// The longest of all windows and periods of policies, in seconds.
+    fn longest_memory(&self) -> f64 {
+        let directions = [&self.rules.up, &self.rules.down];
+        let periods = directions
+            .iter()
+            .flat_map(|direction| &direction.policies)
+            .flat_map(|policies| &policies.policies)
+            .map(|policy| policy.period);
+        let windows = directions.iter().map(|direction| direction.window);
+        f64::from(windows.chain(periods).max().unwrap_or_default())
+    }
+
+    fn sync(&self, load: f64, replicas: u32, history: &mut History, now: f64) -> u32 {
+        let millicores = load / f64::from(replicas) + self.idle;
+        let reading = Reading {
+            // Kubernetes cuts the fraction off.
+            current: (millicores * f64::from(self.goal) / self.target) as u32,
+            target: self.goal,
+            unit: self.unit,
         };
         let pods = Pods {
-            counted: *from,
+            counted: replicas,
             ..Pods::default()
         };
-        let to = compute(
-            &autoscaler.rules,
-            *from,
-            reading,
-            pods,
-            &History::default(),
-            0.0,
-        )
-        .result;
-        (to != *from).then_some(to)
-    };
-    // More than enough steps; it ends earlier unless a load makes it swing.
-    std::iter::successors(Some(autoscaler.rules.min), step)
-        .take(50)
-        .last()
-        .unwrap_or_default()
+        let done = compute(self.rules, replicas, reading, pods, history, now);
+        history.recommendations.push((now, done.recommended));
+        if done.result != replicas {
+            let change = i64::from(done.result) - i64::from(replicas);
+            history.changes.push((now, change));
+        }
+        done.result
+    }
+}
+
+fn middle(values: &[u32]) -> Option<u32> {
+    values.get(values.len() / 2).copied()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decision::{Amount, Policies, Policy, Select};
 
-    /// A request of 100m, a target of 50 %, 3m for an idle replica.
-    fn holding(replicas: u32) -> Result<SteadyLoad, Error> {
-        let autoscaler = Autoscaler::of_the_tutorial();
+    /// A request of 100m, a target of 50 %, 3m for a replica without traffic.
+    const MODEL: fn(&Rules) -> Model = |rules| Model {
+        rules,
+        goal: 50,
+        unit: Unit::Percent,
+        target: 50.0,
+        idle: 3.0,
+    };
+
+    fn plan(replicas: u32) -> Result<Plan, Error> {
         let deployment = Deployment {
             request: Some(100),
             ..Deployment::default()
         };
-        SteadyLoad::holding(replicas, &autoscaler, &deployment, 3.0)
+        Plan::new(replicas, &Autoscaler::of_the_tutorial(), &deployment, 3.0)
     }
 
     #[test]
-    fn the_load_is_near_the_middle_of_those_that_hold() {
-        // Three are wanted from 101 % to 150 % of one replica that uses 3m by itself: 98m to 147m.
-        assert_eq!(holding(3).map(SteadyLoad::total), Ok(126));
-        // Seven from 76 % to 87 % of four: 292m to 339m.
-        assert_eq!(holding(7).map(SteadyLoad::total), Ok(315));
+    fn every_number_of_replicas_can_be_held() {
+        let rules = Autoscaler::of_the_tutorial().rules;
+        let model = MODEL(&rules);
+        for replicas in 1..=20 {
+            let plan = plan(replicas).expect("it is between the minimum and the maximum");
+            let below = plan.from_below.expect("there is a way from below");
+            let from = below
+                .first
+                .as_ref()
+                .map_or(1..=1, |first| first.rests.clone());
+            for from in from {
+                let rest = model.settle(f64::from(below.load.total()), from);
+                assert_eq!(rest.map(|(rest, _)| rest), Some(replicas), "from {from}");
+            }
+            // 20 is the maximum, and a tenth less is within the tolerance.
+            assert_eq!(plan.from_above.is_some(), replicas < 19, "{replicas}");
+            let Some(above) = plan.from_above else {
+                continue;
+            };
+            let first = above.first.expect("nothing is above at rest");
+            for from in first.rests {
+                let rest = model.settle(f64::from(above.load.total()), from);
+                assert_eq!(rest.map(|(rest, _)| rest), Some(replicas), "from {from}");
+            }
+        }
     }
 
     #[test]
-    fn what_cannot_be_held_is_refused() {
+    fn a_load_that_nothing_rests_short_of_needs_no_first_one() {
+        for replicas in 1..=7 {
+            let below = plan(replicas).expect("it is in range").from_below;
+            assert_eq!(below.expect("there is a way").first, None, "{replicas}");
+        }
+        let below = plan(11).expect("it is in range").from_below;
+        let first = below
+            .and_then(|way| way.first)
+            .expect("10 tolerate its load");
+        assert_eq!(first.rests, 6..=9);
+    }
+
+    fn with_policy(select: Select, pods: u32) -> Result<Plan, Error> {
+        let mut autoscaler = Autoscaler::of_the_tutorial();
+        autoscaler.rules.up.policies = Some(Policies {
+            select,
+            policies: vec![Policy {
+                amount: Amount::Pods(pods),
+                period: 60,
+            }],
+        });
+        let deployment = Deployment {
+            request: Some(100),
+            ..Deployment::default()
+        };
+        Plan::new(12, &autoscaler, &deployment, 3.0)
+    }
+
+    #[test]
+    fn the_policies_of_a_behavior_decide_where_the_first_load_rests() {
+        let plan = |pods| with_policy(Select::Max, pods).expect("12 can be held");
+        let first = |pods| {
+            let first = plan(pods).from_below.and_then(|way| way.first);
+            first.map(|first| first.rests)
+        };
+        // 11 replicas are within the tolerance, so one step has to lead there from 10 or fewer.
+        assert_eq!(first(4), Some(8..=10));
+        assert_eq!(plan(2).from_below, None, "it passes from 9 to 11");
+        assert!(plan(2).from_above.is_some());
         assert_eq!(
-            holding(9),
-            Err(Error::Missed(9)),
-            "8 tolerate almost all of it"
+            first(1),
+            None,
+            "it stops at the first number that tolerates the load"
         );
-        assert_eq!(holding(17), Err(Error::Missed(17)), "16 tolerate it");
-        assert_eq!(holding(21), Err(Error::Range(1, 20, 21)));
+        assert!(plan(1).from_below.is_some());
+        let disabled = with_policy(Select::Disabled, 1);
+        assert_eq!(disabled, Err(Error::Unreachable(12)));
+    }
+
+    #[test]
+    fn other_numbers_are_refused() {
+        let refused = Error::Range {
+            min: 1,
+            max: 20,
+            given: 21,
+        };
+        assert_eq!(plan(21), Err(refused));
     }
 
     #[test]
     fn the_documented_table_is_what_is_computed() {
         let documented = include_str!("../../../docs/autoscale.md");
-        let row = |replicas| match holding(replicas) {
-            Ok(load) => {
-                let SteadyLoad {
-                    connections,
-                    millicores,
-                } = load;
-                format!(
-                    "| {replicas} | {connections} | {millicores}m | {}m |",
-                    load.total()
-                )
-            }
-            Err(_) => format!("| {replicas} | not reached | | |"),
+        let load = |load: &SteadyLoad| format!("{} × {}m", load.connections, load.millicores);
+        let cells = |way: &Option<Way>| {
+            let Some(way) = way else {
+                return "none | none".to_string();
+            };
+            let first = way.first.as_ref().map_or("none".into(), |first| {
+                format!("{} until {}", load(&first.load), first.rested())
+            });
+            format!("{first} | {}", load(&way.load))
         };
-        let rows: Vec<_> = (1..=20).map(row).collect();
-        let table = rows.join("\n");
+        let row = |replicas| {
+            let plan = plan(replicas).expect("it is in range");
+            let (below, above) = (cells(&plan.from_below), cells(&plan.from_above));
+            format!("| {replicas} | {below} | {above} |")
+        };
+        let table = (1..=20).map(row).collect::<Vec<_>>().join("\n");
         assert!(
             documented.contains(&table),
             "docs/autoscale.md lacks:\n{table}"

@@ -15,9 +15,10 @@ use tokio::{
     process::{Child, Command},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 /// How long the command may take to end after SIGINT.
-const GRACE: Duration = Duration::from_secs(15);
+const GRACE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
 
 #[derive(Clone, Debug, Serialize)]
 pub struct TrafficResult {
@@ -27,6 +28,17 @@ pub struct TrafficResult {
     pub bombardier: Option<Bombardier>,
     /// Whatever else the command wrote to its standard output.
     pub output: String,
+}
+
+impl TrafficResult {
+    /// Of a command that could not be started.
+    pub fn failed(why: String) -> Self {
+        Self {
+            failed: Some(why),
+            bombardier: None,
+            output: String::new(),
+        }
+    }
 }
 
 /// The part of bombardier's result that is shown; latencies in microseconds.
@@ -137,39 +149,41 @@ impl Traffic {
         Ok(Self { child, program })
     }
 
-    /// Waits for its end; once `stop` is done, asks for it.
-    pub async fn finish(mut self, stop: impl Future) -> TrafficResult {
+    /// Waits for its end; once `stop` is cancelled, asks for it.
+    pub async fn finish(mut self, stop: &CancellationToken) -> TrafficResult {
         let mut output = Vec::new();
-        let mut stopped = false;
-        let ended = tokio::select! {
-            ended = self.read_to_end(&mut output) => ended,
-            _ = stop => {
-                stopped = true;
+        let ended = match stop
+            .run_until_cancelled(self.read_to_end(&mut output))
+            .await
+        {
+            Some(ended) => Some(ended),
+            None => {
                 self.interrupt();
-                // To go on after that is no failure: it is killed when it is dropped.
-                let ended = timeout(GRACE, self.read_to_end(&mut output)).await;
-                ended.unwrap_or(Ok(ExitStatus::default()))
+                // It is killed when it is dropped.
+                timeout(GRACE, self.read_to_end(&mut output)).await.ok()
             }
+        };
+        let program = &self.program;
+        let failed = match ended {
+            // An interrupted command ends as it likes.
+            Some(Ok(status)) if status.success() || stop.is_cancelled() => None,
+            Some(Ok(status)) => Some(format!("the traffic command {program} failed: {status}")),
+            Some(Err(error)) => Some(format!("the traffic command {program}: {error}")),
+            None => Some(format!(
+                "the traffic command {program} ignored SIGINT for {} s and was killed",
+                GRACE.as_secs()
+            )),
         };
         let output = String::from_utf8_lossy(&output).trim().to_string();
         let bombardier = Bombardier::parse(&output);
-        let failed = match ended {
-            Ok(status) if status.success() || stopped => None,
-            Ok(status) => Some(format!(
-                "the traffic command {} failed: {status}",
-                self.program
-            )),
-            Err(error) => Some(format!("the traffic command {}: {error}", self.program)),
-        };
-        let output = if bombardier.is_some() {
-            String::new()
-        } else {
-            output
-        };
         TrafficResult {
             failed,
+            output: if bombardier.is_some() {
+                String::new()
+            } else {
+                output
+            },
             bombardier,
-            output,
         }
     }
 
@@ -235,7 +249,7 @@ mod tests {
     async fn a_command_that_fails_says_so() {
         let command = ["sh", "-c", "echo told; exit 3"].map(OsString::from);
         let traffic = Traffic::start(&command).expect("sh is there");
-        let report = traffic.finish(std::future::pending::<()>()).await;
+        let report = traffic.finish(&CancellationToken::new()).await;
         assert_eq!(report.output, "told");
         let failed = report.failed.expect("it failed");
         assert!(failed.contains("exit status: 3"), "{failed}");
@@ -245,14 +259,28 @@ mod tests {
         assert!(missing.contains("no-such-command"), "{missing}");
     }
 
-    #[tokio::test]
-    async fn traffic_that_is_stopped_still_reports() {
-        let script = "trap 'echo stopped; kill $!; exit 130' INT; echo ready >&2; sleep 60 & wait";
+    /// The result of a script that is asked to stop once it has begun.
+    async fn stopped(script: &str) -> TrafficResult {
         let command = ["sh", "-c", script].map(OsString::from);
         let traffic = Traffic::start(&command).expect("sh is there");
-        let report = traffic
-            .finish(tokio::time::sleep(Duration::from_millis(300)))
-            .await;
-        assert_eq!((report.output.as_str(), report.failed), ("stopped", None));
+        let stop = CancellationToken::new();
+        let cancel = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            stop.cancel();
+        };
+        tokio::join!(traffic.finish(&stop), cancel).0
+    }
+
+    #[tokio::test]
+    async fn traffic_that_is_stopped_still_has_a_result() {
+        let result = stopped("trap 'echo stopped; kill $!; exit 130' INT; sleep 60 & wait").await;
+        assert_eq!((result.output.as_str(), result.failed), ("stopped", None));
+    }
+
+    #[tokio::test]
+    async fn traffic_that_ignores_the_signal_has_not_succeeded() {
+        let result = stopped("trap '' INT; exec sleep 60").await;
+        let failed = result.failed.expect("it was killed");
+        assert!(failed.contains("ignored SIGINT"), "{failed}");
     }
 }

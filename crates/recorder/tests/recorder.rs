@@ -10,7 +10,7 @@ use tokio::{
     process::{Child, ChildStderr, Command},
 };
 
-use crate::fake::{AUTOSCALERS, DEPLOYMENTS, EVENTS, Fake, METRICS, PODS, folder};
+use crate::fake::{AUTOSCALERS, DEPLOYMENTS, EVENTS, Fake, METRICS, PODS, SCALED_OBJECTS, folder};
 
 const NAME: &str = "keda-spinapp";
 /// The number of its watches: Deployments, pods, autoscalers and events.
@@ -179,7 +179,9 @@ async fn a_scale_out_is_recorded_over_broken_connections() {
         "{rows}"
     );
     let svg = fs::read_to_string(folder(test).join("autoscale.svg")).expect("it was written");
-    assert!(svg.contains("Scaling of keda-spinapp") && svg.contains("a cheap answer"));
+    assert!(
+        svg.contains("Scaling of keda-spinapp") && svg.contains("Latency of one request a second")
+    );
 }
 
 #[tokio::test]
@@ -194,7 +196,7 @@ async fn what_was_expected_and_did_not_happen_is_said() {
     );
     let (status, text) = recorder.ended().await;
     assert_eq!(status, Some(1), "{text}");
-    let instead = "Not as expected: expected 4 replicas ready; the most that were ready were 1";
+    let instead = "Not as expected: expected 4 replicas ready; at most 1 were ready";
     assert!(text.contains(instead), "{text}");
 }
 
@@ -230,6 +232,65 @@ async fn without_an_autoscaler_there_is_nothing_to_load_for() {
         .await;
     assert_eq!(status, Some(0), "{text}");
     assert!(text.contains("no autoscaler targets it"), "{text}");
+}
+
+/// A ScaledObject of KEDA that is paused.
+fn paused() -> Value {
+    json!({
+        "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject",
+        "metadata": {"name": "cpu-scaling", "annotations": {"autoscaling.keda.sh/paused": "true"}},
+        "spec": {"scaleTargetRef": {"name": NAME}},
+    })
+}
+
+#[tokio::test]
+async fn a_paused_scaled_object_is_said_in_place_of_the_advice_to_deploy() {
+    let test = "paused";
+    let fake = at_rest(test).await;
+    fake.delete(AUTOSCALERS, "keda-hpa-cpu-scaling");
+    fake.set(SCALED_OBJECTS, paused());
+    let url = format!("{}/app", fake.url);
+    for command in [
+        &["watch"][..],
+        &["hold", "4", "--url", &url],
+        &["run", "--", "true"],
+    ] {
+        let (status, text) = recorder(&fake, test, command).ended().await;
+        assert_eq!(status, Some(2), "{text}");
+        assert!(
+            text.contains("the ScaledObject cpu-scaling is paused"),
+            "{text}"
+        );
+        assert!(!text.contains("make deploy"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_scaled_object_that_is_paused_ends_a_recording() {
+    let test = "paused-later";
+    let fake = at_rest(test).await;
+    let recorder = recorder(&fake, test, &["run", "--", "sleep", "60"]);
+    fake.watched(WATCHES).await;
+    fake.set(SCALED_OBJECTS, paused());
+    fake.delete(AUTOSCALERS, "keda-hpa-cpu-scaling");
+    let (status, text) = recorder.ended().await;
+    assert_eq!(status, Some(2), "{text}");
+    assert!(
+        text.contains("Not observed: the ScaledObject cpu-scaling is paused"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn replicas_that_were_ready_before_the_traffic_are_said() {
+    let test = "ready-before";
+    let fake = at_rest(test).await;
+    let (status, text) = recorder(&fake, test, &["run", "--expect", "1", "--", "true"])
+        .ended()
+        .await;
+    assert_eq!(status, Some(0), "{text}");
+    let said = "As expected: 1 replicas ready; already so before the traffic started";
+    assert!(text.contains(said), "{text}");
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ pub const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 pub const AUTOSCALERS: &str = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
 pub const PODS: &str = "/api/v1/namespaces/default/pods";
 pub const EVENTS: &str = "/api/v1/namespaces/default/events";
+pub const SCALED_OBJECTS: &str = "/apis/keda.sh/v1alpha1/namespaces/default/scaledobjects";
 pub const METRICS: &str = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods";
 
 /// What the server has, and what became of it: a change's number is its place in the log.
