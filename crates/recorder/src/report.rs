@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     analysis::{Decision, Milestones, Phase, decisions, phases, pods_ready},
-    chart,
+    chart::{self, Theme},
     expectation::Verdict,
     format::{describe, duration},
     record::{ObservationKind, Record},
@@ -186,10 +186,14 @@ impl<'a> Report<'a> {
         };
         write("replicas.csv", &self.csv()?)?;
         write("autoscale.json", &serde_json::to_vec_pretty(self)?)?;
-        write(
-            "autoscale.svg",
-            chart::draw(self.deployment, self.record)?.as_bytes(),
-        )
+        for (name, theme) in [
+            ("autoscale.svg", Theme::Light),
+            ("autoscale-dark.svg", Theme::Dark),
+        ] {
+            let svg = chart::draw(self.deployment, self.record, &self.decisions, theme)?;
+            write(name, svg.as_bytes())?;
+        }
+        Ok(())
     }
 
     /// A row for each observation: what was known once it was made.
