@@ -6,7 +6,7 @@ use crate::chain::{Chain, Digest};
 use crate::clock::Clock;
 use crate::load::Load;
 use crate::meter::Meter;
-use crate::turns::{INSTANT, Turn, Turns};
+use crate::scheduler::{INSTANT, Turn, Turns};
 
 /// The wall-clock time of a chunk: shorter than neighbours on the same core let it work at a time,
 /// so that most chunks are undisturbed. A look at the clock and its judgement cost some 2 µs: with

@@ -1,6 +1,5 @@
 //! HTTP entry point: a query asks for a load, the load is burnt, a report is answered.
 
-mod answer;
 mod burn;
 mod chain;
 mod clock;
@@ -8,8 +7,9 @@ mod load;
 mod meter;
 mod problem;
 mod report;
+mod response;
+mod scheduler;
 mod settings;
-mod turns;
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use http::StatusCode;
 use spin_sdk::http::{IncomingRequest, Method, ResponseOutparam};
 use spin_sdk::variables;
 
-use answer::Answer;
 use clock::HostClock;
 use load::Load;
 use problem::Problem;
 use report::Report;
+use response::Answer;
 use settings::Settings;
 
 /// After this much wall-clock time the head of an answer leaves before its body is known, so that
