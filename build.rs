@@ -1,5 +1,5 @@
-//! The stack of the component, in bytes: a host keeps the memory of an instance resident for the next
-//! request, and with Rust's default, 1 MiB, 400 requests at once fill a pod of 500Mi.
+//! Sets the size of the component's stack: a host keeps the memory of an instance for the next
+//! request, and with Rust's default of 1 MiB, 400 requests at once fill a pod of 500Mi.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

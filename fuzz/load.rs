@@ -1,15 +1,10 @@
-//! Any byte string is a load that reads the same when it is written, or an error that names the
-//! culprit in few words.
+//! Any byte string is either a load, which is formatted so that it parses to the same, or a short
+//! error that names the parameter at fault.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use load::Load;
-
-// The crate of the component is a `cdylib`, which nobody can link.
-#[allow(dead_code)]
-#[path = "../src/load.rs"]
-mod load;
 
 fuzz_target!(|bytes: &[u8]| {
     let query = String::from_utf8_lossy(bytes);

@@ -1,4 +1,4 @@
-//! The work: a SHA-256 chain, which nobody can skip and anyone can check.
+//! The work: a SHA-256 chain, which nobody can shorten and anyone can verify.
 
 use std::{fmt, slice};
 
@@ -17,7 +17,7 @@ const INITIAL: [u32; 8] = [
 ];
 
 /// A chain of SHA-256 hashes: it starts from 32 zero bytes, and each iteration hashes the 32 bytes
-/// of the one before.
+/// of the previous one.
 #[derive(Default)]
 pub struct Chain {
     digest: Digest,
@@ -29,8 +29,8 @@ impl Chain {
     pub fn extend(&mut self, count: u64) {
         let mut message = self.digest.0;
         for _ in 0..count {
-            // A message of 32 bytes and its padding are one block. The general interface would
-            // assemble it anew each time, a third slower.
+            // A message of 32 bytes and its padding fill one block. The general interface of the
+            // library assembles that block for each hash, a third slower.
             let mut block = [0; 64];
             block[..32].copy_from_slice(&message);
             block[32] = 0x80;
@@ -43,18 +43,18 @@ impl Chain {
         self.iterations += count;
     }
 
-    /// How many iterations the chain has made so far.
+    /// The number of iterations so far.
     pub fn iterations(&self) -> u64 {
         self.iterations
     }
 
-    /// The 32 bytes of the last iteration.
+    /// The hash of the last iteration.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 }
 
-/// The bytes of a state. Written out, since a build for size would keep a loop, a tenth slower.
+/// The bytes of a state. Written out, because a build for size keeps a loop, which is a tenth slower.
 fn bytes([a, b, c, d, e, f, g, h]: [u32; 8]) -> [u8; 32] {
     let words = [
         a.to_be_bytes(),
@@ -71,7 +71,7 @@ fn bytes([a, b, c, d, e, f, g, h]: [u32; 8]) -> [u8; 32] {
     bytes
 }
 
-/// 32 bytes, written as 64 lower-case hexadecimal digits.
+/// A hash, displayed as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digest([u8; 32]);
 
@@ -87,7 +87,7 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     #[test]
-    fn a_chain_is_what_the_general_interface_of_sha_256_makes() {
+    fn a_chain_equals_that_of_the_general_interface_of_sha_256() {
         let mut chain = Chain::default();
         let mut expected = [0; 32];
         for count in [0, 1, 2, 997] {
@@ -102,7 +102,7 @@ mod tests {
                 chain.iterations()
             );
         }
-        // As Python's hashlib has it.
+        // From Python's hashlib.
         let known = "36c1cb4f826ae42ceba848227e0c5f786178ca9dceca6772e5d728d09c30a2f6";
         assert_eq!(chain.iterations(), 1000);
         assert_eq!(chain.digest().to_string(), known);

@@ -1,13 +1,13 @@
-//! The monotonic clock that a burn reads and waits on, replaceable in tests.
+//! The monotonic clock that a burn reads and waits on; unit tests replace it.
 
 use std::time::Duration;
 
-/// Time as the host tells it.
+/// A source of wall-clock time.
 pub trait Clock {
-    /// The wall clock: time since some start, never running backwards.
+    /// The time since a fixed but arbitrary start; it never goes backwards.
     fn now(&self) -> Duration;
 
-    /// Hands the thread back to the host for at least `pause`, at least 1 ns: a wait for nothing
+    /// Returns the thread to the host for at least `pause`, which is at least 1 ns: a wait for zero
     /// returns at once and lets nobody else run.
     fn wait(&self, pause: Duration);
 }

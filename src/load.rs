@@ -1,4 +1,4 @@
-//! What one request asks for, read from its query.
+//! The load that a request asks for, in the grammar of its query.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,15 +10,15 @@ use go_duration::GoDuration;
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
-/// A load, in one of the three forms that a query can ask for.
+/// A load, in one of the three forms of a query.
 ///
-/// It is written (`Display`) in the grammar that it is read from (`FromStr`), in one canonical
-/// spelling: durations as Go writes them, parts of a core in millicores.
+/// `Display` writes it in the grammar that `FromStr` reads, in one canonical spelling: durations as
+/// Go writes them, parts of a core in millicores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Load {
-    /// `iterations=N`: exactly N hashes; 0 does no work.
+    /// `iterations=N`: makes exactly N hashes; 0 does no work.
     Iterations(u64),
-    /// `cpu_time=D`: hashes until D of CPU time is used; more than zero.
+    /// `cpu_time=D`: hashes until it has used D of CPU time; more than zero.
     CpuTime(Duration),
     /// `cpu=Q&duration=D`: holds Q of one core for D of wall-clock time; D is more than zero.
     Paced { cpu: Cpu, duration: Duration },
@@ -27,24 +27,24 @@ pub enum Load {
 /// A part of one core, above 0 and at most 1, written as a Kubernetes quantity: in cores (`0.25`,
 /// `1`) or in millicores (`250m`).
 ///
-/// It is exact to a nanocore, the finest that Kubernetes itself accounts.
+/// It is exact to a nanocore, the smallest unit of Kubernetes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cpu {
     nanocores: u32,
 }
 
-/// Why a query is no load.
+/// Why a query is not a load.
 #[derive(Debug, Error, PartialEq)]
 pub enum LoadError {
     #[error("the load is empty; {FORMS}")]
     Empty,
-    #[error("there is no parameter {}; {FORMS}", Quoted(.0))]
+    #[error("unknown parameter {}; {FORMS}", Quoted(.0))]
     UnknownParameter(String),
     #[error("`{0}` is given twice; give it once")]
     GivenTwice(&'static str),
-    #[error("`{0}` needs `{1}` beside it; {FORMS}")]
+    #[error("`{0}` requires `{1}`; {FORMS}")]
     PartnerMissing(&'static str, &'static str),
-    #[error("{} do not go together; {FORMS}", .0.join(" and "))]
+    #[error("{} cannot be combined; {FORMS}", .0.join(" and "))]
     SeveralForms(Vec<&'static str>),
     #[error(
         "{} is not percent-encoded UTF-8: {}",
@@ -63,23 +63,23 @@ pub enum LoadError {
     },
 }
 
-/// The most that is repeated of what was given, in characters.
-const LONGEST_QUOTE: usize = 40;
+/// The longest part of a query that an error repeats, in characters.
+const MAX_QUOTE: usize = 40;
 
-const FORMS: &str = "ask for `iterations=N`, `cpu_time=D` or `cpu=Q&duration=D`, nothing beside it";
+const FORMS: &str = "use `iterations=N`, `cpu_time=D` or `cpu=Q&duration=D`, and nothing else";
 const ITERATIONS: &str = "it must be a whole number in digits, such as 1000, below 2^64";
 const DURATION: &str = "it must be a duration of more than zero and less than 2562047h, each number \
     with its unit (ns, us, ms, s, m, h), such as 20ms, 1.5s or 1m30s";
 const CPU: &str = "it must be a part of one core, above 0 and at most 1, in cores (0.25) or in \
     millicores (250m)";
-const NANOCORES: &str = "it must be a whole number of nanocores: at most nine digits behind the \
-    point of cores, six behind that of millicores";
+const NANOCORES: &str = "it must be a whole number of nanocores: at most nine digits after the \
+    point in cores, six in millicores";
 
 impl LoadError {
-    /// The parameter that is at fault, where it is one; `…` ends a name that is cut short.
+    /// The parameter that is at fault, if it is a single one; `…` ends a name that is cut short.
     pub fn parameter(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::UnknownParameter(name) => Some(shortened(name)),
+            Self::UnknownParameter(name) => Some(shorten(name)),
             Self::GivenTwice(parameter)
             | Self::PartnerMissing(parameter, _)
             | Self::Value { parameter, .. } => Some((*parameter).into()),
@@ -131,9 +131,9 @@ impl fmt::Display for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Iterations(n) => write!(f, "iterations={n}"),
-            Self::CpuTime(d) => write!(f, "cpu_time={}", written(*d)),
+            Self::CpuTime(d) => write!(f, "cpu_time={}", format_duration(*d)),
             Self::Paced { cpu, duration } => {
-                write!(f, "cpu={cpu}&duration={}", written(*duration))
+                write!(f, "cpu={cpu}&duration={}", format_duration(*duration))
             }
         }
     }
@@ -161,14 +161,14 @@ impl fmt::Display for Cpu {
     }
 }
 
-/// Reads a number of iterations, the value of `parameter`.
+/// Parses a number of iterations, the value of `parameter`.
 pub fn iterations(parameter: &'static str, text: &str) -> Result<u64, LoadError> {
     // Rust's own grammar also takes a plus sign.
     let number = text.parse().ok().filter(|_| !text.starts_with('+'));
     number.ok_or_else(|| value_error(parameter, text, ITERATIONS))
 }
 
-/// Reads a duration, the value of `parameter`.
+/// Parses a duration, the value of `parameter`.
 pub fn duration(parameter: &'static str, text: &str) -> Result<Duration, LoadError> {
     // Go's own grammar also takes a sign, and `µs` for `us`.
     let plain = text.is_ascii() && !text.starts_with(['+', '-']);
@@ -179,13 +179,13 @@ pub fn duration(parameter: &'static str, text: &str) -> Result<Duration, LoadErr
     }
 }
 
-/// Writes a duration as Go does, but in ASCII.
-pub fn written(duration: Duration) -> String {
+/// Formats a duration as Go does, but in ASCII.
+pub fn format_duration(duration: Duration) -> String {
     let nanos = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
     GoDuration(nanos).to_string().replace('µ', "u")
 }
 
-/// Reads a part of one core, the value of `parameter`.
+/// Parses a part of one core, the value of `parameter`.
 fn cpu(parameter: &'static str, text: &str) -> Result<Cpu, LoadError> {
     let (number, places) = match text.strip_suffix('m') {
         Some(millicores) => (millicores, 6),
@@ -193,7 +193,7 @@ fn cpu(parameter: &'static str, text: &str) -> Result<Cpu, LoadError> {
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let fraction = fraction.trim_end_matches('0');
-    // Moves the point to behind the nanocores.
+    // Pads the digits to nanocores.
     let nanocores = format!("{whole}{fraction:0<places$}");
     let plain = nanocores.bytes().all(|b| b.is_ascii_digit());
     if plain && fraction.len() > places {
@@ -213,9 +213,9 @@ fn value_error(parameter: &'static str, given: &str, allowed: &'static str) -> L
     }
 }
 
-/// Undoes percent-encoding (RFC 3986, section 2.1), where the library would let a broken one pass.
+/// Decodes percent-encoding (RFC 3986, section 2.1). The library alone accepts invalid escapes.
 fn decoded(parameter: Option<&'static str>, text: &str) -> Result<String, LoadError> {
-    let broken = |escape: &str| {
+    let is_invalid = |escape: &str| {
         let digits = escape.as_bytes().get(..2);
         !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     };
@@ -223,50 +223,53 @@ fn decoded(parameter: Option<&'static str>, text: &str) -> Result<String, LoadEr
         parameter,
         given: text.into(),
     };
-    if text.split('%').skip(1).any(broken) {
+    if text.split('%').skip(1).any(is_invalid) {
         return Err(error());
     }
     let decoded = percent_decode_str(text).decode_utf8();
     decoded.map(Into::into).map_err(|_| error())
 }
 
-/// What was given, in quotes: escaped, and cut short where it is long.
+/// A part of a query in quotes: escaped, and cut short if it is long.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match longer(self.0) {
+        match cut(self.0) {
             Some(start) => write!(f, "{start:?}…"),
             None => write!(f, "{:?}", self.0),
         }
     }
 }
 
-/// What was given, with `…` in place of what is too long to repeat.
-fn shortened(given: &str) -> Cow<'_, str> {
-    longer(given).map_or(given.into(), |start| format!("{start}…").into())
+/// A part of a query, whose end `…` replaces if it is too long to repeat.
+fn shorten(given: &str) -> Cow<'_, str> {
+    cut(given).map_or(given.into(), |start| format!("{start}…").into())
 }
 
-/// The start of a text that is too long to repeat.
-fn longer(given: &str) -> Option<&str> {
-    let (end, _) = given.char_indices().nth(LONGEST_QUOTE)?;
+/// The start of a text, if the whole is too long to repeat.
+fn cut(given: &str) -> Option<&str> {
+    let (end, _) = given.char_indices().nth(MAX_QUOTE)?;
     Some(&given[..end])
 }
+
+#[cfg(test)]
+mod contract;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What `tests/loads.tsv` has a line for: a query, and behind a tab the canonical spelling of
-    /// its load, empty where it is none. The fuzzer and the tests of `openapi.yaml` read it too.
+    /// The lines of `tests/loads.tsv`: a query, and after a tab the canonical spelling of its load,
+    /// which is empty if the query is not a load. The fuzzer starts from these queries.
     fn table() -> impl Iterator<Item = (&'static str, &'static str)> {
         let lines = include_str!("../tests/loads.tsv").lines();
         lines.map(|line| line.split_once('\t').expect("a tab"))
     }
 
     #[test]
-    fn a_load_is_read_and_written_in_one_spelling() {
+    fn a_load_is_parsed_and_formatted_in_one_spelling() {
         for (given, canonical) in table().filter(|(_, canonical)| !canonical.is_empty()) {
             let load: Load = given
                 .parse()
@@ -277,15 +280,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_load_is_refused() {
+    fn any_other_query_is_refused() {
         for (given, _) in table().filter(|(_, canonical)| canonical.is_empty()) {
             let load: Result<Load, _> = given.parse();
-            assert!(load.is_err(), "{given:?} is read as {load:?}");
+            assert!(load.is_err(), "{given:?} is parsed as {load:?}");
         }
     }
 
     #[test]
-    fn an_error_quotes_what_was_given_and_cuts_it_short() {
+    fn an_error_quotes_the_value_and_cuts_it_short() {
         let error = format!("cpu_time={}", "x".repeat(100)).parse::<Load>();
         let said = error.expect_err("no duration").to_string();
         assert!(said.starts_with("`cpu_time` is \"xxxx"), "{said}");
@@ -294,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_parameter_is_named_as_it_was_sent_or_visibly_cut() {
+    fn an_unknown_parameter_is_named_in_full_or_visibly_cut() {
         for (name, named) in [
             ("x".repeat(40), "x".repeat(40)),
             ("x".repeat(41), "x".repeat(40) + "…"),
@@ -328,20 +331,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_written_so_that_it_reads_the_same(text in "\\PC*|(iterations|cpu_time|cpu|duration|&|=|[0-9.%+-]|[numsh]){0,9}") {
+        fn any_load_is_formatted_so_that_it_parses_to_the_same(text in "\\PC*|(iterations|cpu_time|cpu|duration|&|=|[0-9.%+-]|[numsh]){0,9}") {
             if let Ok(load) = text.parse::<Load>() {
                 prop_assert_eq!(load.to_string().parse(), Ok(load));
             }
         }
 
         #[test]
-        fn a_duration_of_any_length_is_written_so_that_it_reads_the_same(nanos in 1..=i64::MAX as u64) {
+        fn any_duration_is_formatted_so_that_it_parses_to_the_same(nanos in 1..=i64::MAX as u64) {
             let load = Load::CpuTime(Duration::from_nanos(nanos));
             prop_assert_eq!(load.to_string().parse(), Ok(load));
         }
 
         #[test]
-        fn any_part_of_a_core_is_written_so_that_it_reads_the_same(nanocores in 1..=1_000_000_000_u32) {
+        fn any_part_of_a_core_is_formatted_so_that_it_parses_to_the_same(nanocores in 1..=1_000_000_000_u32) {
             let load = Load::Paced { cpu: Cpu { nanocores }, duration: Duration::from_secs(1) };
             prop_assert_eq!(load.to_string().parse(), Ok(load));
         }

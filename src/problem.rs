@@ -1,4 +1,4 @@
-//! What is answered when a request is refused: problem details (RFC 9457).
+//! The problem details (RFC 9457) of a request that is refused.
 
 use std::borrow::Cow;
 
@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use crate::settings::Rejection;
 
-/// Problem details of the type `about:blank`, so that the title is the status's own, and with the
-/// parameter at fault, where there is one.
+/// Problem details of the type `about:blank`, whose title is that of the status.
 pub type Problem = Box<ProblemDetails<Fault>>;
 
 /// The member that this project adds to the standard ones.
 #[derive(Serialize)]
 pub struct Fault {
+    /// The parameter of the query that is at fault, if it is a single one.
     #[serde(skip_serializing_if = "Option::is_none")]
     parameter: Option<String>,
 }
@@ -25,7 +25,7 @@ pub fn method_not_allowed(method: &str) -> Problem {
     problem(StatusCode::METHOD_NOT_ALLOWED, detail, None)
 }
 
-/// The problem of a request whose load is not run.
+/// The problem of a request whose load is rejected.
 pub fn rejected(rejection: &Rejection) -> Problem {
     let (status, parameter) = match rejection {
         Rejection::Query(error) => (StatusCode::BAD_REQUEST, error.parameter()),

@@ -1,4 +1,4 @@
-//! What is answered when a load has run.
+//! The report of a load that has run.
 
 use std::time::Duration;
 
@@ -7,29 +7,27 @@ use serde::Serialize;
 use crate::burn::Burnt;
 use crate::load::Load;
 
-/// The answer to a load that has run, as JSON.
+/// The report of a load that has run, as JSON. Times are in milliseconds, to the microsecond.
 #[derive(Serialize)]
 pub struct Report {
-    /// The load that ran, in the query's own grammar.
+    /// The load that ran, in the grammar of the query.
     load: String,
     iterations: u64,
     /// The end of the SHA-256 chain, in hexadecimal.
     digest: String,
-    /// The CPU time that the burn used, in milliseconds to the microsecond.
+    /// The CPU time that the burn used.
     cpu_time_ms: f64,
-    /// The wall-clock time that the burn waited of its own will, likewise: to pace itself, and to
-    /// let others go first.
+    /// The wall-clock time that the burn waited voluntarily: to pace itself, and to let others run.
     waited_ms: f64,
-    /// The wall-clock time of the whole burn, likewise. What the other two leave of it was taken
-    /// away: by throttling, by neighbours, or by others that had the thread.
+    /// The wall-clock time of the whole burn. The rest was lost to throttling or contention.
     elapsed_ms: f64,
-    /// The name of the replica that ran it, where it has one.
+    /// The name of the replica that ran it, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     replica: Option<String>,
 }
 
 impl Report {
-    /// Says what `burnt` did to run `load`.
+    /// Reports what `burnt` did to run `load`.
     pub fn new(load: Load, burnt: &Burnt, replica: Option<String>) -> Self {
         Self {
             load: load.to_string(),

@@ -1,25 +1,23 @@
-//! The default load and the limits, read from Spin variables when a request needs them.
+//! The default load and the limits: Spin variables, read when a request needs them.
+//! <https://spinframework.dev/variables>
 
 use std::time::Duration;
 
+use spin_sdk::variables;
 use thiserror::Error;
 
 use crate::load::{self, Load, LoadError};
 
-/// The Spin variables, each read by its name.
-/// <https://spinframework.dev/variables>
-pub struct Settings<F>(pub F);
-
 /// Why a load is not run.
 #[derive(Debug, Error)]
 pub enum Rejection {
-    /// The query is no load.
+    /// The query is not a load.
     #[error(transparent)]
     Query(#[from] LoadError),
-    /// The load that the query asks for is above a limit.
+    /// The query asks for more than a limit allows.
     #[error("{0}; ask for less")]
     AboveLimit(AboveLimit),
-    /// A variable that this request needs cannot be used.
+    /// A variable that the request needs cannot be used.
     #[error("the variable `{variable}` cannot be used: {reason}")]
     Variable {
         variable: &'static str,
@@ -30,116 +28,120 @@ pub enum Rejection {
 /// A load that is larger than a variable allows.
 #[derive(Debug, Error)]
 #[error(
-    "`{load}` asks for {asked} {unit}, above the limit of {limit}, which the variable \
-    `{variable}` sets"
+    "`{load}` asks for {asked}, above the limit of {limit}, which the variable `{variable}` sets"
 )]
 pub struct AboveLimit {
     load: Load,
-    /// The key of the load that is too large; none where two are so together.
+    /// The key of the load that is too large; none if two are together.
     pub parameter: Option<&'static str>,
     asked: String,
-    unit: &'static str,
     limit: String,
     variable: &'static str,
 }
 
-/// What a variable bounds: what it counts, and how that is read and written.
-struct Limit<T> {
-    variable: &'static str,
-    unit: &'static str,
-    read: fn(&'static str, &str) -> Result<T, LoadError>,
-    write: fn(T) -> String,
+/// The load that `query` asks for, or the default load if it is empty.
+///
+/// # Errors
+///
+/// If that is not a load, or above a limit, or if a variable that tells cannot be used.
+pub fn load(query: &str) -> Result<Load, Rejection> {
+    if query.is_empty() {
+        return default_load();
+    }
+    let load = query.parse()?;
+    validate(load)?;
+    Ok(load)
 }
 
-const ITERATIONS: Limit<u64> = Limit {
-    variable: "max_iterations",
-    unit: "iterations",
-    read: load::iterations,
-    write: |n| n.to_string(),
-};
-const CPU_TIME: Limit<Duration> = Limit {
-    variable: "max_cpu_time",
-    unit: "of CPU time",
-    read: load::duration,
-    write: load::written,
-};
-const DURATION: Limit<Duration> = Limit {
-    variable: "max_duration",
-    unit: "of wall-clock time",
-    read: load::duration,
-    write: load::written,
-};
+/// The name of this replica, if it has one.
+pub fn replica() -> Result<Option<String>, Rejection> {
+    let name = text("replica")?;
+    Ok(Some(name).filter(|name| !name.is_empty()))
+}
 
-impl<F: Fn(&str) -> anyhow::Result<String>> Settings<F> {
-    /// The load that `query` asks for, the default load where it is empty, within the limits.
-    pub fn load(&self, query: &str) -> Result<Load, Rejection> {
-        if query.is_empty() {
-            let load = self.read("load", |_, text| text.parse())?;
-            self.judge(load).map_err(|rejection| match rejection {
-                Rejection::AboveLimit(above) => unusable("load", above.to_string()),
-                other => other,
-            })?;
-            return Ok(load);
-        }
-        let load = query.parse()?;
-        self.judge(load)?;
-        Ok(load)
+fn default_load() -> Result<Load, Rejection> {
+    let load = read("load", |_, text| text.parse())?;
+    match validate(load) {
+        // The client has not asked for it: the variable is at fault.
+        Err(Rejection::AboveLimit(above)) => Err(unusable("load", &above)),
+        result => result.map(|()| load),
     }
+}
 
-    /// The name of this replica, where it has one.
-    pub fn replica(&self) -> Result<Option<String>, Rejection> {
-        let name = self.text("replica")?;
-        Ok(Some(name).filter(|name| !name.is_empty()))
-    }
-
-    /// Refuses a load that is above a limit.
-    fn judge(&self, load: Load) -> Result<(), Rejection> {
-        match load {
-            // No work is above no limit.
-            Load::Iterations(0) => Ok(()),
-            Load::Iterations(n) => self.bound(&ITERATIONS, load, Some("iterations"), n),
-            Load::CpuTime(d) => self.bound(&CPU_TIME, load, Some("cpu_time"), d),
-            Load::Paced { cpu, duration } => {
-                self.bound(&DURATION, load, Some("duration"), duration)?;
-                self.bound(&CPU_TIME, load, None, cpu.over(duration))
+/// Rejects a load that is above a limit.
+fn validate(load: Load) -> Result<(), Rejection> {
+    match load {
+        // No work is within every limit.
+        Load::Iterations(0) => Ok(()),
+        Load::Iterations(asked) => {
+            let limit = read("max_iterations", load::iterations)?;
+            if asked <= limit {
+                return Ok(());
             }
+            Err(Rejection::AboveLimit(AboveLimit {
+                load,
+                parameter: Some("iterations"),
+                asked: format!("{asked} iterations"),
+                limit: limit.to_string(),
+                variable: "max_iterations",
+            }))
         }
-    }
-
-    fn bound<T: Copy + PartialOrd>(
-        &self,
-        limit: &Limit<T>,
-        load: Load,
-        parameter: Option<&'static str>,
-        asked: T,
-    ) -> Result<(), Rejection> {
-        let most = self.read(limit.variable, limit.read)?;
-        if asked <= most {
-            return Ok(());
+        Load::CpuTime(asked) => validate_cpu_time(load, Some("cpu_time"), asked),
+        Load::Paced { cpu, duration } => {
+            validate_time(
+                load,
+                Some("duration"),
+                duration,
+                "wall-clock time",
+                "max_duration",
+            )?;
+            validate_cpu_time(load, None, cpu.over(duration))
         }
-        Err(Rejection::AboveLimit(AboveLimit {
-            load,
-            parameter,
-            asked: (limit.write)(asked),
-            unit: limit.unit,
-            limit: (limit.write)(most),
-            variable: limit.variable,
-        }))
-    }
-
-    fn read<T>(
-        &self,
-        variable: &'static str,
-        read: impl FnOnce(&'static str, &str) -> Result<T, LoadError>,
-    ) -> Result<T, Rejection> {
-        read(variable, &self.text(variable)?).map_err(|error| unusable(variable, error.to_string()))
-    }
-
-    fn text(&self, variable: &'static str) -> Result<String, Rejection> {
-        (self.0)(variable).map_err(|error| unusable(variable, error.to_string()))
     }
 }
 
-fn unusable(variable: &'static str, reason: String) -> Rejection {
-    Rejection::Variable { variable, reason }
+fn validate_cpu_time(
+    load: Load,
+    parameter: Option<&'static str>,
+    asked: Duration,
+) -> Result<(), Rejection> {
+    validate_time(load, parameter, asked, "CPU time", "max_cpu_time")
+}
+
+fn validate_time(
+    load: Load,
+    parameter: Option<&'static str>,
+    asked: Duration,
+    kind: &str,
+    variable: &'static str,
+) -> Result<(), Rejection> {
+    let limit = read(variable, load::duration)?;
+    if asked <= limit {
+        return Ok(());
+    }
+    Err(Rejection::AboveLimit(AboveLimit {
+        load,
+        parameter,
+        asked: format!("{} of {kind}", load::format_duration(asked)),
+        limit: load::format_duration(limit),
+        variable,
+    }))
+}
+
+fn read<T>(
+    variable: &'static str,
+    parse: impl FnOnce(&'static str, &str) -> Result<T, LoadError>,
+) -> Result<T, Rejection> {
+    parse(variable, &text(variable)?).map_err(|error| unusable(variable, &error))
+}
+
+fn text(variable: &'static str) -> Result<String, Rejection> {
+    variables::get(variable).map_err(|error| unusable(variable, &error))
+}
+
+fn unusable(variable: &'static str, reason: &dyn ToString) -> Rejection {
+    Rejection::Variable {
+        variable,
+        reason: reason.to_string(),
+    }
 }

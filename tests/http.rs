@@ -119,7 +119,7 @@ fn a_query_that_is_no_load_is_refused() {
         (
             "cpu=1&duration=1s&cpu_time=1s",
             None,
-            &["do not go together"],
+            &["cannot be combined"],
         ),
         ("iterations", Some("iterations"), &["\"\"", "digits"]),
         ("iterations=", Some("iterations"), &["digits"]),

@@ -1,19 +1,11 @@
-//! `openapi.yaml` describes what the parser reads, what is answered, and what the README shows.
+//! `openapi.yaml` describes the responses of the component, and so do the examples in the README.
 
 mod common;
-// The crate of the component is a `cdylib`, which nobody can link.
-#[allow(dead_code, unused_imports)]
-#[path = "../src/load.rs"]
-mod load;
 
 use std::fs;
 
 use common::{Answer, Server, digest};
-use go_duration::GoDuration;
 use jsonschema::Validator;
-use load::Load;
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
@@ -31,101 +23,6 @@ fn schema(name: &str) -> Validator {
     let mut root = json!({"$ref": format!("#/components/schemas/{name}")});
     root["components"] = contract()["components"].clone();
     jsonschema::validator_for(&root).expect("a schema")
-}
-
-/// The query as the object that the contract describes; none where a key comes twice, which no
-/// object can have, or where the encoding is broken.
-fn object(query: &str) -> Option<Value> {
-    let mut object = Map::new();
-    for pair in query.split('&') {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let decoded = |text: &str| {
-            let broken =
-                |escape: &str| u8::from_str_radix(escape.get(..2).unwrap_or("x"), 16).is_err();
-            let text = Some(text).filter(|text| !text.split('%').skip(1).any(broken))?;
-            Some(percent_decode_str(text).decode_utf8().ok()?.into_owned())
-        };
-        let twice = object.insert(decoded(key)?, decoded(value)?.into());
-        if twice.is_some() {
-            return None;
-        }
-    }
-    Some(object.into())
-}
-
-/// Whether a value that has the right pattern is refused for its size alone: an integer of 2^64 or
-/// more, a duration that rounds to nothing or that 64 bits do not hold.
-fn is_out_of_range(key: &str, value: &str) -> bool {
-    match key {
-        "iterations" => value.parse::<u64>().is_err(),
-        _ => !matches!(value.parse(), Ok(GoDuration(1..))),
-    }
-}
-
-/// Says that the contract and the parser agree on a query.
-fn assert_agreement(described: &Validator, query: &str) {
-    let read: Result<Load, _> = query.parse();
-    let described = object(query).filter(|object| described.is_valid(object));
-    match (&read, &described) {
-        (Ok(_), Some(_)) | (Err(_), None) => {}
-        (Ok(load), None) => panic!("{query} is read as {load}, and not described"),
-        (Err(error), Some(object)) => {
-            let too_large = |(key, value): (&String, &Value)| {
-                is_out_of_range(key, value.as_str().expect("text"))
-            };
-            let object = object.as_object().expect("an object");
-            assert!(
-                object
-                    .iter()
-                    .filter(|(key, _)| *key != "cpu")
-                    .any(too_large),
-                "{query}: {error}"
-            );
-        }
-    }
-}
-
-#[test]
-fn the_patterns_accept_and_refuse_what_the_parser_does() {
-    let described = schema("Load");
-    for line in read("tests/loads.tsv").lines() {
-        let (query, _) = line.split_once('\t').expect("a tab");
-        assert_agreement(&described, query);
-    }
-    let value = prop_oneof![
-        "[0-9]{0,21}",
-        "([0-9]{0,3}(\\.[0-9]{0,3})?(ns|us|ms|s|m|h)){0,3}",
-        "0{0,2}[01]?[0-9]{0,3}(\\.[0-9]{0,11}0{0,3})?m?",
-        "[0-9.numshe+ -]{0,8}",
-        "\\PC{0,4}",
-    ];
-    let key = prop_oneof![
-        Just("iterations"),
-        Just("cpu_time"),
-        Just("cpu"),
-        Just("duration"),
-        Just("other")
-    ];
-    let pairs = proptest::collection::vec((key, value), 1..4);
-    let paced = "0{0,1}[01]?[0-9]{0,3}(\\.[0-9]{0,11}0{0,3})?m?";
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(20_000));
-    let written = |pairs: &[(&str, String)]| {
-        let pairs = pairs
-            .iter()
-            .map(|(key, value)| format!("{key}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
-        pairs.collect::<Vec<_>>().join("&")
-    };
-    runner
-        .run(&(pairs, paced), |(pairs, cpu)| {
-            assert_agreement(&described, &written(&pairs));
-            assert_agreement(&described, &written(&pairs[..1]));
-            assert_agreement(
-                &described,
-                &written(&[("cpu", cpu), ("duration", pairs[0].1.clone())]),
-            );
-            Ok(())
-        })
-        .expect("agreement");
 }
 
 /// An answer without what differs from run to run.
