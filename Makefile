@@ -1,47 +1,85 @@
-# What one does with the component; what with a cluster is in kubernetes.mk and autoscale.mk. `make` alone lists it all.
+# Targets that call cargo or a script; `make` alone lists them.
 
 SHELL := bash
-.SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
+# What is built is what is served and pushed: spin.toml names a file in target/, wherever else this account builds.
+override CARGO_TARGET_DIR := $(CURDIR)/target
+export CARGO_TARGET_DIR
+
+# Settings reach the scripts through the environment, never as text of a command: any character may be in them. Those
+# with ?= may come from the environment too; names such as PORT may mean something else there.
+
 # Where `make run` listens.
-LISTEN ?= 127.0.0.1:3000
-# The Spin to use; on a machine without it, `make run` serves with the embedded host.
-SPIN ?= spin
+export LISTEN ?= 127.0.0.1:3000
+# For how long: fuzz, soak, watch. Empty: the default of each.
+export FOR :=
+# The checks of `make deny`; `advisories` needs the database on GitHub, so that only CI asks for it.
+export CHECKS := bans licenses sources
+# The rows of `make bench`; empty: all.
+ROWS :=
 
-TARGET := wasm32-wasip1
+# The app: a tag or a digest (name@sha256:…), where it runs, and what scales it (keda or hpa).
+export IMAGE ?= ttl.sh/cpu-load-gen:1h
+export NAMESPACE ?= default
+export AUTOSCALER ?= keda
+# Flags for `spin registry push`.
+export PUSH_FLAGS :=
+# A file such as runtime-config.toml that every replica reads; empty: none.
+export RUNTIME_CONFIG :=
+
+# The k3d cluster: its name, its port on this machine, and further flags for `k3d cluster create`.
+export CLUSTER := wasm-cluster-scale
+export PORT := 8081
+export K3D_FLAGS :=
+
+# The load.
+export URL := http://localhost:$(PORT)
+export CONNECTIONS := 40
+export TIMEOUT := 5s
+export DURATION := 3m
+
+# What must come of it: EXPECT=20 WITHIN=3m, or EXPECT=7 HOLD=2m.
+export EXPECT :=
+export WITHIN :=
+export HOLD :=
+# How long `make autoscale` waits after the load for the minimum of replicas; no: not at all.
+export UNTIL_IDLE := 15m
+# The replicas of `make hold`.
+export REPLICAS :=
+# The folder for replicas.csv, autoscale.json and autoscale.svg.
+export OUTPUT := target/autoscale
+
+# The component is built with its own flags alone, not with those of the account (RUSTFLAGS, build.rustflags).
+BUILD := CARGO_ENCODED_RUSTFLAGS= cargo build --locked --target wasm32-wasip1 --target-dir target --release
 BUILD_HOST := cargo build --locked --package embedded-host
-# The Spin that the command line names, where one may do without.
-GIVEN_SPIN = $(if $(filter command environment,$(firstword $(origin SPIN))),$(SPIN))
-SPIN_INSTALL := https://spinframework.dev/install
-RUSTUP_INSTALL := https://rustup.rs
-SHELLCHECK_INSTALL := apt-get install shellcheck, brew install shellcheck, or https://www.shellcheck.net
-
-# $(call need,TOOL,HOW TO GET IT): ends with one line where a tool is missing.
-need = command -v $(1) >/dev/null || { echo "make: $(1) is not installed: $(2)" >&2; exit 1; }
 
 .PHONY: help
-help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help:
+	@awk -F ':.*## ' '/^## / { print "\n" substr($$0, 4) } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: setup
 setup:
-	@$(call need,rustup,$(RUSTUP_INSTALL))
-	@rustup target list --installed | grep -x $(TARGET) >/dev/null || rustup target add $(TARGET)
+	@scripts/setup.sh
 
+## Component
 .PHONY: build
 build: setup ## Build the component
-	@cargo build --locked --target $(TARGET) --release
+	@$(BUILD)
 
 .PHONY: run
-run: build ## Serve it on http://127.0.0.1:3000 (LISTEN=…)
-	@if command -v $(SPIN) >/dev/null; then \
-		exec $(SPIN) up --listen $(LISTEN) --runtime-config-file runtime-config.toml; \
-	else \
-		echo "Spin is not installed ($(SPIN_INSTALL)): serving with the embedded host, without runtime-config.toml"; \
-		exec cargo run --locked --package embedded-host -- --listen $(LISTEN); \
-	fi
+run: build ## Serve it on http://127.0.0.1:3000 (LISTEN=…), with Spin or the embedded host (SPIN=path)
+	@scripts/run.sh
 
+.PHONY: push
+push: build ## Push it to IMAGE, and print its digest (PUSH_FLAGS=--insecure for a registry without TLS)
+	@scripts/push.sh
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	@cargo clean
+
+## Quality
 # The embedded host is always built by itself: with the rest of the workspace its crates would have other features, and
 # Wasmtime would be compiled anew.
 .PHONY: test
@@ -49,70 +87,77 @@ test: build ## Run all tests; the built component runs in the embedded host
 	@cargo test --locked --package embedded-host
 	@env -u SPIN cargo test --locked --workspace --exclude embedded-host
 
-.PHONY: need-spin
-need-spin:
-	@$(call need,$(SPIN),$(SPIN_INSTALL))
-
 .PHONY: test-spin
-test-spin: need-spin build ## Run the tests over HTTP against a real Spin (SPIN=path)
-	@SPIN=$(SPIN) cargo test --locked --test http --test raw --test openapi --test cpu_time
-
-.PHONY: bench
-bench: setup ## Measure what the documents claim, on Linux (ROWS=accuracy,pacing SPIN=path WASM=path), in a quarter of an hour
-	@cargo run --locked --quiet --profile measured -p bench -- $(if $(ROWS),--rows $(ROWS))
+test-spin: build ## Run the tests over HTTP against a real Spin (SPIN=path)
+	@scripts/with-spin.sh cargo test --locked --test http --test raw --test openapi --test cpu_time
 
 .PHONY: lint
-lint: setup deny ## Check the format, the code, the scripts and the dependencies, warnings denied
-	@$(call need,shellcheck,$(SHELLCHECK_INSTALL))
+lint: setup deny ## Check format, code, scripts and dependencies, warnings denied
+	@scripts/need.sh shellcheck
 	@shellcheck scripts/*.sh .ci/run
 	@cargo fmt --all --check
 	@cargo clippy --locked --package embedded-host --all-targets -- -D warnings
 	@cargo clippy --locked --workspace --exclude embedded-host --all-targets -- -D warnings
-	@cargo clippy --locked --target $(TARGET) -p cpu-load-gen -p hello -p control -- -D warnings
-
-# $(call seconds,5m): such a duration in seconds, as shell arithmetic.
-seconds = $$(($(subst h,*3600+,$(subst m,*60+,$(subst s,+,$(1))))0))
-
-# Built by the target that needs it: 2 minutes on two cores, once.
-CARGO_DENY_VERSION := 0.20.2
-# What to check; `advisories` needs the database on GitHub, so that only CI asks for it.
-CHECKS := bans licenses sources
+	@cargo clippy --locked --target wasm32-wasip1 -p cpu-load-gen -p hello -p control -- -D warnings
 
 .PHONY: deny
 deny: ## Check the dependencies: bans, licences, sources (CHECKS=advisories: known vulnerabilities, from GitHub)
-	@[ "$$(target/tools/bin/cargo-deny --version 2>/dev/null)" = 'cargo-deny $(CARGO_DENY_VERSION)' ] || \
-		cargo install --locked --quiet --root target/tools --target-dir target/tools cargo-deny@$(CARGO_DENY_VERSION)
-	@target/tools/bin/cargo-deny --locked check $(CHECKS)
+	@scripts/deny.sh
+
+.PHONY: bench
+bench: setup ## Measure the figures of the documents, on Linux, in 15 minutes (ROWS=accuracy,pacing SPIN=path WASM=path)
+	@cargo run --locked --quiet --profile measured -p bench -- $(if $(ROWS),--rows "$$ROWS")
+
+.PHONY: soak
+soak: build ## Mixed load for FOR=10m, then faults (SPIN=path: a real Spin)
+	@$(BUILD_HOST)
+	@cargo build --locked --package soak
+	@target/debug/soak --for "$${FOR:-10m}" $${SPIN:+--spin "$$SPIN"}
 
 .PHONY: fuzz
 fuzz: ## Fuzz the parser of loads (FOR=5m); needs a nightly toolchain and cargo-fuzz
-	@rustup toolchain list | grep '^nightly' >/dev/null || { echo 'make: there is no nightly toolchain: rustup toolchain install nightly' >&2; exit 1; }
-	@[[ '$(or $(FOR),5m)' =~ ^([0-9]+h)?([0-9]+m)?([0-9]+s)?$$ ]] || { echo "make: FOR is '$(FOR)'; it must be a duration in h, m and s, such as 5m" >&2; exit 1; }
-	@$(call need,cargo-fuzz,cargo install --locked cargo-fuzz@0.13.2)
-	@mkdir -p target/fuzz/corpus
-	@awk -F '\t' '{ seed = "target/fuzz/corpus/seed-" NR; printf "%s", $$1 > seed; close(seed) }' tests/loads.tsv
-	@cargo +nightly fuzz run --target-dir target/fuzz --sanitizer none load target/fuzz/corpus -- \
-		-max_total_time=$(call seconds,$(or $(FOR),5m)) -artifact_prefix=target/fuzz/
+	@scripts/fuzz.sh
 
 .PHONY: fuzz-http
 fuzz-http: build ## Fuzz the component over HTTP as openapi.yaml describes it (SPIN=path: under a real Spin)
-	@$(call need,python3,https://www.python.org/downloads/)
+	@scripts/need.sh python3
 	@$(BUILD_HOST)
-	@scripts/fuzz-http.sh $(GIVEN_SPIN)
-
-.PHONY: soak
-soak: build ## Work it hard for FOR=10m, then break what it stands on (SPIN=path: under a real Spin)
-	@$(BUILD_HOST)
-	@cargo build --locked --package soak
-	@target/debug/soak --for $(or $(FOR),10m) $(addprefix --spin ,$(GIVEN_SPIN))
+	@scripts/fuzz-http.sh $${SPIN:+"$$SPIN"}
 
 .PHONY: reproducible
-reproducible: setup ## Build the component twice, in different folders: the same, byte for byte
+reproducible: setup ## Build the component twice, in different folders: byte for byte the same
 	@scripts/reproducible.sh
 
-.PHONY: clean
-clean: ## Remove all that was built
-	@cargo clean
+## Cluster
+.PHONY: cluster
+cluster: ## Make the k3d cluster with SpinKube and KEDA, or complete it
+	@scripts/cluster.sh create
 
-include kubernetes.mk
-include autoscale.mk
+.PHONY: deploy
+deploy: ## Deploy IMAGE with its autoscaler and Ingress in the current context, and wait until it is ready
+	@scripts/deploy.sh
+
+.PHONY: load
+load: ## Load the app: CONNECTIONS at once for DURATION; fails if anything but 2xx comes back
+	@scripts/load.sh
+
+.PHONY: undeploy
+undeploy: ## Delete the app, its autoscaler, its Ingress and its runtime config from the current context
+	@scripts/undeploy.sh
+
+.PHONY: cluster-delete
+cluster-delete: ## Delete the cluster that `make cluster` made
+	@scripts/cluster.sh delete
+
+## Recorder
+.PHONY: watch
+watch: ## Follow the scaling until Ctrl-C or FOR=5m, and record it
+	@scripts/record.sh watch
+
+.PHONY: autoscale
+autoscale: ## Load the app, record how it scales out and back, and judge it (EXPECT=20 WITHIN=3m)
+	@scripts/record.sh run
+
+.PHONY: hold
+hold: ## Load the app such that exactly REPLICAS=7 are wanted, and see that they stay for HOLD=2m
+	@scripts/record.sh hold

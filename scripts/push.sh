@@ -1,14 +1,12 @@
 #!/usr/bin/env bash
-# Pushes the built app and prints how to deploy exactly it: scripts/push.sh SPIN IMAGE [FLAG FOR spin registry push…]
-set -euo pipefail
+# Pushes the built app to IMAGE with PUSH_FLAGS, and prints how to deploy exactly it.
+. "$(dirname "$0")/lib.sh"
 
-spin=$1 image=$2
-pushed=$("$spin" registry push "${@:3}" "$image")
+need_spin
+# shellcheck disable=SC2086 # Flags, separated by spaces.
+pushed=$("$spin" registry push $PUSH_FLAGS -- "$IMAGE")
 echo "$pushed"
-digest=$(grep -o 'sha256:[0-9a-f]\{64\}' <<<"$pushed") || {
-  echo 'make: the registry returned no digest' >&2
-  exit 1
-}
+digest=$(grep -o 'sha256:[0-9a-f]\{64\}' <<<"$pushed") || fail 'the registry returned no digest'
 # A colon after the last slash begins a tag; one before it, a port.
-name=$(sed 's/@.*//; s/:[^:/]*$//' <<<"$image")
+name=$(sed 's/@.*//; s/:[^:/]*$//' <<<"$IMAGE")
 echo "To deploy exactly this: make deploy IMAGE=$name@$digest"

@@ -1,6 +1,6 @@
 //! The documents: they speak of what there is, with the numbers that it has.
 
-use super::makefile::{has_target, make_dry_run, text as makefile};
+use super::makefile::has_target;
 use super::manifests::millicores;
 use super::{APP, HPA, ROOT, at, manifest, parse, read, read_all, text_at, words_after};
 use serde_json::json;
@@ -15,18 +15,8 @@ pub fn documents() -> Vec<(String, String)> {
         .collect()
 }
 
-fn all_documents() -> String {
+pub fn all_documents() -> String {
     documents().into_iter().map(|(_, text)| text).collect()
-}
-
-/// The version that follows `prefix` in `text`, up to a space or slash.
-fn version_after<'a>(text: &'a str, prefix: &str) -> &'a str {
-    let (_, rest) = text
-        .split_once(prefix)
-        .unwrap_or_else(|| panic!("there is no {prefix:?} in {text}"));
-    rest.split([' ', '/', ';', '\n'])
-        .next()
-        .expect("split yields at least one part")
 }
 
 /// The bodies of the documents' fenced blocks of one language.
@@ -80,53 +70,6 @@ fn links_lead_to_files_and_headings_that_exist() {
                 );
             }
         }
-    }
-}
-
-#[test]
-fn make_loads_what_the_documents_say() {
-    let load = "-c 40 -t 5s -d 3m http://localhost:8081";
-    assert!(make_dry_run(&["load"]).contains(&format!("scripts/load.sh {load}")));
-    assert!(all_documents().contains(&format!("bombardier {load}")));
-    assert!(make_dry_run(&["cluster"]).contains("8081:80@loadbalancer"));
-}
-
-#[test]
-fn the_documents_install_the_versions_of_the_makefile() {
-    let commands = make_dry_run(&["cluster"]);
-    let image = version_after(
-        &commands,
-        "--image ghcr.io/spinframework/containerd-shim-spin/k3d:",
-    );
-    let cert_manager = version_after(&commands, "charts/cert-manager --version ");
-    let operator = version_after(&commands, "charts/spin-operator --version ");
-    let keda = version_after(&commands, "upgrade --install keda keda --version ");
-    let documents = all_documents();
-    for expected in [
-        format!("ghcr.io/spinframework/containerd-shim-spin/k3d:{image}"),
-        format!("oci://quay.io/jetstack/charts/cert-manager --version {cert_manager}"),
-        format!("oci://ghcr.io/spinframework/charts/spin-operator --version {operator}"),
-        format!("--repo https://kedacore.github.io/charts --version {keda}"),
-    ] {
-        assert!(
-            documents.contains(&expected),
-            "the documents lack {expected}"
-        );
-    }
-    for asset in ["runtime-class", "crds", "shim-executor"] {
-        let url = format!(
-            "https://github.com/spinframework/spin-operator/releases/download/v{operator}/spin-operator.{asset}.yaml"
-        );
-        assert!(commands.contains(&url), "make cluster lacks {url}");
-        assert!(documents.contains(&url), "the documents lack {url}");
-    }
-    let makefile = makefile();
-    for version in [image, cert_manager, operator, keda] {
-        assert_eq!(
-            makefile.matches(version).count(),
-            1,
-            "{version} stands once in the Makefile"
-        );
     }
 }
 

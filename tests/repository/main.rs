@@ -3,7 +3,8 @@
 mod documents;
 mod makefile;
 mod manifests;
-mod scripts;
+mod programs;
+mod versions;
 mod workflows;
 
 use serde_json::Value;

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Runs the CHECKS of cargo-deny, which it builds first where this version is not there: two minutes on two cores, once.
+. "$(dirname "$0")/lib.sh"
+
+deny=target/tools/bin/cargo-deny
+[[ $("$deny" --version 2>/dev/null) == "cargo-deny $CARGO_DENY_VERSION" ]] ||
+  cargo install --locked --quiet --root target/tools --target-dir target/tools "cargo-deny@$CARGO_DENY_VERSION"
+# shellcheck disable=SC2086 # Names, separated by spaces.
+exec "$deny" --locked check $CHECKS

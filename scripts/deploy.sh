@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Deploys IMAGE with its AUTOSCALER, its Ingress and its RUNTIME_CONFIG, and waits until it is ready.
+. "$(dirname "$0")/lib.sh"
+
+[[ $AUTOSCALER == keda || $AUTOSCALER == hpa ]] || fail "AUTOSCALER is '$AUTOSCALER'; it must be keda or hpa"
+[[ -z $RUNTIME_CONFIG || -r $RUNTIME_CONFIG ]] || fail "RUNTIME_CONFIG is '$RUNTIME_CONFIG'; there is no such file"
+show_context
+[[ $AUTOSCALER == hpa ]] || has_keda || fail 'this cluster has no KEDA: install it, or use AUTOSCALER=hpa'
+"${kube[@]}" get spinappexecutor containerd-shim-spin >/dev/null ||
+  fail "namespace $NAMESPACE needs the executor containerd-shim-spin: kubectl apply --namespace $NAMESPACE -f $(operator_file shim-executor)"
+
+# On the Deployment: when it was deployed.
+deployed=cpu-load-gen/deployed
+now=$(date +%s)
+
+# runtime_config FORMAT: the Secret with RUNTIME_CONFIG. Its name ends with a hash of the file: a changed file is another
+# Secret and so a new rollout, until which the replicas there are, and any that the autoscaler adds, read the old one.
+runtime_config() {
+  kubectl create secret generic "$app-runtime-config" --namespace "$NAMESPACE" --append-hash \
+    --from-file=runtime-config.toml=/dev/stdin --dry-run=client --output "$1" <"$RUNTIME_CONFIG"
+}
+
+secret='' reads=''
+if [[ -n $RUNTIME_CONFIG ]]; then
+  secret=$(runtime_config 'jsonpath={.metadata.name}')
+  runtime_config yaml | kubectl label --local -f - "$config_label" --output yaml | show "${kube[@]}" apply -f -
+  reads=",\"runtimeConfig\":{\"loadFromSecret\":\"$secret\"}"
+fi
+kubectl patch --local -f "$samples/keda-app.yaml" --type merge --output yaml \
+  --patch "{\"spec\":{\"image\":\"$IMAGE\",\"deploymentAnnotations\":{\"$deployed\":\"$now\"}$reads}}" |
+  show "${kube[@]}" apply -f -
+
+# The operator makes the Deployment a moment later, and changes it a moment after each change of the SpinApp: wait for
+# what was just applied before its rollout. KEDA's webhook refuses a ScaledObject whose Deployment is not there.
+show "${kube[@]}" wait --for=create "deployment/$app" --timeout=60s
+show "${kube[@]}" wait "--for=jsonpath={.metadata.annotations.$deployed}=$now" "deployment/$app" --timeout=60s
+show "${kube[@]}" rollout status "deployment/$app" --timeout=3m || {
+  "${kube[@]}" get pods --selector "core.spinkube.dev/app-name=$app"
+  exit 1
+}
+# No replica reads an earlier runtime config any more.
+"${kube[@]}" delete secrets --selector "$config_label" --field-selector "metadata.name!=$secret"
+
+# Two autoscalers of one Deployment would fight, and KEDA refuses to be the second: each takes the other away first.
+# An HPA is ScalingActive once it has read a metric; until then nothing can scale.
+if [[ $AUTOSCALER == keda ]]; then
+  show "${kube[@]}" delete --ignore-not-found -f "$samples/hpa.yaml"
+  show "${kube[@]}" apply -f "$samples/keda-scaledobject.yaml"
+  show "${kube[@]}" wait --for=condition=Ready "scaledobject/$scaler" --timeout=2m
+  show "${kube[@]}" wait --for=create "hpa/keda-hpa-$scaler" --timeout=60s
+  show "${kube[@]}" wait --for=condition=ScalingActive "hpa/keda-hpa-$scaler" --timeout=5m
+else
+  ! has_keda || show "${kube[@]}" delete --ignore-not-found -f "$samples/keda-scaledobject.yaml"
+  show "${kube[@]}" wait --for=delete "hpa/keda-hpa-$scaler" --timeout=60s
+  show "${kube[@]}" apply -f "$samples/hpa.yaml"
+  show "${kube[@]}" wait --for=condition=ScalingActive "hpa/$scaler" --timeout=5m
+fi
+show "${kube[@]}" apply -f "$samples/ingress.yaml"
+exec scripts/address.sh

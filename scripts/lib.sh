@@ -1,0 +1,91 @@
+# shellcheck shell=bash disable=SC2034
+# Sourced by the scripts beside it. They take their settings from the environment, to which the Makefile exports them.
+set -euo pipefail
+CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=versions.env
+. scripts/versions.env
+
+# fail MESSAGE…
+fail() {
+  echo "make: $*" >&2
+  exit 1
+}
+
+# need TOOL…: fails with how to install the first one that is missing.
+need() {
+  local tool how
+  for tool; do
+    command -v "$tool" >/dev/null && continue
+    case $tool in
+      bombardier) how='go install github.com/codesenberg/bombardier@latest' ;;
+      cargo-fuzz) how="cargo install --locked cargo-fuzz@$CARGO_FUZZ_VERSION" ;;
+      curl) how=https://curl.se ;;
+      docker) how=https://docs.docker.com/engine/install/ ;;
+      helm) how=https://helm.sh/docs/intro/install/ ;;
+      k3d) how=https://k3d.io ;;
+      kubectl) how='https://kubernetes.io/docs/tasks/tools/ (1.31 or newer)' ;;
+      python3) how=https://www.python.org/downloads/ ;;
+      rustup) how=https://rustup.rs ;;
+      shellcheck) how='apt-get install shellcheck, brew install shellcheck, or https://www.shellcheck.net' ;;
+      *) how='no instructions are known' ;;
+    esac
+    fail "$tool is not installed: $how"
+  done
+}
+
+# find_spin: sets `spin` to the Spin that SPIN names, else to the one on PATH. With neither, `spin` is empty and `no_spin`
+# is the reason. Fails if SPIN names something that is not a working Spin.
+find_spin() {
+  local name=${SPIN:-spin} answer
+  spin=$(command -v -- "$name") || spin=''
+  if [[ -z $spin ]]; then
+    no_spin="Spin is not installed (https://spinframework.dev/install)"
+    [[ -z ${SPIN:-} ]] || fail "SPIN is '$SPIN'; there is no such program"
+    return
+  fi
+  # The version alone tells Spin from the model checker of this name, which Debian packages as spin.
+  [[ $spin == /* ]] || spin=$PWD/$spin
+  answer=$("$spin" --version 2>&1) && [[ $answer == 'spin '[0-9]* ]] && return
+  [[ -z ${SPIN:-} ]] || fail "SPIN is '$SPIN'; it is not a working Spin: \`$spin --version\` says '${answer%%$'\n'*}'"
+  no_spin="$spin is another program than Spin (https://spinframework.dev/install)"
+  spin=''
+}
+
+# need_spin: the same, but fails without a Spin.
+need_spin() {
+  find_spin
+  [[ -n $spin ]] || fail "$no_spin"
+}
+
+# The objects of config/samples, and the label of the Secrets with their runtime configs.
+app=keda-spinapp
+scaler=cpu-scaling
+samples=config/samples
+config_label=cpu-load-gen/runtime-config=$app
+
+# operator_file NAME: the address of one of the manifests that Spin Operator is released with.
+operator_file() {
+  echo "https://github.com/spinframework/spin-operator/releases/download/v$SPIN_OPERATOR_VERSION/spin-operator.$1.yaml"
+}
+
+# kubectl in the namespace of the app.
+kube=(kubectl --namespace "${NAMESPACE:-default}")
+
+# show_context: prints what the commands that follow act on.
+show_context() {
+  need kubectl
+  context=$(kubectl config current-context 2>/dev/null) ||
+    fail "kubectl has no current context: run \`make cluster\`, or choose one with \`kubectl config use-context\`"
+  echo "Context $context, namespace $NAMESPACE"
+}
+
+# show COMMAND…: prints the command, then runs it.
+show() {
+  echo "$*"
+  "$@"
+}
+
+# has_keda: whether the cluster knows ScaledObjects at all.
+has_keda() {
+  [[ -n $(kubectl api-resources --api-group=keda.sh --output=name) ]]
+}

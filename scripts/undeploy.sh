@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Deletes the app, its autoscaler, its Ingress and its runtime config from NAMESPACE of the current context.
+. "$(dirname "$0")/lib.sh"
+
+show_context
+autoscalers=$("${kube[@]}" get "hpa/$scaler" "hpa/keda-hpa-$scaler" --ignore-not-found --output name)
+! has_keda || "${kube[@]}" delete --ignore-not-found -f "$samples/keda-scaledobject.yaml"
+"${kube[@]}" delete --ignore-not-found -f "$samples/hpa.yaml"
+"${kube[@]}" wait --for=delete "hpa/keda-hpa-$scaler" --timeout=1m
+gone=$SECONDS
+"${kube[@]}" delete --ignore-not-found -f "$samples/ingress.yaml" -f "$samples/keda-app.yaml"
+"${kube[@]}" delete secrets --selector "$config_label"
+"${kube[@]}" wait --for=delete "deployment/$app" --timeout=2m
+
+# Kubernetes notices a deleted HPA at its next look at it, 15 seconds after the last. One of the same name that is there
+# by then inherits the recommendations of the last five minutes, and scales an idle app out to the highest of them.
+[[ -z $autoscalers ]] || while ((SECONDS - gone < 20)); do
+  ((SECONDS > gone + 1)) || echo 'Waiting until the autoscaler has forgotten the app, 20 seconds in all'
+  sleep 1
+done

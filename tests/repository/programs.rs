@@ -1,0 +1,169 @@
+//! Programs that stand in for kubectl, bombardier and the like: each notes how it was called, and answers as told.
+
+use super::ROOT;
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+const NAMES: [&str; 12] = [
+    "bombardier",
+    "cargo",
+    "cargo-fuzz",
+    "curl",
+    "docker",
+    "helm",
+    "k3d",
+    "kubectl",
+    "rustup",
+    "shellcheck",
+    "sleep",
+    "spin",
+];
+
+/// What each stand-in runs. A call is one line: the name and the arguments, separated by tabs.
+const PROGRAM: &str = r#"#!/usr/bin/env bash
+call=${0##*/}
+for argument; do call+=$'\t'$argument; done
+printf '%s\n' "$call" >>"$CALLS"
+call=${call//$'\t'/ }
+eval "$ANSWERS"
+case $call in
+  'kubectl config current-context') echo k3d-wasm-cluster-scale ;;
+  'kubectl api-resources '*) echo scaledobjects.keda.sh ;;
+  'kubectl patch '* | 'kubectl label '*) cat ;;
+  'kubectl create secret '*'--output jsonpath='*) echo keda-spinapp-runtime-config-hash ;;
+  'kubectl '*' apply '*'-f -') cat >/dev/null ;;
+  'spin --version') echo 'spin 4.0.2 (0123456 2026-01-01)' ;;
+  'spin registry push '*) printf 'Pushed with digest sha256:%064d\n' 0 ;;
+  'rustup target list '*) echo wasm32-wasip1 ;;
+  'rustup toolchain list'*) echo nightly ;;
+  'curl '*) echo 200 ;;
+  'bombardier '*) echo '1xx - 0, 2xx - 9, 3xx - 0, 4xx - 0, 5xx - 0, others - 0' ;;
+esac
+"#;
+
+/// A folder with the stand-ins.
+pub struct Programs {
+    folder: PathBuf,
+    /// Shell that a stand-in runs before its usual answers; `$call` is how it was called.
+    answers: String,
+}
+
+/// What a run of make came to.
+pub struct Run {
+    pub success: bool,
+    pub stdout: String,
+    pub stderr: String,
+    /// The calls in their order, each a name and its arguments.
+    pub calls: Vec<Vec<String>>,
+}
+
+impl Programs {
+    /// A new folder of this name for the tests.
+    pub fn new(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).expect("the old folder goes");
+        }
+        fs::create_dir_all(folder.join("bin")).expect("a folder");
+        for program in NAMES {
+            install(&folder.join("bin").join(program));
+        }
+        Self {
+            folder,
+            answers: String::new(),
+        }
+    }
+
+    /// The same, with these answers first.
+    pub fn answering(name: &str, answers: &str) -> Self {
+        Self {
+            answers: answers.to_owned(),
+            ..Self::new(name)
+        }
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, name: &str) -> String {
+        let path = self.folder.join(name);
+        path.to_str().expect("UTF-8").to_owned()
+    }
+
+    /// Puts a further stand-in at a path in the folder.
+    pub fn install(&self, name: &str) {
+        let path = self.folder.join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        install(&path);
+    }
+
+    /// Runs make with these targets and variables, and with nothing of the caller's environment but PATH.
+    pub fn make(&self, arguments: &[&str]) -> Run {
+        let calls = self.folder.join("calls");
+        fs::write(&calls, "").expect("written");
+        let path = env::var_os("PATH").expect("PATH is set");
+        let folders = [self.folder.join("bin")]
+            .into_iter()
+            .chain(env::split_paths(&path));
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = Command::new("make")
+            .arg("--no-print-directory")
+            .args(arguments)
+            .current_dir(ROOT)
+            .env_clear()
+            .env("PATH", env::join_paths(folders).expect("no colons"))
+            .env("CALLS", &calls)
+            .env("ANSWERS", &self.answers)
+            .output()
+            .expect("make runs");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        Run {
+            success: status.success(),
+            stdout: text(stdout),
+            stderr: text(stderr),
+            calls: fs::read_to_string(calls)
+                .expect("the calls")
+                .lines()
+                .map(|call| call.split('\t').map(str::to_owned).collect())
+                .collect(),
+        }
+    }
+}
+
+fn install(path: &Path) {
+    fs::write(path, PROGRAM).expect("written");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("executable");
+}
+
+impl Run {
+    /// Where the first call is whose text contains this.
+    pub fn position(&self, part: &str) -> usize {
+        self.calls
+            .iter()
+            .position(|call| call.join(" ").contains(part))
+            .unwrap_or_else(|| panic!("no call has {part:?}:\n{self}"))
+    }
+
+    /// The arguments of the first call whose text contains this.
+    pub fn call(&self, part: &str) -> &[String] {
+        &self.calls[self.position(part)][1..]
+    }
+
+    pub fn has_call(&self, part: &str) -> bool {
+        self.calls.iter().any(|call| call.join(" ").contains(part))
+    }
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for call in &self.calls {
+            writeln!(f, "{}", call.join(" "))?;
+        }
+        write!(f, "stdout: {}\nstderr: {}", self.stdout, self.stderr)
+    }
+}
