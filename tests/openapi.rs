@@ -6,7 +6,7 @@ use std::fs;
 
 use common::{Answer, Server, digest};
 use jsonschema::Validator;
-use serde_json::{Map, Value, json};
+use serde_json::{Deserializer, Map, Value, json};
 use ureq::http::Method;
 
 fn read(file: &str) -> String {
@@ -137,16 +137,16 @@ fn every_answer_is_described() {
 fn the_readme_shows_what_is_answered() {
     let server = Server::start(&[]);
     let readme = read("README.md");
-    let mut lines = readme.lines();
     let mut shown = 0;
-    while let Some(line) = lines.next() {
-        let Some(path) = line.strip_prefix("$ curl 'http://127.0.0.1:3000") else {
+    for example in readme.split("$ curl --silent 'http://127.0.0.1:3000").skip(1) {
+        let (path, rest) = example.split_once('\'').expect("a quoted URL");
+        let Some(json) = rest.strip_prefix(" | jq\n") else {
             continue;
         };
-        let written: Value = serde_json::from_str(lines.next().expect("an answer")).expect("JSON");
+        let written = Deserializer::from_str(json).into_iter::<Value>().next();
+        let written = written.expect("a response").expect("JSON");
         assert_possible(&written);
-        let answer = server.get(path.trim_end_matches('\''));
-        assert_eq!(masked(answer.json()), masked(written), "{line}");
+        assert_eq!(masked(server.get(path).json()), masked(written), "{path}");
         shown += 1;
     }
     assert!(shown > 0);
