@@ -28,9 +28,12 @@ export PUSH_FLAGS :=
 # A file such as runtime-config.toml that every replica reads; empty: none.
 export RUNTIME_CONFIG :=
 
-# The k3d cluster: its name, its port on this machine, and further flags for `k3d cluster create`.
+# The cluster: what runs it (k3d or kind), its name, its port on this machine, the port of the registry beside kind, and
+# further flags for `k3d cluster create`.
+export CLUSTER_WITH := k3d
 export CLUSTER := wasm-cluster-scale
 export PORT := 8081
+export REGISTRY_PORT := 5001
 export K3D_FLAGS :=
 
 # The load.
@@ -130,7 +133,7 @@ reproducible: setup ## Build the component twice, in different folders: byte for
 
 ## Cluster
 .PHONY: cluster
-cluster: ## Make the k3d cluster with SpinKube and KEDA, or complete it
+cluster: ## Make the cluster with SpinKube and KEDA, or complete it (CLUSTER_WITH=k3d or kind)
 	@scripts/cluster.sh create
 
 .PHONY: deploy
@@ -146,7 +149,7 @@ undeploy: ## Delete the app, its autoscaler, its Ingress and its runtime config 
 	@scripts/undeploy.sh
 
 .PHONY: cluster-delete
-cluster-delete: ## Delete the cluster that `make cluster` made
+cluster-delete: ## Delete the cluster that `make cluster` made (CLUSTER_WITH=k3d or kind)
 	@scripts/cluster.sh delete
 
 ## Recorder

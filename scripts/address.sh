@@ -2,7 +2,8 @@
 # Says how to reach the deployed app: at URL in the cluster of `make cluster`, else at the address of its Ingress.
 . "$(dirname "$0")/lib.sh"
 
-if [[ $(kubectl config current-context) == "k3d-$CLUSTER" ]]; then
+context=$(kubectl config current-context)
+if [[ $context == "k3d-$CLUSTER" || $context == "kind-$CLUSTER" ]]; then
   need curl
   curl --fail --silent --show-error --output /dev/null --max-time 5 --retry 30 --retry-delay 2 --retry-all-errors "$URL/?iterations=0"
   echo "The app answers: $URL"

@@ -1,50 +1,118 @@
 #!/usr/bin/env bash
-# scripts/cluster.sh create|delete: the k3d cluster CLUSTER with SpinKube and KEDA, reached through PORT of this machine.
-# Starts and deletes only what carries the project's label: another cluster of this name belongs to somebody else.
+# scripts/cluster.sh create|delete: the cluster CLUSTER with SpinKube and KEDA, which CLUSTER_WITH (k3d or kind) runs in
+# Docker, reached through PORT of this machine. Starts and deletes only what carries the project's label: another cluster
+# of this name belongs to somebody else.
 . "$(dirname "$0")/lib.sh"
 
-need docker k3d
-context=k3d-$CLUSTER
-label=cpu-load-gen.cluster=$CLUSTER
-any=$(docker ps --quiet --all --filter "label=k3d.cluster=$CLUSTER")
+case $CLUSTER_WITH in
+  k3d) nodes=k3d.cluster label=cpu-load-gen.cluster=$CLUSTER ;;
+  kind) nodes=io.x-k8s.kind.cluster label=cpu-load-gen.cluster=kind-$CLUSTER ;;
+  *) fail "CLUSTER_WITH is '$CLUSTER_WITH'; it must be k3d or kind" ;;
+esac
+context=$CLUSTER_WITH-$CLUSTER
+image=ghcr.io/spinframework/containerd-shim-spin
+
+need docker "$CLUSTER_WITH"
+echo "Cluster $CLUSTER, context $context"
+all=$(docker ps --quiet --all --filter "label=$nodes=$CLUSTER")
 own=$(docker ps --quiet --all --filter "label=$label")
-running=$(docker ps --quiet --filter "label=$label")
-[[ -z $any || -n $own ]] ||
-  fail "the k3d cluster $CLUSTER was not made by \`make cluster\`: choose another name with CLUSTER=…, or delete it yourself (k3d cluster delete $CLUSTER)"
+running=$(docker ps --quiet --filter "label=$nodes=$CLUSTER")
+[[ -z $all || -n $own ]] ||
+  fail "the $CLUSTER_WITH cluster $CLUSTER was not made by \`make cluster\`: choose another name with CLUSTER=…, or delete it yourself with $CLUSTER_WITH"
+
+# k3d brings Traefik, metrics-server and a load balancer, which has the port. The label is on the server node.
+k3d_create() {
+  # shellcheck disable=SC2086 # Flags, separated by spaces.
+  k3d cluster create "$CLUSTER" --image "$image/k3d:$K3D_SHIM_VERSION" --runtime-label "$label@server:0" \
+    --port "$PORT:80@loadbalancer" --agents 2 $K3D_FLAGS
+}
+k3d_start() { k3d cluster start "$CLUSTER"; }
+k3d_delete() { k3d cluster delete "$CLUSTER"; }
+
+# kind brings none of them. Its nodes know a registry beside them as localhost:REGISTRY_PORT, as this machine does; the
+# registry has the label. The first worker has the port.
+registry=$CLUSTER-registry
+kind_create() {
+  [[ -n $own ]] || docker run --detach --restart always --name "$registry" --label "$label" \
+    --publish "127.0.0.1:$REGISTRY_PORT:5000" "registry:$REGISTRY_VERSION"
+  kind create cluster --name "$CLUSTER" --image "$image/kind:$KIND_SHIM_VERSION" --config - <<END
+kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
+containerdConfigPatches:
+  - |-
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.spin]
+      runtime_type = "io.containerd.spin.v2"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.spin.options]
+      SystemdCgroup = true
+nodes:
+  - role: control-plane
+  - role: worker
+    extraPortMappings:
+      - containerPort: 80
+        hostPort: $PORT
+        listenAddress: 127.0.0.1
+  - role: worker
+END
+}
+kind_connect_registry() {
+  [[ $(docker inspect --format '{{json .NetworkSettings.Networks.kind}}' "$registry") != null ]] ||
+    docker network connect kind "$registry"
+  local node hosts=/etc/containerd/certs.d/localhost:$REGISTRY_PORT
+  for node in $(kind get nodes --name "$CLUSTER"); do
+    docker exec "$node" mkdir -p "$hosts"
+    docker exec --interactive "$node" cp /dev/stdin "$hosts/hosts.toml" <<<"[host.\"http://$registry:5000\"]"
+  done
+}
+kind_start() {
+  # shellcheck disable=SC2086 # Identifiers, separated by spaces.
+  docker start $all $own
+}
+kind_delete() {
+  kind delete cluster --name "$CLUSTER"
+  # shellcheck disable=SC2086
+  docker rm --force $own
+}
 
 if [[ $1 == delete ]]; then
-  echo "Cluster $CLUSTER, context $context"
-  if [[ -n $any ]]; then k3d cluster delete "$CLUSTER"; else echo 'There is no such k3d cluster'; fi
+  if [[ -n $all$own ]]; then "${CLUSTER_WITH}_delete"; else echo "There is no such $CLUSTER_WITH cluster"; fi
   exit
 fi
 
 need kubectl helm
-echo "Cluster $CLUSTER, context $context, namespace $NAMESPACE"
-
-if [[ -z $any ]]; then
-  # shellcheck disable=SC2086 # Flags, separated by spaces.
-  k3d cluster create "$CLUSTER" --runtime-label "$label@server:0" --agents 2 --port "$PORT:80@loadbalancer" \
-    --image "ghcr.io/spinframework/containerd-shim-spin/k3d:$K3D_SHIM_VERSION" $K3D_FLAGS
+if [[ -z $all ]]; then
+  "${CLUSTER_WITH}_create"
 elif [[ -z $running ]]; then
-  k3d cluster start "$CLUSTER"
+  "${CLUSTER_WITH}_start"
 else
-  echo "k3d cluster $CLUSTER is running"
+  echo "$CLUSTER_WITH cluster $CLUSTER is running"
 fi
 
 # kubectl in this cluster, whatever the current context is.
 kube=(kubectl --context "$context")
 
-# install RELEASE VERSION CHART [FLAG…]: into a namespace of its own; left alone where this version is there already.
+# install RELEASE VERSION CHART [FLAG…]: into a namespace of its own; left alone where this version is there already. The
+# chart is an address of OCI, or else RELEASE in the repository at that address.
 install() {
-  local release=$1 version=$2
+  local release=$1 version=$2 chart=("$3")
+  [[ $3 == oci:* ]] || chart=("$release" --repo "$3")
   if helm list --kube-context "$context" --namespace "$release" --deployed --output json | grep -q "\"chart\":\"$release-$version\""; then
     echo "$release $version is installed"
   else
-    helm upgrade --install "$release" "${@:3}" --version "$version" --kube-context "$context" --namespace "$release" \
-      --create-namespace --wait --timeout 5m
+    helm upgrade --install "$release" "${chart[@]}" --version "$version" --kube-context "$context" --namespace "$release" \
+      --create-namespace --wait --timeout 5m "${@:4}"
   fi
 }
 
+if [[ $CLUSTER_WITH == kind ]]; then
+  kind_connect_registry
+  # kind's kubelets have certificates that no authority of the cluster signed.
+  install metrics-server "$METRICS_SERVER_VERSION" https://kubernetes-sigs.github.io/metrics-server \
+    --set 'args={--kubelet-insecure-tls}'
+  # On every worker, so also on the one with the port. A port of the node can be given to one pod at a time: no surge.
+  install traefik "$TRAEFIK_VERSION" https://traefik.github.io/charts --set deployment.kind=DaemonSet \
+    --set ports.web.hostPort=80 --set service.type=ClusterIP \
+    --set updateStrategy.rollingUpdate.maxUnavailable=1 --set updateStrategy.rollingUpdate.maxSurge=0
+fi
 install cert-manager "$CERT_MANAGER_VERSION" oci://quay.io/jetstack/charts/cert-manager --set crds.enabled=true
 show "${kube[@]}" apply -f "$(operator_file runtime-class)"
 show "${kube[@]}" apply -f "$(operator_file crds)"
@@ -57,5 +125,5 @@ until show "${kube[@]}" apply --namespace "$NAMESPACE" -f "$(operator_file shim-
   ((tries < 12)) || exit 1
   sleep 5
 done
-install keda "$KEDA_VERSION" keda --repo https://kedacore.github.io/charts
+install keda "$KEDA_VERSION" https://kedacore.github.io/charts
 kubectl config use-context "$context"

@@ -30,21 +30,36 @@ kubectl patch --local -f "$samples/keda-app.yaml" --type merge --output yaml \
   --patch "{\"spec\":{\"image\":\"$IMAGE\",\"deploymentAnnotations\":{\"$deployed\":\"$now\"}$reads}}" |
   show "${kube[@]}" apply -f -
 
+# explain: why the app is not ready, as far as Kubernetes says.
+explain() {
+  local bad='ReplicaFailure=True|Progressing=False|Paused=True|(Ready|ScalingActive|AbleToScale)=(False|Unknown)' object
+  # shellcheck disable=SC2016 # A variable of the template.
+  local template='{{$kind := .kind}}{{range .status.conditions}}{{$kind}}: {{.type}}={{.status}}: {{.reason}}: {{.message}}{{"\n"}}{{end}}'
+  echo "make: $app is not ready:"
+  for object in "deployment/$app" "scaledobject/$scaler" "hpa/$scaler" "hpa/keda-hpa-$scaler"; do
+    "${kube[@]}" get "$object" --output "go-template=$template" 2>/dev/null | grep -E "$bad" || true
+  done
+  "${kube[@]}" get "deployment/$app" >/dev/null 2>&1 ||
+    echo "No Deployment $app: the log of Spin Operator says why (kubectl logs --namespace spin-operator --selector control-plane=controller-manager)"
+  "${kube[@]}" get events --field-selector type=Warning --sort-by .lastTimestamp --no-headers \
+    --output custom-columns=KIND:.involvedObject.kind,NAME:.involvedObject.name,REASON:.reason,MESSAGE:.message |
+    grep -E " ($app|$scaler|keda-hpa-$scaler)[- ]" | tail -5 || true
+  echo 'Causes and remedies: docs/kubernetes.md#when-the-app-does-not-start'
+} >&2
+trap '(($? == 0)) || explain' EXIT
+
 # The operator makes the Deployment a moment later, and changes it a moment after each change of the SpinApp: wait for
 # what was just applied before its rollout. KEDA's webhook refuses a ScaledObject whose Deployment is not there.
 show "${kube[@]}" wait --for=create "deployment/$app" --timeout=60s
 show "${kube[@]}" wait "--for=jsonpath={.metadata.annotations.$deployed}=$now" "deployment/$app" --timeout=60s
-show "${kube[@]}" rollout status "deployment/$app" --timeout=3m || {
-  "${kube[@]}" get pods --selector "core.spinkube.dev/app-name=$app"
-  exit 1
-}
+show "${kube[@]}" rollout status "deployment/$app" --timeout=3m
 # No replica reads an earlier runtime config any more.
 "${kube[@]}" delete secrets --selector "$config_label" --field-selector "metadata.name!=$secret"
 
 # Two autoscalers of one Deployment would fight, and KEDA refuses to be the second: each takes the other away first.
 # An HPA is ScalingActive once it has read a metric; until then nothing can scale.
 if [[ $AUTOSCALER == keda ]]; then
-  show "${kube[@]}" delete --ignore-not-found -f "$samples/hpa.yaml"
+  show "${kube[@]}" delete --ignore-not-found -f config/hpa/hpa.yaml
   show "${kube[@]}" apply -f "$samples/keda-scaledobject.yaml"
   show "${kube[@]}" wait --for=condition=Ready "scaledobject/$scaler" --timeout=2m
   show "${kube[@]}" wait --for=create "hpa/keda-hpa-$scaler" --timeout=60s
@@ -52,8 +67,8 @@ if [[ $AUTOSCALER == keda ]]; then
 else
   ! has_keda || show "${kube[@]}" delete --ignore-not-found -f "$samples/keda-scaledobject.yaml"
   show "${kube[@]}" wait --for=delete "hpa/keda-hpa-$scaler" --timeout=60s
-  show "${kube[@]}" apply -f "$samples/hpa.yaml"
+  show "${kube[@]}" apply -f config/hpa/hpa.yaml
   show "${kube[@]}" wait --for=condition=ScalingActive "hpa/$scaler" --timeout=5m
 fi
 show "${kube[@]}" apply -f "$samples/ingress.yaml"
-exec scripts/address.sh
+scripts/address.sh

@@ -23,6 +23,7 @@ need() {
       docker) how=https://docs.docker.com/engine/install/ ;;
       helm) how=https://helm.sh/docs/intro/install/ ;;
       k3d) how=https://k3d.io ;;
+      kind) how=https://kind.sigs.k8s.io ;;
       kubectl) how='https://kubernetes.io/docs/tasks/tools/ (1.31 or newer)' ;;
       python3) how=https://www.python.org/downloads/ ;;
       rustup) how=https://rustup.rs ;;

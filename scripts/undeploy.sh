@@ -5,7 +5,7 @@
 show_context
 autoscalers=$("${kube[@]}" get "hpa/$scaler" "hpa/keda-hpa-$scaler" --ignore-not-found --output name)
 ! has_keda || "${kube[@]}" delete --ignore-not-found -f "$samples/keda-scaledobject.yaml"
-"${kube[@]}" delete --ignore-not-found -f "$samples/hpa.yaml"
+"${kube[@]}" delete --ignore-not-found -f config/hpa/hpa.yaml
 "${kube[@]}" wait --for=delete "hpa/keda-hpa-$scaler" --timeout=1m
 gone=$SECONDS
 "${kube[@]}" delete --ignore-not-found -f "$samples/ingress.yaml" -f "$samples/keda-app.yaml"

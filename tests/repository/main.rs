@@ -13,9 +13,9 @@ use std::{fs, path::Path};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const APP: &str = "config/samples/keda-app.yaml";
 const SCALED_OBJECT: &str = "config/samples/keda-scaledobject.yaml";
-const HPA: &str = "config/samples/hpa.yaml";
+const HPA: &str = "config/hpa/hpa.yaml";
 const INGRESS: &str = "config/samples/ingress.yaml";
-const NETWORK_POLICY: &str = "config/samples/networkpolicy.yaml";
+const NETWORK_POLICY: &str = "config/networkpolicy/networkpolicy.yaml";
 
 fn read(file: &str) -> String {
     fs::read_to_string(Path::new(ROOT).join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))

@@ -1,7 +1,11 @@
-//! The manifests of `config/samples` are what they must be, and agree with one another and with `spin.toml`.
+//! The manifests agree with one another, with `spin.toml` and with the scripts.
 
-use super::{APP, HPA, INGRESS, NETWORK_POLICY, SCALED_OBJECT, at, manifest, read, text_at};
+use super::{
+    APP, HPA, INGRESS, NETWORK_POLICY, ROOT, SCALED_OBJECT, at, manifest, parse, read, read_all,
+    text_at,
+};
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// Millicores of a CPU quantity of the manifests.
 pub fn millicores(value: &Value, pointer: &str) -> u32 {
@@ -12,42 +16,19 @@ pub fn millicores(value: &Value, pointer: &str) -> u32 {
         .unwrap_or_else(|| panic!("{pointer} is {quantity}, not in millicores"))
 }
 
-fn assert_all(file: &str, expected: &[(&str, Value)]) {
-    let found = manifest(file);
-    for (pointer, value) in expected {
-        assert_eq!(at(&found, pointer), value, "{pointer} of {file}");
-    }
-}
-
 #[test]
-fn the_app_can_be_autoscaled_by_cpu() {
-    // Without `httpHeaders` Spin Operator's webhook makes a null of it, which its CRD refuses.
-    let health = json!({"path": "/.well-known/spin/health", "httpHeaders": []});
-    assert_all(
-        APP,
-        &[
-            ("/apiVersion", json!("core.spinkube.dev/v1alpha1")),
-            ("/kind", json!("SpinApp")),
-            ("/metadata", json!({"name": "keda-spinapp"})),
-            ("/spec/image", json!("ttl.sh/cpu-load-gen:1h")),
-            ("/spec/executor", json!("containerd-shim-spin")),
-            ("/spec/enableAutoscaling", json!(true)),
-            (
-                "/spec/resources",
-                json!({
-                    "limits": {"cpu": "500m", "memory": "500Mi"},
-                    "requests": {"cpu": "100m", "memory": "400Mi"},
-                }),
-            ),
-            ("/spec/checks/liveness/httpGet", health.clone()),
-            ("/spec/checks/readiness/httpGet", health),
-        ],
-    );
+fn spin_operator_accepts_the_app() {
+    let app = manifest(APP);
+    assert_eq!(at(&app, "/spec/enableAutoscaling"), &json!(true));
     assert_eq!(
-        manifest(APP).pointer("/spec/replicas"),
+        app.pointer("/spec/replicas"),
         None,
-        "Spin Operator refuses replicas together with enableAutoscaling"
+        "refused beside enableAutoscaling"
     );
+    for (name, check) in at(&app, "/spec/checks").as_object().expect("a map") {
+        // The webhook makes a null of an absent one, which the CRD refuses.
+        assert_eq!(at(check, "/httpGet/httpHeaders"), &json!([]), "{name}");
+    }
 }
 
 #[test]
@@ -62,133 +43,115 @@ fn the_app_sets_variables_that_the_component_has() {
             "spin.toml has no variable {name}"
         );
     }
-    let variable = |name| {
-        variables
-            .iter()
-            .find(|variable| variable["name"] == name)
-            .unwrap_or_else(|| panic!("{APP} does not set {name}"))
-    };
+    let load = variables
+        .iter()
+        .find(|variable| variable["name"] == "load")
+        .expect("the app sets load");
     assert_eq!(
-        text_at(variable("load"), "/value"),
+        text_at(load, "/value"),
         spin["variables"]["load"]["default"]
             .as_str()
             .expect("a string"),
         "the load to change is at first the default"
     );
-    assert_eq!(
-        text_at(variable("replica"), "/valueFrom/fieldRef/fieldPath"),
-        "metadata.name"
-    );
 }
 
 #[test]
-fn the_scaled_object_keeps_cpu_at_half_of_the_request() {
-    assert_all(
-        SCALED_OBJECT,
-        &[
-            ("/apiVersion", json!("keda.sh/v1alpha1")),
-            ("/kind", json!("ScaledObject")),
-            ("/metadata", json!({"name": "cpu-scaling"})),
-            (
-                "/spec/scaleTargetRef/name",
-                at(&manifest(APP), "/metadata/name").clone(),
-            ),
-            ("/spec/minReplicaCount", json!(1)),
-            ("/spec/maxReplicaCount", json!(20)),
-            (
-                "/spec/triggers",
-                json!([{"type": "cpu", "metricType": "Utilization", "metadata": {"value": "50"}}]),
-            ),
-        ],
-    );
+fn the_manifests_and_scripts_name_the_same_app() {
+    let name = manifest(APP);
+    let name = text_at(&name, "/metadata/name");
+    for (file, pointer) in [
+        (SCALED_OBJECT, "/spec/scaleTargetRef/name"),
+        (HPA, "/spec/scaleTargetRef/name"),
+        (INGRESS, "/metadata/name"),
+        (INGRESS, "/spec/rules/0/http/paths/0/backend/service/name"),
+        (
+            NETWORK_POLICY,
+            "/spec/podSelector/matchLabels/core.spinkube.dev~1app-name",
+        ),
+    ] {
+        assert_eq!(
+            text_at(&manifest(file), pointer),
+            name,
+            "{pointer} of {file}"
+        );
+    }
+    let lib = read("scripts/lib.sh");
+    let scaler = manifest(SCALED_OBJECT);
+    let scaler = text_at(&scaler, "/metadata/name");
+    assert_eq!(text_at(&manifest(HPA), "/metadata/name"), scaler);
+    assert!(lib.contains(&format!("app={name}\n")) && lib.contains(&format!("scaler={scaler}\n")));
 }
 
 #[test]
 fn the_hpa_scales_as_the_scaled_object_does() {
-    let scaled_object = manifest(SCALED_OBJECT);
-    let target: u32 = text_at(&scaled_object, "/spec/triggers/0/metadata/value")
-        .parse()
-        .expect("a number");
-    assert_all(
-        HPA,
-        &[
-            ("/apiVersion", json!("autoscaling/v2")),
-            ("/kind", json!("HorizontalPodAutoscaler")),
-            (
-                "/metadata/name",
-                at(&scaled_object, "/metadata/name").clone(),
-            ),
-            (
-                "/spec/scaleTargetRef",
-                json!({
-                    "apiVersion": "apps/v1",
-                    "kind": "Deployment",
-                    "name": at(&scaled_object, "/spec/scaleTargetRef/name"),
-                }),
-            ),
-            (
-                "/spec/minReplicas",
-                at(&scaled_object, "/spec/minReplicaCount").clone(),
-            ),
-            (
-                "/spec/maxReplicas",
-                at(&scaled_object, "/spec/maxReplicaCount").clone(),
-            ),
-            (
-                "/spec/metrics",
-                json!([{
-                    "type": "Resource",
-                    "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": target}},
-                }]),
-            ),
-        ],
+    let (scaled_object, hpa) = (manifest(SCALED_OBJECT), manifest(HPA));
+    for (keda, plain) in [
+        ("/spec/minReplicaCount", "/spec/minReplicas"),
+        ("/spec/maxReplicaCount", "/spec/maxReplicas"),
+    ] {
+        assert_eq!(at(&scaled_object, keda), at(&hpa, plain), "{plain}");
+    }
+    assert_eq!(
+        text_at(&scaled_object, "/spec/triggers/0/metadata/value"),
+        at(&hpa, "/spec/metrics/0/resource/target/averageUtilization").to_string()
     );
 }
 
+/// `kubectl apply -f config/samples` reads them all.
 #[test]
-fn the_ingress_leads_to_the_service_of_the_app() {
-    assert_all(
-        INGRESS,
-        &[
-            ("/apiVersion", json!("networking.k8s.io/v1")),
-            ("/kind", json!("Ingress")),
-            (
-                "/spec/rules",
-                json!([{"http": {"paths": [{
-                    "path": "/",
-                    "pathType": "Prefix",
-                    "backend": {"service": {
-                        "name": at(&manifest(APP), "/metadata/name"),
-                        "port": {"number": 80},
-                    }},
-                }]}}]),
-            ),
-        ],
-    );
+fn the_samples_have_one_autoscaler() {
+    let autoscalers = read_all("config/samples", ".yaml")
+        .into_iter()
+        .map(|(name, text)| parse(&text, &name))
+        .filter(|object| {
+            ["ScaledObject", "HorizontalPodAutoscaler"].contains(&text_at(object, "/kind"))
+        })
+        .count();
+    assert_eq!(autoscalers, 1);
 }
 
 #[test]
-fn the_network_policy_guards_the_pods_of_the_app() {
-    // The label that Spin Operator gives them, and the port on which the shim serves.
-    assert_all(
-        NETWORK_POLICY,
-        &[
-            (
-                "/spec/podSelector/matchLabels",
-                json!({"core.spinkube.dev/app-name": at(&manifest(APP), "/metadata/name")}),
-            ),
-            ("/spec/ingress/0/ports/0/port", json!(80)),
-        ],
-    );
+fn the_kustomizations_name_files_that_exist() {
+    for folder in ["samples", "keda", "hpa", "networkpolicy"] {
+        let folder = format!("config/{folder}");
+        let file = ["kustomization.yaml", "Kustomization"]
+            .map(|name| format!("{folder}/{name}"))
+            .into_iter()
+            .find(|file| Path::new(ROOT).join(file).exists())
+            .unwrap_or_else(|| panic!("{folder} is no kustomization"));
+        let kustomization = manifest(&file);
+        for key in ["/resources", "/configurations"] {
+            for path in kustomization
+                .pointer(key)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
+                let path = path.as_str().expect("a path");
+                assert!(
+                    Path::new(ROOT).join(&folder).join(path).exists(),
+                    "{file}: {path}"
+                );
+            }
+        }
+    }
 }
 
 #[test]
-fn no_manifest_names_a_namespace() {
+fn every_object_has_the_recommended_labels_and_no_namespace() {
+    let labels = json!({
+        "app.kubernetes.io/name": "cpu-load-gen",
+        "app.kubernetes.io/part-of": "cpu-load-gen",
+    });
     for file in [APP, SCALED_OBJECT, HPA, INGRESS, NETWORK_POLICY] {
+        let object = manifest(file);
+        assert_eq!(at(&object, "/metadata/labels"), &labels, "{file}");
         assert_eq!(
-            manifest(file).pointer("/metadata/namespace"),
+            object.pointer("/metadata/namespace"),
             None,
             "{file}: `make deploy NAMESPACE=…` chooses it"
         );
     }
+    assert_eq!(at(&manifest(APP), "/spec/podLabels"), &labels);
 }

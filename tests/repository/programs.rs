@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "bombardier",
     "cargo",
     "cargo-fuzz",
@@ -16,6 +16,7 @@ const NAMES: [&str; 12] = [
     "docker",
     "helm",
     "k3d",
+    "kind",
     "kubectl",
     "rustup",
     "shellcheck",
@@ -31,6 +32,7 @@ printf '%s\n' "$call" >>"$CALLS"
 call=${call//$'\t'/ }
 eval "$ANSWERS"
 case $call in
+  'kind get nodes '*) echo wasm-cluster-scale-worker ;;
   'kubectl config current-context') echo k3d-wasm-cluster-scale ;;
   'kubectl api-resources '*) echo scaledobjects.keda.sh ;;
   'kubectl patch '* | 'kubectl label '*) cat ;;

@@ -1,6 +1,6 @@
 //! scripts/versions.env is the one place of the versions: what installs something, or tells how, has those.
 
-use super::{documents::all_documents, makefile, programs::Programs, read, read_all};
+use super::{documents::all_documents, makefile, programs::Programs, read, read_all, workflows};
 
 /// The names and values of versions.env.
 pub fn versions() -> Vec<(String, String)> {
@@ -23,6 +23,7 @@ fn version(name: &str) -> String {
 #[test]
 fn a_version_stands_in_one_place_alone() {
     let mut texts = read_all("scripts", ".sh");
+    texts.extend(workflows::workflows());
     texts.push(("Makefile".to_owned(), makefile::text()));
     for (name, text) in texts {
         for (variable, version) in versions() {
@@ -42,52 +43,69 @@ fn a_version_says_where_a_newer_one_is_found() {
         .windows(2)
         .filter(|pair| pair[1].contains('=') && !pair[1].starts_with('#'))
     {
-        assert!(
-            pair[0].starts_with("# renovate: datasource="),
-            "{}",
-            pair[1]
-        );
+        let found = ["# renovate: datasource=", "# Fixed: "]
+            .iter()
+            .any(|start| pair[0].starts_with(start));
+        assert!(found, "{}", pair[1]);
     }
 }
 
 #[test]
 fn the_documents_install_what_make_cluster_installs() {
-    let run = Programs::new("cluster").make(&["cluster"]);
-    assert!(run.success, "{run}");
+    let programs = Programs::new("cluster");
     let documents = all_documents();
-    for (chart, version) in [
+    // (what runs the cluster, a part of the command that installs something, its version)
+    let images = "ghcr.io/spinframework/containerd-shim-spin";
+    for (with, part, name) in [
+        ("k3d", format!("--image {images}/k3d:"), "K3D_SHIM_VERSION"),
         (
-            "oci://quay.io/jetstack/charts/cert-manager",
-            version("CERT_MANAGER_VERSION"),
+            "kind",
+            format!("--image {images}/kind:"),
+            "KIND_SHIM_VERSION",
         ),
         (
-            "oci://ghcr.io/spinframework/charts/spin-operator",
-            version("SPIN_OPERATOR_VERSION"),
+            "kind",
+            "https://kubernetes-sigs.github.io/metrics-server --version ".into(),
+            "METRICS_SERVER_VERSION",
         ),
         (
-            "--repo https://kedacore.github.io/charts",
-            version("KEDA_VERSION"),
+            "kind",
+            "https://traefik.github.io/charts --version ".into(),
+            "TRAEFIK_VERSION",
+        ),
+        (
+            "kind",
+            "oci://quay.io/jetstack/charts/cert-manager --version ".into(),
+            "CERT_MANAGER_VERSION",
+        ),
+        (
+            "k3d",
+            "oci://ghcr.io/spinframework/charts/spin-operator --version ".into(),
+            "SPIN_OPERATOR_VERSION",
+        ),
+        (
+            "k3d",
+            "https://kedacore.github.io/charts --version ".into(),
+            "KEDA_VERSION",
         ),
     ] {
-        let call = run.call(chart).join(" ");
-        assert!(call.contains(&format!("--version {version}")), "{call}");
-        let command = format!("{chart} --version {version}");
-        assert!(documents.contains(&command), "the documents lack {command}");
+        let run = programs.make(&["cluster", &format!("CLUSTER_WITH={with}")]);
+        assert!(run.success, "{run}");
+        let part = part + &version(name);
+        run.position(&part);
+        assert!(documents.contains(&part), "the documents lack {part}");
     }
-    let image = format!(
-        "ghcr.io/spinframework/containerd-shim-spin/k3d:{}",
-        version("K3D_SHIM_VERSION")
-    );
-    for part in [image.as_str(), "8081:80@loadbalancer"] {
-        run.position(part);
-        assert!(documents.contains(part), "the documents lack {part}");
-    }
-    for asset in ["runtime-class", "crds", "shim-executor"] {
-        let url = format!(
+    let run = programs.make(&["cluster"]);
+    for part in ["runtime-class", "crds", "shim-executor"].map(|asset| {
+        format!(
             "https://github.com/spinframework/spin-operator/releases/download/v{}/spin-operator.{asset}.yaml",
             version("SPIN_OPERATOR_VERSION")
-        );
-        run.position(&url);
-        assert!(documents.contains(&url), "the documents lack {url}");
+        )
+    }) {
+        run.position(&part);
+        assert!(documents.contains(&part), "the documents lack {part}");
     }
+    let port = "8081:80@loadbalancer";
+    run.position(port);
+    assert!(documents.contains(port), "the documents lack {port}");
 }

@@ -18,6 +18,8 @@ pub enum Error {
     #[error("Wasmtime cannot start: {reason}")]
     Engine { reason: String },
     /// The address is in use, or cannot be listened on for another reason.
-    #[error("cannot listen on {addr}: {source}; choose another address with --listen")]
+    #[error(
+        "cannot listen on {addr}: {source}; choose another address with --listen, or with LISTEN= for `make run`"
+    )]
     Listen { addr: SocketAddr, source: io::Error },
 }

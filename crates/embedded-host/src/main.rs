@@ -8,7 +8,12 @@ mod guest;
 mod manifest;
 mod server;
 
-use std::{env, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::Parser;
 use error::Error;
@@ -25,8 +30,23 @@ struct Args {
     #[arg(long, value_name = "FILE", default_value = "spin.toml")]
     manifest: PathBuf,
     /// The address to serve on; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3000", value_parser = address)]
     listen: SocketAddr,
+}
+
+/// The address of `HOST:PORT`; of the addresses of a name 127.0.0.1, as Spin prefers it, or else the first.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let addresses: Vec<_> = text
+        .to_socket_addrs()
+        .map_err(|error| format!("{error}; it must be HOST:PORT, such as 127.0.0.1:3000"))?
+        .collect();
+    let loopback = addresses
+        .iter()
+        .find(|address| address.ip() == Ipv4Addr::LOCALHOST);
+    loopback
+        .or(addresses.first())
+        .copied()
+        .ok_or_else(|| "the name has no address".to_owned())
 }
 
 #[tokio::main]
@@ -44,4 +64,16 @@ async fn run(args: Args) -> Result<std::convert::Infallible, Error> {
     let addr = listener.local_addr().expect("the address of a listener");
     println!("Serving http://{addr}");
     server::serve(listener, guest).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_be_a_name() {
+        assert_eq!(address("localhost:3001"), Ok(([127, 0, 0, 1], 3001).into()));
+        assert_eq!(address("[::1]:0"), Ok(([0, 0, 0, 0, 0, 0, 0, 1], 0).into()));
+        assert!(address("3001").unwrap_err().contains("HOST:PORT"));
+    }
 }
