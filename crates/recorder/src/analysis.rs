@@ -1,173 +1,15 @@
 //! What a record comes to: what the autoscaler decided and why, and what its users had of it.
 //! Times are in seconds since the traffic started.
 
-use std::{collections::BTreeMap, mem::discriminant, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::{
-    decision::{Constraint, History, Pods, Reading, compute},
-    record::{Answer, Autoscaler, ObservationKind, Record, State},
+    decisions::Decision,
+    record::{Answer, Observation, ObservationKind, Record, State},
 };
-
-/// A change of the number of replicas, or that there was none although the formula asked for one.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Decision {
-    pub at: f64,
-    /// When it was last made, and how often, where nothing else was decided in between.
-    pub until: f64,
-    pub times: u32,
-    pub from: u32,
-    pub to: u32,
-    /// What the autoscaler saw; nothing where the decision itself was not seen.
-    pub reading: Option<Reading>,
-    /// `ceil(replicas × CPU ÷ target)`.
-    pub computed: Option<u32>,
-    /// The rules that led to another number than `computed`.
-    pub constraints: Vec<Constraint>,
-    /// What else is to be said, where the rules alone do not explain it.
-    pub remark: Option<String>,
-}
-
-pub fn decisions(record: &Record) -> Vec<Decision> {
-    let origin = record.time_origin();
-    let mut rows: Vec<Decision> = Vec::new();
-    let mut history = History::default();
-    let mut last: Option<Autoscaler> = None;
-    record.replay(|observation, state| {
-        let ObservationKind::Autoscaler(autoscaler) = &observation.kind else {
-            return;
-        };
-        let same = |last: &Autoscaler| {
-            (last.from, last.to, last.reading, &last.conditions)
-                == (
-                    autoscaler.from,
-                    autoscaler.to,
-                    autoscaler.reading,
-                    &autoscaler.conditions,
-                )
-        };
-        if last.as_ref().is_some_and(same) {
-            return;
-        }
-        let before = last.replace(autoscaler.clone());
-        let at = observation.at;
-        let row = explain(autoscaler, state, record, &mut history, at);
-        // The first is what was known before anything was decided here.
-        let Some(before) = before else { return };
-        if before.to != autoscaler.from {
-            rows.push(Decision {
-                from: before.to,
-                to: autoscaler.from,
-                reading: None,
-                computed: None,
-                constraints: Vec::new(),
-                remark: Some(
-                    "not seen: the connection was lost, or something else scaled it".into(),
-                ),
-                ..row.clone()
-            });
-        }
-        let as_computed = row.computed.is_none_or(|computed| computed == row.to);
-        if row.from == row.to && as_computed {
-            return;
-        }
-        match rows.last_mut() {
-            Some(last) if last.is_like(&row) => {
-                last.until = row.at;
-                last.times += 1;
-            }
-            _ => rows.push(row),
-        }
-    });
-    for row in &mut rows {
-        row.at -= origin;
-        row.until -= origin;
-    }
-    rows
-}
-
-impl Decision {
-    /// Whether both changed nothing, for the same reasons.
-    fn is_like(&self, other: &Self) -> bool {
-        let reasons = |row: &Self| row.constraints.iter().map(discriminant).collect::<Vec<_>>();
-        self.from == self.to
-            && (self.from, self.to) == (other.from, other.to)
-            && reasons(self) == reasons(other)
-            && self.remark.is_some() == other.remark.is_some()
-    }
-}
-
-fn explain(
-    autoscaler: &Autoscaler,
-    state: &State,
-    record: &Record,
-    history: &mut History,
-    at: f64,
-) -> Decision {
-    let Autoscaler {
-        from, to, reading, ..
-    } = *autoscaler;
-    let mut row = Decision {
-        at,
-        until: at,
-        times: 1,
-        from,
-        to,
-        reading,
-        computed: None,
-        constraints: Vec::new(),
-        remark: None,
-    };
-    if let Some(reading) = reading {
-        let mut pods = state.classify_pods(record.clock(at), from);
-        if pods.counted == 0 {
-            // There is a reading, so it saw more than we do.
-            pods = Pods::default();
-        }
-        // Those that are not known any more are those that this decision took away.
-        pods.counted += from.saturating_sub(pods.counted + pods.unready + pods.missing);
-        row.explain_by(autoscaler, reading, pods, history);
-    }
-    if from != to {
-        history.changes.push((at, i64::from(to) - i64::from(from)));
-    }
-    row
-}
-
-impl Decision {
-    fn explain_by(
-        &mut self,
-        autoscaler: &Autoscaler,
-        reading: Reading,
-        pods: Pods,
-        history: &mut History,
-    ) {
-        let done = compute(
-            &autoscaler.rules,
-            self.from,
-            reading,
-            pods,
-            history,
-            self.at,
-        );
-        history.recommendations.push((self.at, done.recommended));
-        self.computed = Some(done.formula);
-        if done.result == self.to {
-            self.constraints = done.constraints;
-            return;
-        }
-        let limited = autoscaler
-            .condition("ScalingLimited")
-            .filter(|limited| limited.is_true);
-        let said = limited.or(autoscaler.condition("AbleToScale"));
-        let said = said.map_or(String::new(), |said| {
-            format!("; it says {}: {}", said.reason, said.message)
-        });
-        self.remark = Some(format!("by the rules {}{said}", done.result));
-    }
-}
 
 /// When what happened.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -185,10 +27,7 @@ impl Milestones {
         let origin = record.time_origin();
         let traffic_ended = record.first(|seen| matches!(seen, ObservationKind::TrafficEnded(_)));
         let last = traffic_ended.unwrap_or(f64::INFINITY);
-        let ready: Vec<f64> = pods_ready(record)
-            .into_values()
-            .filter(|at| *at > origin && *at <= last)
-            .collect();
+        let ready = added_pods_ready(record, origin, last);
         let mut back_at_minimum = None;
         record.replay(|observation, state| {
             if traffic_ended.is_some_and(|end| observation.at >= end) && is_idle(state) {
@@ -201,12 +40,37 @@ impl Milestones {
                 .iter()
                 .find(|row| row.to > row.from && row.at > 0.0)
                 .map(|row| row.at),
-            first_new_pod_ready: ready.iter().copied().reduce(f64::min).map(since),
-            last_new_pod_ready: ready.iter().copied().reduce(f64::max).map(since),
+            first_new_pod_ready: ready.first().copied().map(since),
+            last_new_pod_ready: ready.last().copied().map(since),
             traffic_ended: traffic_ended.map(since),
             back_at_minimum: back_at_minimum.zip(traffic_ended).map(|(at, end)| at - end),
         }
     }
+}
+
+/// When more replicas were ready than ever before, between two times. A pod that takes the place of
+/// another one does not count, nor does a surge pod of a rollout.
+fn added_pods_ready(record: &Record, start: f64, end: f64) -> Vec<f64> {
+    let mut most = 0;
+    let mut times = Vec::new();
+    record.replay(|Observation { at, .. }, state| {
+        let wanted = match (&state.deployment, state.autoscaler()) {
+            (Some(deployment), _) => deployment.desired,
+            (None, Some(autoscaler)) => autoscaler.to,
+            (None, None) => u32::MAX,
+        };
+        let pods = state
+            .pods
+            .values()
+            .filter(|pod| pod.is_ready() && !pod.leaving);
+        let ready = wanted.min(pods.count() as u32);
+        if ready > most {
+            most = ready;
+            times.push(*at);
+        }
+    });
+    times.retain(|at| *at > start && *at <= end);
+    times
 }
 
 /// When each pod was first seen to be ready, in seconds since the recording began.
@@ -214,7 +78,7 @@ pub fn pods_ready(record: &Record) -> BTreeMap<String, f64> {
     let mut ready = BTreeMap::new();
     for observation in &record.observations {
         if let ObservationKind::Pod(pod) = &observation.kind
-            && pod.ready
+            && pod.is_ready()
         {
             ready.entry(pod.name.clone()).or_insert(observation.at);
         }
@@ -224,7 +88,7 @@ pub fn pods_ready(record: &Record) -> BTreeMap<String, f64> {
 
 /// Whether there are no more replicas than the minimum, or none (KEDA can scale to zero), and all of them are ready.
 pub fn is_idle(state: &State) -> bool {
-    let (Some(deployment), Some(autoscaler)) = (&state.deployment, &state.autoscaler) else {
+    let (Some(deployment), Some(autoscaler)) = (&state.deployment, state.autoscaler()) else {
         return false;
     };
     deployment.desired <= autoscaler.rules.min
@@ -309,26 +173,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        decision::{Rules, Unit},
-        record::{Deployment, Pod},
+        decisions::decisions,
+        record::{Autoscaler, Deployment, Pod, Readiness},
         traffic::TrafficResult,
     };
 
-    fn autoscaler(from: u32, to: u32, current: u32) -> ObservationKind {
-        ObservationKind::Autoscaler(Autoscaler {
-            rules: Rules {
-                max: 20,
-                ..Rules::default()
-            },
-            reading: Some(Reading {
-                current,
-                target: 50,
-                unit: Unit::Percent,
-            }),
-            from,
-            to,
-            ..Autoscaler::default()
-        })
+    fn autoscaler(from: u32, to: u32, current: i64) -> ObservationKind {
+        ObservationKind::Autoscaler(Autoscaler::decided(from, to, current))
     }
 
     /// Traffic from 10 s to 100 s.
@@ -354,39 +205,6 @@ mod tests {
     }
 
     #[test]
-    fn steps_and_holds_are_rows_and_what_repeats_is_one() {
-        let rows = decisions(&record(vec![
-            (30.0, autoscaler(1, 4, 500)),
-            (45.0, autoscaler(4, 4, 54)),
-            (60.0, autoscaler(4, 4, 55)),
-            (75.0, autoscaler(4, 4, 50)),
-            (90.0, autoscaler(4, 4, 10)),
-        ]));
-        let short: Vec<_> = rows
-            .iter()
-            .map(|row| (row.at, row.until, row.times, row.from, row.to, row.computed))
-            .collect();
-        assert_eq!(
-            short,
-            [
-                (20.0, 20.0, 1, 1, 4, Some(10)),
-                (35.0, 50.0, 2, 4, 4, Some(5)),
-                (80.0, 80.0, 1, 4, 4, Some(1)),
-            ]
-        );
-        assert_eq!(rows[0].constraints, [Constraint::Step(4)]);
-        assert_eq!(rows[1].constraints, [Constraint::Tolerance(10)]);
-        assert_eq!(rows[2].constraints, [Constraint::Stabilisation(300)]);
-    }
-
-    #[test]
-    fn what_was_not_seen_or_not_by_the_rules_is_said() {
-        let rows = decisions(&record(vec![(30.0, autoscaler(8, 9, 500))]));
-        assert_eq!((rows[0].from, rows[0].to, rows[0].computed), (1, 8, None));
-        assert_eq!(rows[1].remark.as_deref(), Some("by the rules 16"));
-    }
-
-    #[test]
     fn idle_is_at_most_the_minimum() {
         let idle = |desired, existing, ready| {
             is_idle(&State {
@@ -394,9 +212,9 @@ mod tests {
                     desired,
                     existing,
                     ready,
-                    request: None,
+                    ..Deployment::default()
                 }),
-                autoscaler: Some(Autoscaler::of_the_tutorial()),
+                autoscalers: [(String::new(), Autoscaler::of_the_tutorial())].into(),
                 ..State::default()
             })
         };
@@ -410,15 +228,19 @@ mod tests {
     fn probes_belong_to_the_phase_in_which_they_were_sent() {
         let pod = |name: &str, ready| {
             let name = name.into();
-            let (created, started, since) = (None, None, None);
+            let readiness = if ready {
+                Readiness::Ready
+            } else {
+                Readiness::NotReady
+            };
             ObservationKind::Pod(Pod {
                 name,
-                created,
-                started,
-                ready,
-                since,
+                created: None,
+                started: None,
+                readiness: Some((readiness, Timestamp::UNIX_EPOCH)),
                 pending: false,
                 leaving: false,
+                requests: Default::default(),
             })
         };
         let answer = |seconds, failed: Option<&str>| {
@@ -438,7 +260,7 @@ mod tests {
             (52.0, answer(4, None)),
             (53.0, answer(1, Some("status 503"))),
         ]);
-        let milestones = Milestones::of(&record, &decisions(&record));
+        let milestones = Milestones::of(&record, &decisions(&record).0);
         assert_eq!(milestones.first_decision, Some(20.0));
         assert_eq!(milestones.first_new_pod_ready, Some(30.0));
         assert_eq!(milestones.last_new_pod_ready, Some(40.0));

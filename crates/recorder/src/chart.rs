@@ -14,9 +14,10 @@ use plotters::{
 };
 
 use crate::{
-    analysis::{Decision, probes},
-    decision::Constraint,
+    analysis::probes,
+    decisions::Decision,
     record::{ObservationKind, Record, State},
+    rules::Constraint,
 };
 
 const WIDTH: i32 = 960;
@@ -168,6 +169,7 @@ fn reason(constraint: &Constraint) -> &'static str {
         Constraint::Tolerance(_) => "tolerance",
         Constraint::NotReady(_) => "not ready",
         Constraint::Missing(_) => "no metrics",
+        Constraint::Counted(_) => "pods counted",
         Constraint::Stabilisation(_) => "window",
         Constraint::Step(_) => "largest step",
         Constraint::Disabled => "disabled",
@@ -280,7 +282,7 @@ impl<'a> Panels<'a> {
             let deployment = state.deployment.as_ref();
             let counts = deployment.map(|one| one.desired.max(one.existing));
             counts
-                .max(state.autoscaler.as_ref().map(|one| one.rules.max))
+                .max(state.autoscaler().map(|one| one.rules.max))
                 .map(f64::from)
         });
         let mut plot = self.plot(root, top, REPLICAS, 0.0..most * 1.04, 5, |count| {
@@ -307,9 +309,9 @@ impl<'a> Panels<'a> {
         for (name, limit) in [
             (
                 "max",
-                (|state| Some(state.autoscaler.as_ref()?.rules.max)) as fn(&State) -> Option<u32>,
+                (|state| Some(state.autoscaler()?.rules.max)) as fn(&State) -> Option<u32>,
             ),
-            ("min", |state| Some(state.autoscaler.as_ref()?.rules.min)),
+            ("min", |state| Some(state.autoscaler()?.rules.min)),
         ] {
             let lines = counts(limit);
             self.label_end(root, &plot, &lines, name, "", self.colors.muted)?;
@@ -356,7 +358,7 @@ impl<'a> Panels<'a> {
 
     fn cpu(&self, root: &Area, top: i32) -> Result<()> {
         let most = self.most(|state| {
-            let pods = state.usage.values().map(|usage| usage.millicores);
+            let pods = state.millicores();
             pods.chain(state.target_millicores()).reduce(f64::max)
         });
         let mut plot = self.plot(root, top, CPU, 0.0..most * 1.08, 4, |millicores| {
@@ -370,7 +372,7 @@ impl<'a> Panels<'a> {
                 return;
             }
             let at = observation.at - self.record.time_origin();
-            pods.extend(state.usage.values().map(|usage| (at, usage.millicores)));
+            pods.extend(state.millicores().map(|millicores| (at, millicores)));
             let Some(millicores) = state.millicores_per_pod() else {
                 return;
             };
@@ -378,7 +380,7 @@ impl<'a> Panels<'a> {
             let window = state
                 .usage
                 .values()
-                .map(|usage| usage.window.as_secs_f64())
+                .map(|usage| usage.window.length.as_secs_f64())
                 .fold(0.0, f64::max);
             let is_gap = at - known_until > LONGEST_SAMPLE.max(window);
             let start = if is_gap {
@@ -670,28 +672,17 @@ mod tests {
 
     use super::*;
     use crate::{
-        analysis::decisions,
-        decision::{Reading, Unit},
+        decisions::decisions,
         record::{Answer, Autoscaler, Deployment, Usage},
+        rules::Window,
         traffic::TrafficResult,
     };
 
     /// A scale-out from 1 over 4 and 8 to 20 and back, as a cluster does it.
     fn record() -> Record {
         let mut record = Record::new(Timestamp::UNIX_EPOCH);
-        let decision = |from, to, current| {
-            let reading = Reading {
-                current,
-                target: 50,
-                unit: Unit::Percent,
-            };
-            ObservationKind::Autoscaler(Autoscaler {
-                from,
-                to,
-                reading: Some(reading),
-                ..Autoscaler::of_the_tutorial()
-            })
-        };
+        let decision =
+            |from, to, current| ObservationKind::Autoscaler(Autoscaler::decided(from, to, current));
         record.add(0.0, decision(1, 1, 2));
         let mut desired = 1;
         let mut ready = 1;
@@ -726,7 +717,8 @@ mod tests {
                     desired,
                     existing,
                     ready,
-                    request: Some(100),
+                    requests: [("app".into(), [("cpu".into(), 100)].into())].into(),
+                    failure: None,
                 }),
             );
             let is_loaded = (10..190).contains(&second);
@@ -736,10 +728,16 @@ mod tests {
                 } else {
                     2.0
                 };
-                let usage = |pod: u32| Usage {
-                    millicores: share * (1.0 + 0.02 * f64::from(pod)),
-                    ended: Timestamp::UNIX_EPOCH,
-                    window: SignedDuration::from_secs(15),
+                let usage = |pod: u32| {
+                    let millicores = share * (1.0 + 0.02 * f64::from(pod));
+                    Usage {
+                        window: Window {
+                            ended: Timestamp::UNIX_EPOCH,
+                            length: SignedDuration::from_secs(15),
+                        },
+                        containers: [("app".into(), [("cpu".into(), millicores as i64)].into())]
+                            .into(),
+                    }
                 };
                 let pods: BTreeMap<_, _> = (0..ready)
                     .map(|pod| (pod.to_string(), usage(pod)))
@@ -764,7 +762,7 @@ mod tests {
     }
 
     fn svg(record: &Record, theme: Theme) -> String {
-        draw("keda-spinapp", record, &decisions(record), theme).expect("it can be drawn")
+        draw("keda-spinapp", record, &decisions(record).0, theme).expect("it can be drawn")
     }
 
     /// The texts of an SVG.

@@ -1,6 +1,11 @@
 //! The command line: what is recorded, and for how long.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -11,7 +16,9 @@ use crate::{
     cluster::Target,
     expectation::{Expectation, Verdict},
     hold::Hold,
+    observations::{self, Header},
     probe::Probe,
+    record::Record,
     recording::{Mode, Recording, paused},
     report::Report,
     steady_load::Plan,
@@ -24,15 +31,26 @@ const APP: &str = "keda-spinapp";
 ///
 /// Observes the Deployment, its pods, its HorizontalPodAutoscaler (KEDA creates one too) and their events in the
 /// current context of kubectl; it never writes to the cluster. At the end it prints each decision of the autoscaler
-/// with its reason, and writes replicas.csv, autoscale.json and autoscale.svg.
+/// with its reason, and writes replicas.csv, autoscale.json, autoscale.svg and observations.jsonl.
 ///
 /// Exit status: 0 the expectation was met, 1 it was not, 2 it could not be observed.
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    action: Action,
     #[command(flatten)]
     options: Options,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    #[command(flatten)]
+    Record(Command),
+    /// Explain a recording again, without a cluster
+    Explain {
+        /// The observations.jsonl of the recording
+        file: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -136,7 +154,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(Cli { command, options }: Cli) -> Result<Verdict> {
+async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
+    let command = match action {
+        Action::Record(command) => command,
+        Action::Explain { file } => {
+            let (header, record) = observations::read(&file)?;
+            report(&header, &record, &options.output)?;
+            return Ok(Verdict::default());
+        }
+    };
     // Both HTTP clients take their cryptography from here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let target = Target::find(&options.namespace, &options.deployment).await?;
@@ -157,21 +183,36 @@ async fn run(Cli { command, options }: Cli) -> Result<Verdict> {
         probe = Some(asking);
     }
     let expected = recording.expectation.as_ref().map(ToString::to_string);
-    let (record, verdict) = recording.record(&target, probe).await?;
-    let report = Report::new(&options.deployment, &record, expected, &verdict);
+    let (record, log, verdict) = recording.record(&target, probe).await?;
+    let header = Header {
+        began: record.began,
+        deployment: options.deployment,
+        expected,
+        verdict,
+    };
+    report(&header, &record, &options.output)?;
+    let path = options.output.join("observations.jsonl");
+    log.write(&header, &path)
+        .with_context(|| format!("{} cannot be written", path.display()))?;
+    Ok(header.verdict)
+}
+
+/// Prints a recording, and writes its files.
+fn report(header: &Header, record: &Record, output: &Path) -> Result<()> {
+    let report = Report::new(header, record);
     print!("\n{}", report.text());
-    report.write(&options.output)?;
+    report.write(output)?;
     println!(
         "Written to {}: replicas.csv, autoscale.json, autoscale.svg",
-        options.output.display()
+        output.display()
     );
-    match &verdict {
+    match &header.verdict {
         Verdict::AsExpected(Some(what)) => println!("As expected: {what}"),
         Verdict::AsExpected(None) => {}
         Verdict::Unexpected(why) => eprintln!("Not as expected: {why}"),
         Verdict::Unobserved(why) => eprintln!("Not observed: {why}"),
     }
-    Ok(verdict)
+    Ok(())
 }
 
 impl Options {

@@ -2,42 +2,33 @@
 //! the CPU of the pods, which cannot be watched, is asked for. Nothing is written to it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Debug,
-    mem::replace,
-    pin::pin,
+    cell::RefCell, collections::BTreeSet, fmt::Debug, mem::replace, pin::pin, rc::Rc,
     time::Duration,
 };
 
 use futures::StreamExt;
-use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
-    apps::v1 as apps,
-    autoscaling::v2::{self as autoscaling, HorizontalPodAutoscaler},
-    core::v1 as core,
+    apps::v1 as apps, autoscaling::v2::HorizontalPodAutoscaler, core::v1 as core,
 };
 use kube::{
     Api, Client, Config, ResourceExt,
     api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
-    core::NamespaceResourceScope,
+    core::{NamespaceResourceScope, Selector},
     runtime::{
         WatchStreamExt,
         utils::Backoff,
         watcher::{self, Event, watcher},
     },
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use tokio::{
     sync::mpsc::UnboundedSender,
     time::{sleep, timeout},
 };
 
 use crate::{
-    decision::{
-        Amount, Direction, Policies, Policy, Reading, Rules, SCALE_DOWN_WINDOW, Select, TOLERANCE,
-        Unit,
-    },
-    record::{Autoscaler, Condition, Deployment, KubeEvent, ObservationKind, Pod, Usage},
+    observations::{AUTOSCALERS, PodMetrics, Reduced, Seen},
+    record::{Autoscaler, Deployment, ObservationKind, State},
     scaled_object,
 };
 
@@ -61,8 +52,8 @@ pub enum Error {
         "there is no Deployment {name} in namespace {namespace}: deploy the app first (make deploy)"
     )]
     NoDeployment { name: String, namespace: String },
-    #[error("the Deployment {0} selects its pods by more than labels (matchExpressions)")]
-    Selector(String),
+    #[error("the selector of the Deployment {name} cannot be used: {why}")]
+    Selector { name: String, why: String },
     #[error("{} autoscalers target the Deployment {name}: {}; keep one of them", .found.len(), .found.join(", "))]
     Many { name: String, found: Vec<String> },
 }
@@ -72,8 +63,9 @@ pub struct Target {
     client: Client,
     namespace: String,
     name: String,
-    /// The labels of its pods.
-    labels: String,
+    /// Of its pods.
+    selector: Selector,
+    /// With what its pods request.
     pub deployment: Deployment,
     pub autoscaler: Option<Autoscaler>,
 }
@@ -115,19 +107,24 @@ impl Target {
                 name: name.into(),
                 namespace: namespace.into(),
             })?;
-        let selector = deployment
-            .spec
-            .as_ref()
-            .map(|spec| spec.selector.clone())
-            .unwrap_or_default();
-        if selector
-            .match_expressions
-            .is_some_and(|expressions| !expressions.is_empty())
-        {
-            return Err(Error::Selector(name.into()));
+        let selector = deployment.spec.clone().unwrap_or_default().selector;
+        let selector = Selector::try_from(selector).map_err(|error| Error::Selector {
+            name: name.into(),
+            why: error.to_string(),
+        })?;
+        let pods: Api<core::Pod> = Api::namespaced(client.clone(), namespace);
+        let pods = pods
+            .list(&ListParams::default().labels_from(&selector))
+            .await
+            .map_err(refused("pods"))?;
+        let mut state = State::default();
+        for pod in pods {
+            state.apply(&ObservationKind::Pod(pod.into()));
         }
-        let labels = selector.match_labels.unwrap_or_default();
-        let labels = labels.iter().map(|(key, value)| format!("{key}={value}"));
+        let mut deployment = Deployment::from(deployment);
+        if let Some(requests) = state.requests() {
+            deployment.requests = requests.clone();
+        }
         let autoscalers: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), namespace);
         let listed = autoscalers
             .list(&ListParams::default())
@@ -135,9 +132,9 @@ impl Target {
             .map_err(refused("HorizontalPodAutoscalers"))?;
         let mut found: Vec<_> = listed
             .items
-            .iter()
+            .into_iter()
             .filter(|one| targets(one, name))
-            .map(autoscaler)
+            .map(Autoscaler::from)
             .collect();
         if found.len() > 1 {
             let found = found.into_iter().map(|one| one.name).collect();
@@ -149,8 +146,8 @@ impl Target {
         Ok(Self {
             namespace: namespace.into(),
             name: name.into(),
-            labels: labels.collect::<Vec<_>>().join(","),
-            deployment: self::deployment(&deployment),
+            selector,
+            deployment,
             autoscaler: found.pop(),
             client,
         })
@@ -168,34 +165,59 @@ impl Target {
 
     /// Watches until nobody listens. Connections that break are opened anew, and what changed
     /// meanwhile is seen then.
-    pub fn watch(&self, seen: &UnboundedSender<ObservationKind>) {
+    pub fn watch(&self, seen: &UnboundedSender<Seen>) {
         let everything = watcher::Config::default();
         let only = everything
             .clone()
             .fields(&format!("metadata.name={}", self.name));
-        let own = everything.clone().labels(&self.labels);
-        self.follow("Deployments", only, seen, deployment_seen, |_| {
-            Some(ObservationKind::DeploymentGone)
-        });
-        self.follow("pods", own, seen, pod_seen, |name| {
-            Some(ObservationKind::PodGone(name))
-        });
-        let name = self.name.clone();
-        let autoscaler_seen = move |one: &HorizontalPodAutoscaler, _| {
-            targets(one, &name).then(|| ObservationKind::Autoscaler(autoscaler(one)))
-        };
+        let own = everything.clone().labels_from(&self.selector);
         self.follow(
-            "autoscalers",
+            "Deployments",
+            only,
+            seen,
+            |one: apps::Deployment, _| Some(Seen::Deployment(Box::new(one.reduced()))),
+            |_| Some(Seen::DeploymentGone(true.into())),
+        );
+        self.follow(
+            "pods",
+            own,
+            seen,
+            |one: core::Pod, _| Some(Seen::Pod(Box::new(one.reduced()))),
+            |name| Some(Seen::PodGone(name)),
+        );
+        // Those that target the Deployment, also if they come later.
+        let autoscalers = Rc::new(RefCell::new(BTreeSet::new()));
+        let name = self.name.clone();
+        let found = autoscalers.clone();
+        self.follow(
+            AUTOSCALERS,
             everything.clone(),
             seen,
-            autoscaler_seen,
-            |_| Some(ObservationKind::AutoscalerGone),
+            move |one: HorizontalPodAutoscaler, _| {
+                let is_own = targets(&one, &name);
+                found.borrow_mut().extend(is_own.then(|| one.name_any()));
+                is_own.then(|| Seen::Hpa(Box::new(one.reduced())))
+            },
+            |name| Some(Seen::HpaGone(name.into())),
         );
-        self.follow("events", everything, seen, self.event_seen(), |_| None);
+        let name = self.name.clone();
+        let mut known = BTreeSet::new();
+        self.follow(
+            "events",
+            everything,
+            seen,
+            // Those that were there before are of an earlier time, perhaps of an earlier deployment.
+            move |event: core::Event, is_old| {
+                let is_new = known.insert((event.uid(), event.resource_version())) && !is_old;
+                let is_own = concerns(&event, &name, &autoscalers.borrow());
+                (is_new && is_own).then(|| Seen::Event(Box::new(event.reduced())))
+            },
+            |_| None,
+        );
         tokio::task::spawn_local(poll_usage(
             self.client.clone(),
             self.namespace.clone(),
-            self.labels.clone(),
+            self.selector.clone(),
             seen.clone(),
         ));
     }
@@ -206,9 +228,9 @@ impl Target {
         &self,
         what: &'static str,
         config: watcher::Config,
-        seen: &UnboundedSender<ObservationKind>,
-        mut changed: impl FnMut(&K, bool) -> Option<ObservationKind> + 'static,
-        gone: impl Fn(String) -> Option<ObservationKind> + 'static,
+        seen: &UnboundedSender<Seen>,
+        mut changed: impl FnMut(K, bool) -> Option<Seen> + 'static,
+        gone: impl Fn(String) -> Option<Seen> + 'static,
     ) where
         K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -225,7 +247,7 @@ impl Target {
             let mut unlisted = BTreeSet::new();
             let mut events = pin!(watcher(api, config).backoff(EverySecond));
             while let Some(event) = events.next().await {
-                let news: Result<Vec<ObservationKind>, String> = event
+                let news: Result<Vec<Seen>, String> = event
                     .map_err(|error| watch_error(&error))
                     .map(|event| match event {
                         Event::Init => {
@@ -233,10 +255,11 @@ impl Target {
                             Vec::new()
                         }
                         Event::InitApply(one) | Event::Apply(one) => {
-                            unlisted.remove(&one.name_any());
-                            let news = changed(&one, is_first_list);
+                            let name = one.name_any();
+                            unlisted.remove(&name);
+                            let news = changed(one, is_first_list);
                             if news.is_some() {
-                                known.insert(one.name_any());
+                                known.insert(name);
                             }
                             news.into_iter().collect()
                         }
@@ -261,43 +284,32 @@ impl Target {
             }
         });
     }
+}
 
-    /// New events; those that were there before are of an earlier time, perhaps of an earlier deployment.
-    fn event_seen(&self) -> impl FnMut(&core::Event, bool) -> Option<ObservationKind> + 'static {
-        let deployment = self.name.clone();
-        let pods = format!("{deployment}-");
-        let autoscaler = self
-            .autoscaler
-            .as_ref()
-            .map(|autoscaler| autoscaler.name.clone());
-        let mut known = BTreeSet::new();
-        move |event, is_old| {
-            let is_known = !known.insert((event.uid(), event.resource_version()));
-            let about = event.involved_object.name.as_deref()?;
-            let concerns = match event.involved_object.kind.as_deref()? {
-                "Deployment" => about == deployment,
-                "HorizontalPodAutoscaler" => Some(about) == autoscaler.as_deref(),
-                // Pods have an event for every step of their start.
-                "Pod" => about.starts_with(&pods) && event.type_.as_deref() == Some("Warning"),
-                _ => false,
-            };
-            (concerns && !is_old && !is_known).then(|| {
-                ObservationKind::Event(KubeEvent {
-                    about: about.into(),
-                    reason: event.reason.clone().unwrap_or_default(),
-                    message: event.message.clone().unwrap_or_default(),
-                })
-            })
-        }
+/// Whether an event is about the Deployment, its ReplicaSets, its pods or its autoscaler.
+fn concerns(event: &core::Event, deployment: &str, autoscalers: &BTreeSet<String>) -> bool {
+    let object = &event.involved_object;
+    let (Some(kind), Some(name)) = (&object.kind, &object.name) else {
+        return false;
+    };
+    // Names of other apps may begin alike; after this one's only generated parts follow.
+    let generated = || {
+        let parts = name.strip_prefix(deployment)?.strip_prefix('-')?.split('-');
+        let is_generated = |part: &str| {
+            part.chars()
+                .all(|one| "bcdfghjklmnpqrstvwxz2456789".contains(one))
+        };
+        parts.clone().all(is_generated).then(|| parts.count())
+    };
+    let is_warning = event.type_.as_deref() == Some("Warning");
+    match kind.as_str() {
+        "Deployment" => name == deployment,
+        "HorizontalPodAutoscaler" => autoscalers.contains(name),
+        // There are events for every step of their start.
+        "ReplicaSet" => is_warning && generated() == Some(1),
+        "Pod" => is_warning && generated() == Some(2),
+        _ => false,
     }
-}
-
-fn deployment_seen(object: &apps::Deployment, _: bool) -> Option<ObservationKind> {
-    Some(ObservationKind::Deployment(deployment(object)))
-}
-
-fn pod_seen(object: &core::Pod, _: bool) -> Option<ObservationKind> {
-    Some(ObservationKind::Pod(pod(object)))
 }
 
 /// A recorder that is late has gaps, so that it does not wait longer and longer.
@@ -318,20 +330,20 @@ impl Backoff for EverySecond {
 /// Passes on what is new; says once that it is lost, and once that it is back.
 fn teller(
     what: &'static str,
-    seen: &UnboundedSender<ObservationKind>,
-) -> impl FnMut(Result<Vec<ObservationKind>, String>) -> Result<(), ()> + 'static {
+    seen: &UnboundedSender<Seen>,
+) -> impl FnMut(Result<Vec<Seen>, String>) -> Result<(), ()> + 'static {
     let seen = seen.clone();
     let mut is_lost = false;
     move |news| {
         let news = match news {
             Ok(mut news) => {
                 if replace(&mut is_lost, false) {
-                    news.insert(0, ObservationKind::Regained { what: what.into() });
+                    news.insert(0, Seen::Regained { what: what.into() });
                 }
                 news
             }
             Err(_) if replace(&mut is_lost, true) => Vec::new(),
-            Err(why) => vec![ObservationKind::Lost {
+            Err(why) => vec![Seen::Lost {
                 what: what.into(),
                 why,
             }],
@@ -346,34 +358,40 @@ fn teller(
 async fn poll_usage(
     client: Client,
     namespace: String,
-    labels: String,
-    seen: UnboundedSender<ObservationKind>,
+    selector: Selector,
+    seen: UnboundedSender<Seen>,
 ) {
     let kind = GroupVersionKind::gvk("metrics.k8s.io", "v1beta1", "PodMetrics");
     let kind = ApiResource::from_gvk_with_plural(&kind, "pods");
     let api: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &kind);
-    let list = ListParams::default().labels(&labels);
+    let list = ListParams::default().labels_from(&selector);
     let mut tell = teller("the metrics API", &seen);
-    let mut last = BTreeMap::new();
+    let mut last = None;
     loop {
-        let asked = match timeout(ANSWER_WITHIN, api.list(&list)).await {
-            Ok(Ok(pods)) => Ok(pods.items.iter().filter_map(usage).collect()),
+        let polled = match timeout(ANSWER_WITHIN, api.list(&list)).await {
+            Ok(Ok(pods)) => pods.items.into_iter().map(pod_metrics).collect(),
             Ok(Err(error)) => Err(why(&error)),
             Err(_) => Err("no answer in time".into()),
         };
-        let news = asked.map(|usage: BTreeMap<_, _>| {
-            let is_new = usage != last;
-            last = usage.clone();
-            is_new
-                .then_some(ObservationKind::Usage(usage))
-                .into_iter()
-                .collect()
+        let news = polled.map(|usage: Vec<PodMetrics>| {
+            let is_new = last.as_ref() != Some(&usage);
+            last = Some(usage.clone());
+            is_new.then_some(Seen::Usage(usage)).into_iter().collect()
         });
         if tell(news).is_err() {
             return;
         }
         sleep(METRICS_EVERY).await;
     }
+}
+
+fn pod_metrics(object: DynamicObject) -> Result<PodMetrics, String> {
+    let DynamicObject {
+        metadata, mut data, ..
+    } = object;
+    let metadata = serde_json::to_value(metadata.reduced()).map_err(|error| error.to_string())?;
+    data["metadata"] = metadata;
+    serde_json::from_value(data).map_err(|error| format!("usage of a pod: {error}"))
 }
 
 fn watch_error(error: &watcher::Error) -> String {
@@ -406,194 +424,4 @@ fn targets(autoscaler: &HorizontalPodAutoscaler, deployment: &str) -> bool {
     autoscaler.spec.as_ref().is_some_and(|spec| {
         spec.scale_target_ref.kind == "Deployment" && spec.scale_target_ref.name == deployment
     })
-}
-
-fn count(number: Option<i32>) -> u32 {
-    number.unwrap_or_default().try_into().unwrap_or_default()
-}
-
-fn deployment(object: &apps::Deployment) -> Deployment {
-    let spec = object.spec.as_ref();
-    let status = object.status.as_ref();
-    let containers = spec
-        .and_then(|spec| spec.template.spec.as_ref())
-        .map_or(&[][..], |pod| &pod.containers[..]);
-    let requests = containers.iter().map(|container| {
-        let requests = container.resources.as_ref()?.requests.as_ref()?;
-        millicores(&requests.get("cpu")?.0)
-    });
-    Deployment {
-        desired: spec.map_or(0, |spec| count(spec.replicas.or(Some(1)))),
-        existing: count(status.and_then(|status| status.replicas)),
-        ready: count(status.and_then(|status| status.ready_replicas)),
-        request: requests
-            .sum::<Option<f64>>()
-            .map(|request| request.round() as u32),
-    }
-}
-
-fn autoscaler(object: &HorizontalPodAutoscaler) -> Autoscaler {
-    let spec = object.spec.clone().unwrap_or_default();
-    let status = object.status.clone().unwrap_or_default();
-    let target = spec.metrics.iter().flatten().find_map(target);
-    let current = status.current_metrics.iter().flatten().find_map(current);
-    let reading = target.zip(current).and_then(|((target, unit), current)| {
-        let current = match unit {
-            Unit::Percent => count(Some(current.average_utilization?)),
-            Unit::Millicores => millicores(&current.average_value?.0)?.round() as u32,
-        };
-        Some(Reading {
-            current,
-            target,
-            unit,
-        })
-    });
-    let conditions = status
-        .conditions
-        .unwrap_or_default()
-        .into_iter()
-        .map(|one| Condition {
-            kind: one.type_,
-            is_true: one.status == "True",
-            reason: one.reason.unwrap_or_default(),
-            message: one.message.unwrap_or_default(),
-        });
-    let behavior = spec.behavior.unwrap_or_default();
-    Autoscaler {
-        name: object.name_any(),
-        rules: Rules {
-            min: count(spec.min_replicas.or(Some(1))),
-            max: count(Some(spec.max_replicas)),
-            up: direction(behavior.scale_up, 0),
-            down: direction(behavior.scale_down, SCALE_DOWN_WINDOW),
-        },
-        target,
-        from: count(status.current_replicas),
-        to: count(Some(status.desired_replicas)),
-        reading,
-        conditions: conditions.collect(),
-    }
-}
-
-/// The target of a CPU metric, of the whole pod or of one container.
-fn target(metric: &autoscaling::MetricSpec) -> Option<(u32, Unit)> {
-    let (name, target) = match (&metric.resource, &metric.container_resource) {
-        (Some(resource), _) => (&resource.name, &resource.target),
-        (_, Some(resource)) => (&resource.name, &resource.target),
-        _ => return None,
-    };
-    let (target, unit) = match (target.average_utilization, &target.average_value) {
-        _ if name != "cpu" => return None,
-        (Some(percent), _) => (count(Some(percent)), Unit::Percent),
-        (_, Some(value)) => (millicores(&value.0)?.round() as u32, Unit::Millicores),
-        _ => return None,
-    };
-    (target > 0).then_some((target, unit))
-}
-
-fn current(metric: &autoscaling::MetricStatus) -> Option<autoscaling::MetricValueStatus> {
-    let (name, current) = match (&metric.resource, &metric.container_resource) {
-        (Some(resource), _) => (&resource.name, &resource.current),
-        (_, Some(resource)) => (&resource.name, &resource.current),
-        _ => return None,
-    };
-    (name == "cpu").then(|| current.clone())
-}
-
-fn direction(rules: Option<autoscaling::HPAScalingRules>, window: u32) -> Direction {
-    let rules = rules.unwrap_or_default();
-    let tolerance = rules
-        .tolerance
-        .as_ref()
-        .and_then(|tolerance| millicores(&tolerance.0));
-    let policies = rules.policies.map(|policies| Policies {
-        select: match rules.select_policy.as_deref() {
-            Some("Min") => Select::Min,
-            Some("Disabled") => Select::Disabled,
-            _ => Select::Max,
-        },
-        policies: policies
-            .into_iter()
-            .map(|policy| {
-                let value = count(Some(policy.value));
-                let is_percent = policy.type_ == "Percent";
-                Policy {
-                    amount: if is_percent {
-                        Amount::Percent(value)
-                    } else {
-                        Amount::Pods(value)
-                    },
-                    period: count(Some(policy.period_seconds)),
-                }
-            })
-            .collect(),
-    });
-    Direction {
-        tolerance: tolerance.map_or(TOLERANCE, |thousandths| thousandths / 1000.0),
-        window: rules
-            .stabilization_window_seconds
-            .map_or(window, |seconds| count(Some(seconds))),
-        policies,
-    }
-}
-
-fn pod(object: &core::Pod) -> Pod {
-    let status = object.status.clone().unwrap_or_default();
-    let phase = status.phase.as_deref();
-    let ready = status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "Ready");
-    Pod {
-        name: object.name_any(),
-        created: object.creation_timestamp().map(|time| time.0),
-        started: status.start_time.as_ref().map(|time| time.0),
-        ready: ready.is_some_and(|condition| condition.status == "True"),
-        since: ready.and_then(|condition| Some(condition.last_transition_time.as_ref()?.0)),
-        pending: phase == Some("Pending"),
-        leaving: phase == Some("Failed") || object.metadata.deletion_timestamp.is_some(),
-    }
-}
-
-fn usage(object: &DynamicObject) -> Option<(String, Usage)> {
-    #[derive(Deserialize)]
-    struct PodMetrics {
-        timestamp: Timestamp,
-        window: SignedDuration,
-        containers: Vec<Container>,
-    }
-    #[derive(Deserialize)]
-    struct Container {
-        usage: BTreeMap<String, String>,
-    }
-    let metrics: PodMetrics = serde_json::from_value(object.data.clone()).ok()?;
-    let containers = metrics.containers.iter();
-    let all: Option<f64> = containers
-        .map(|container| millicores(container.usage.get("cpu")?))
-        .sum();
-    let usage = Usage {
-        millicores: all?,
-        ended: metrics.timestamp,
-        window: metrics.window,
-    };
-    Some((object.name_any(), usage))
-}
-
-/// A Kubernetes quantity in thousandths: `0.1`, `100m`, `24756128n`.
-// By hand: kube_quantity brings a decimal library and counts bytes, k8s_quantity_parser knows no nanocores.
-fn millicores(quantity: &str) -> Option<f64> {
-    let number = quantity.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let thousandths = match &quantity[number.len()..] {
-        "n" => 1e-6,
-        "u" => 1e-3,
-        "m" => 1.0,
-        "" => 1e3,
-        "k" => 1e6,
-        _ => return None,
-    };
-    number
-        .parse::<f64>()
-        .ok()
-        .map(|number| number * thousandths)
 }

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use humantime::format_duration;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::record::{Deployment, ObservationKind, Record};
 
@@ -28,13 +28,19 @@ pub enum Evaluation {
 }
 
 /// The result of a recording; the exit status is its place in this list.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(tag = "outcome", content = "reason", rename_all = "snake_case")]
 pub enum Verdict {
     /// What was expected, and when it was met; nothing if nothing was expected.
     AsExpected(Option<String>),
     Unexpected(String),
     Unobserved(String),
+}
+
+impl Default for Verdict {
+    fn default() -> Self {
+        Self::AsExpected(None)
+    }
 }
 
 impl Verdict {
@@ -201,7 +207,7 @@ mod tests {
                 desired,
                 existing: desired,
                 ready,
-                request: None,
+                ..Deployment::default()
             })
         };
         record.add(0.0, deployment(1, 1));
@@ -286,7 +292,7 @@ mod tests {
                 desired: 5,
                 existing: 5,
                 ready: 4,
-                request: None,
+                ..Deployment::default()
             }),
         );
         let Evaluation::Missed(instead) = expect(4, 100, 40).evaluate(&left, seconds(111)) else {

@@ -8,11 +8,11 @@ pub fn describe(seen: &ObservationKind) -> String {
         ObservationKind::Deployment(_) => "deployment".into(),
         ObservationKind::DeploymentGone => "the Deployment was deleted".into(),
         ObservationKind::Autoscaler(autoscaler) => format!("autoscaler {}", autoscaler.name),
-        ObservationKind::AutoscalerGone => "the autoscaler was deleted".into(),
+        ObservationKind::AutoscalerGone(_) => "the autoscaler was deleted".into(),
         ObservationKind::Pod(pod) => {
             let state = if pod.leaving {
                 "leaving"
-            } else if pod.ready {
+            } else if pod.is_ready() {
                 "ready"
             } else {
                 "not ready"

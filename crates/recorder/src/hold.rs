@@ -5,8 +5,8 @@ use std::{fmt, time::Duration};
 use humantime::format_duration;
 
 use crate::{
-    decision::Pods,
     record::{Deployment, Record},
+    rules::Pods,
     steady_load::{Plan, REST, SteadyLoad, Way},
 };
 
@@ -63,7 +63,7 @@ impl Hold {
     pub fn observe(&mut self, record: &Record, now: Duration) -> Option<String> {
         let state = &record.state;
         let deployment = state.deployment.as_ref()?;
-        let pods = state.classify_pods(record.clock(now.as_secs_f64()), deployment.existing);
+        let pods = state.classify_pods(record.clock(now.as_secs_f64()));
         self.advance(deployment, pods, now)
     }
 
@@ -75,7 +75,7 @@ impl Hold {
             ..
         } = *deployment;
         let is_at_rest =
-            [existing, ready] == [desired; 2] && (pods.unready, pods.missing) == (0, 0);
+            [existing, ready] == [desired; 2] && (pods.not_ready, pods.without_metrics) == (0, 0);
         match self.at_rest {
             Some((replicas, _)) if is_at_rest && replicas == desired => {}
             _ => self.at_rest = is_at_rest.then_some((desired, now)),
@@ -157,7 +157,7 @@ mod tests {
 
     fn hold(replicas: u32) -> Hold {
         let deployment = Deployment {
-            request: Some(100),
+            requests: [("app".into(), [("cpu".into(), 100)].into())].into(),
             ..Deployment::default()
         };
         let plan = Plan::new(replicas, &Autoscaler::of_the_tutorial(), &deployment, 3.0);
@@ -170,7 +170,7 @@ mod tests {
             desired: replicas,
             existing: replicas,
             ready: replicas,
-            request: Some(100),
+            ..Deployment::default()
         };
         for second in seconds {
             let now = Duration::from_secs(second);
@@ -225,7 +225,7 @@ mod tests {
         for part in [
             "until 6–9 replicas are at rest",
             "takes about 5m",
-            "or up to 21m",
+            "or up to 20m",
             "comes from above",
         ] {
             assert!(said.contains(part), "{said}");

@@ -1,20 +1,22 @@
 //! Records what an autoscaler does with a Deployment, explains each decision and evaluates the result.
 //!
-//! Data flows one way: [`cluster`] → [`record`] → [`analysis`] → [`report`].
+//! Data flows one way: [`cluster`] → [`observations`] → [`record`] → [`analysis`] → [`report`].
 
 pub mod analysis;
 pub mod chart;
 pub mod cli;
 pub mod cluster;
-pub mod decision;
+pub mod decisions;
 pub mod expectation;
 pub mod format;
 pub mod hold;
+pub mod observations;
 pub mod probe;
 pub mod progress;
 pub mod record;
 pub mod recording;
 pub mod report;
+pub mod rules;
 pub mod scaled_object;
 pub mod steady_load;
 pub mod traffic;

@@ -11,7 +11,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::record::{Answer, ObservationKind};
+use crate::{observations::Seen, record::Answer};
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -59,7 +59,7 @@ impl Probe {
     }
 
     /// Asks every second, however long the answers before take, until nobody listens.
-    pub async fn run(self, seen: UnboundedSender<ObservationKind>) {
+    pub async fn run(self, seen: UnboundedSender<Seen>) {
         let probe = std::rc::Rc::new(self);
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -68,7 +68,7 @@ impl Probe {
             let (probe, seen) = (probe.clone(), seen.clone());
             tokio::task::spawn_local(async move {
                 // Nobody listens any more: the recording has ended.
-                let _ = seen.send(ObservationKind::Answer(probe.ask().await));
+                let _ = seen.send(Seen::Answer(probe.ask().await));
             });
         }
     }

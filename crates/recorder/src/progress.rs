@@ -53,7 +53,7 @@ impl Progress {
     pub fn report(&self, record: &Record, now: Duration, kind: &ObservationKind) {
         let is_noteworthy = match kind {
             ObservationKind::DeploymentGone
-            | ObservationKind::AutoscalerGone
+            | ObservationKind::AutoscalerGone(_)
             | ObservationKind::TrafficStarted(_)
             | ObservationKind::TrafficEnded(_)
             | ObservationKind::Lost { .. }
@@ -97,26 +97,24 @@ fn replicas(state: &State) -> String {
         "{} ready of {}, {} wanted",
         deployment.ready, deployment.existing, deployment.desired
     );
-    let Some(autoscaler) = &state.autoscaler else {
+    let Some(autoscaler) = state.autoscaler() else {
         return format!("{replicas}, no autoscaler targets it");
     };
-    match (autoscaler.reading, autoscaler.target) {
-        (Some(reading), _) => format!(
-            "{replicas}, CPU {}{unit} of {}{unit}",
-            reading.current,
-            reading.target,
-            unit = reading.unit
-        ),
-        (None, Some((target, unit))) => {
+    let Some(cpu) = autoscaler.cpu() else {
+        return format!(
+            "{replicas}, the autoscaler {} has no CPU metric",
+            autoscaler.name
+        );
+    };
+    let target = cpu.unit.format(cpu.target);
+    match cpu.current {
+        Some(current) => format!("{replicas}, CPU {} of {target}", cpu.unit.format(current)),
+        None => {
             let why = autoscaler
                 .condition("ScalingActive")
                 .filter(|active| !active.is_true);
             let why = why.map_or(String::new(), |why| format!(" ({})", why.reason));
-            format!("{replicas}, CPU not known yet, of {target}{unit}{why}")
+            format!("{replicas}, CPU not known yet, of {target}{why}")
         }
-        (None, None) => format!(
-            "{replicas}, the autoscaler {} has no CPU metric",
-            autoscaler.name
-        ),
     }
 }

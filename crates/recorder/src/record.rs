@@ -1,29 +1,22 @@
 //! What was observed, in the order in which it was; everything else is worked out from this.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    decision::{Pods, Reading, Rules, Unit},
+    rules::{Pods, Reading, Rules, Unit, Window, classify},
     traffic::TrafficResult,
 };
 
-/// How long after its start a pod's CPU may be that of its start
-/// (`--horizontal-pod-autoscaler-cpu-initialization-period`).
-const INITIALISATION: SignedDuration = SignedDuration::from_mins(5);
-/// A pod that became unready within this time of its start was never ready
-/// (`--horizontal-pod-autoscaler-initial-readiness-delay`).
-const READINESS_DELAY: SignedDuration = SignedDuration::from_secs(30);
-
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "kind", content = "value", rename_all = "snake_case")]
+#[derive(Clone, Debug)]
 pub enum ObservationKind {
     Deployment(Deployment),
     DeploymentGone,
     Autoscaler(Autoscaler),
-    AutoscalerGone,
+    /// Its name, unless only one can be meant.
+    AutoscalerGone(String),
     Pod(Pod),
     PodGone(String),
     /// What the metrics API says of every pod that it knows.
@@ -32,9 +25,7 @@ pub enum ObservationKind {
     /// A Kubernetes event about the Deployment, its autoscaler or one of its pods.
     Event(KubeEvent),
     /// A label of the traffic, such as `40 connections`.
-    #[serde(rename = "load_started")]
     TrafficStarted(String),
-    #[serde(rename = "load_ended")]
     TrafficEnded(TrafficResult),
     /// What could not be watched or asked for, and why.
     Lost {
@@ -46,52 +37,66 @@ pub enum ObservationKind {
     },
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Observation {
     /// Seconds since the recording began.
     pub at: f64,
-    #[serde(flatten)]
     pub kind: ObservationKind,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+/// Resources in thousandths (millicores, thousandths of a byte), by container and by name.
+pub type Resources = BTreeMap<String, BTreeMap<String, i64>>;
+
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Deployment {
     /// What the autoscaler set.
     pub desired: u32,
     /// Pods that there are.
     pub existing: u32,
     pub ready: u32,
-    /// What a pod requests, in millicores, where every container requests some.
-    pub request: Option<u32>,
+    /// Of its template.
+    pub requests: Resources,
+    /// Why pods are not created, in the words of the API.
+    pub failure: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Autoscaler {
     pub name: String,
     pub rules: Rules,
-    /// The target of its CPU metric, which is there before a reading is.
-    pub target: Option<(u32, Unit)>,
-    /// What its last computation began with, led to, and read.
+    /// In the order of its specification.
+    pub metrics: Vec<Metric>,
+    /// The replicas that its last computation began with, and what it set.
     pub from: u32,
     pub to: u32,
-    pub reading: Option<Reading>,
     pub conditions: Vec<Condition>,
 }
 
-#[cfg(test)]
-impl Autoscaler {
-    /// The one of the tutorial: up to 20 replicas, at 50 % of what a pod requests.
-    pub fn of_the_tutorial() -> Self {
-        let mut autoscaler = Self {
-            target: Some((50, Unit::Percent)),
-            ..Self::default()
-        };
-        autoscaler.rules.max = 20;
-        autoscaler
-    }
+/// A metric with its target; its status is unknown until it was read, and while it fails.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    pub source: Source,
+    pub target: i64,
+    pub unit: Unit,
+    pub current: Option<i64>,
+    /// The average value, in thousandths, which is there beside a percentage too.
+    pub average: Option<i64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// What the pods use, or one of their containers.
+    Resource {
+        name: String,
+        container: Option<String>,
+    },
+    /// A value that is divided by the number of pods.
+    PerPod(String),
+    /// Any other value.
+    Value(String),
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
     pub kind: String,
     pub is_true: bool,
@@ -99,15 +104,122 @@ pub struct Condition {
     pub message: String,
 }
 
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.message)
+    }
+}
+
+impl Source {
+    pub fn resource(name: &str, container: Option<&str>) -> Self {
+        Self::Resource {
+            name: name.into(),
+            container: container.map(Into::into),
+        }
+    }
+
+    pub fn other(name: &str, per_pod: bool) -> Self {
+        let source = if per_pod { Self::PerPod } else { Self::Value };
+        source(name.into())
+    }
+
+    pub fn is_cpu(&self) -> bool {
+        matches!(self, Self::Resource { name, .. } if name == "cpu")
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Resource {
+                name,
+                container: Some(container),
+            } => write!(f, "{name} of {container}"),
+            Self::Resource { name, .. } | Self::PerPod(name) | Self::Value(name) => {
+                f.write_str(name)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
 impl Autoscaler {
-    /// What each of these pods should use on average, in millicores.
-    pub fn target_millicores(&self, deployment: &Deployment) -> Option<f64> {
-        let (target, unit) = self.target?;
-        let of_one = match unit {
-            Unit::Millicores => 1.0,
-            Unit::Percent => f64::from(deployment.request?) / 100.0,
+    /// The one of the tutorial: up to 20 replicas, at 50 % of what a pod requests.
+    pub fn of_the_tutorial() -> Self {
+        let cpu = Metric {
+            source: Source::resource("cpu", None),
+            target: 50,
+            unit: Unit::Percent,
+            current: None,
+            average: None,
         };
-        Some(f64::from(target) * of_one)
+        let mut autoscaler = Self {
+            metrics: vec![cpu],
+            ..Self::default()
+        };
+        autoscaler.rules.max = 20;
+        autoscaler
+    }
+
+    /// The same, once it has changed the replicas by a reading in percent.
+    pub fn decided(from: u32, to: u32, current: i64) -> Self {
+        let condition = |kind: &str, reason: &str| Condition {
+            kind: kind.into(),
+            is_true: true,
+            reason: reason.into(),
+            message: String::new(),
+        };
+        let able = if from == to {
+            "ReadyForNewScale"
+        } else {
+            "SucceededRescale"
+        };
+        let mut autoscaler = Self {
+            from,
+            to,
+            conditions: vec![
+                condition("AbleToScale", able),
+                condition("ScalingActive", "ValidMetricFound"),
+            ],
+            ..Self::of_the_tutorial()
+        };
+        autoscaler.metrics[0].current = Some(current);
+        autoscaler
+    }
+}
+
+impl Metric {
+    pub fn reading(&self) -> Option<Reading> {
+        self.current.map(|current| Reading {
+            current,
+            target: self.target,
+            unit: self.unit,
+        })
+    }
+}
+
+impl Autoscaler {
+    /// Its CPU metric, of the whole pod or of one container.
+    pub fn cpu(&self) -> Option<&Metric> {
+        self.metrics
+            .iter()
+            .find(|metric| metric.source.is_cpu() && metric.target > 0)
+    }
+
+    pub fn reading(&self) -> Option<Reading> {
+        self.cpu()?.reading()
+    }
+
+    /// What each of these pods should use on average, in millicores.
+    pub fn target_millicores(&self, requests: &Resources) -> Option<f64> {
+        let cpu = self.cpu()?;
+        let of_one = match (cpu.unit, &cpu.source) {
+            (Unit::Percent, Source::Resource { container, .. }) => {
+                total(requests, "cpu", container.as_deref())? as f64 / 100.0
+            }
+            _ => 1.0,
+        };
+        Some(cpu.target as f64 * of_one)
     }
 
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
@@ -115,44 +227,132 @@ impl Autoscaler {
             .iter()
             .find(|condition| condition.kind == kind)
     }
+
+    /// Whether the status is the same: metrics, replicas and conditions.
+    pub fn has_status_of(&self, other: &Self) -> bool {
+        let readings = |one: &Self| -> Vec<_> {
+            let metrics = one.metrics.iter();
+            metrics
+                .map(|metric| (metric.current, metric.average))
+                .collect()
+        };
+        (self.from, self.to, &self.conditions) == (other.from, other.to, &other.conditions)
+            && readings(self) == readings(other)
+    }
+
+    /// The metric that decided, in the autoscaler's own words, or else the one that the rules name.
+    pub fn deciding_metric(&self, metric: &Metric) -> String {
+        let active = self
+            .condition("ScalingActive")
+            .filter(|active| active.is_true);
+        let named = active.and_then(|active| active.message.split_once("a replica count from "));
+        // The selector of an external metric follows without a space.
+        let name = |(_, name): (&str, &str)| match name.split_once('(') {
+            Some((name, _)) => name.trim_end().to_string(),
+            None => name.to_string(),
+        };
+        named.map_or_else(|| metric.source.to_string(), name)
+    }
+
+    /// The condition that says best why it does what it does.
+    pub fn complaint(&self) -> Option<&Condition> {
+        [
+            ("AbleToScale", false),
+            ("ScalingActive", false),
+            ("ScalingLimited", true),
+        ]
+        .into_iter()
+        .find_map(|(kind, is_true)| {
+            self.condition(kind)
+                .filter(|condition| condition.is_true == is_true)
+        })
+    }
+
+    /// Whether its status is that of a decision. A new one says 0, and one that fails keeps what it
+    /// said before.
+    pub fn has_decided(&self) -> bool {
+        let able = self.condition("AbleToScale");
+        let rescaled = able.is_some_and(|able| able.reason == "SucceededRescale");
+        let active = self.condition("ScalingActive");
+        able.is_some_and(|able| able.is_true) && (rescaled || active.is_some_and(|one| one.is_true))
+    }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pod {
     pub name: String,
     pub created: Option<Timestamp>,
     pub started: Option<Timestamp>,
-    pub ready: bool,
-    /// Since when it has been ready, or has not been.
-    pub since: Option<Timestamp>,
+    /// Whether it is ready, and since when.
+    pub readiness: Option<(Readiness, Timestamp)>,
     pub pending: bool,
-    /// Failed, or being deleted: an autoscaler does not look at it.
+    /// Failed, or being deleted: an autoscaler ignores it.
     pub leaving: bool,
+    pub requests: Resources,
 }
 
-/// The CPU of a pod, averaged over a window that ended at a time.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Readiness {
+    Ready,
+    NotReady,
+    /// Its node is lost. It counts as ready.
+    Unknown,
+}
+
+impl Pod {
+    pub fn is_ready(&self) -> bool {
+        matches!(self.readiness, Some((Readiness::Ready, _)))
+    }
+}
+
+/// The usage of a pod, averaged over a window.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Usage {
-    pub millicores: f64,
-    pub ended: Timestamp,
-    #[serde(skip)]
-    pub window: SignedDuration,
+    pub window: Window,
+    pub containers: Resources,
 }
 
-#[derive(Clone, Debug, Serialize)]
+/// The sum over all containers, or what one has; nothing unless each of them has some.
+pub fn total(resources: &Resources, name: &str, container: Option<&str>) -> Option<i64> {
+    if let Some(container) = container {
+        return resources.get(container)?.get(name).copied();
+    }
+    // The pod's own request.
+    if let Some(own) = resources.get("") {
+        return own.get(name).copied();
+    }
+    let values = resources.values().map(|resources| resources.get(name));
+    values
+        .sum::<Option<i64>>()
+        .filter(|_| !resources.is_empty())
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Answer {
     /// From the moment it was asked until the whole answer was there.
-    #[serde(rename = "seconds", serialize_with = "seconds")]
+    #[serde(rename = "seconds", with = "seconds")]
     pub took: Duration,
     /// Why it does not count as answered.
+    #[serde(default)]
     pub failed: Option<String>,
 }
 
-fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64())
+/// A duration as a number of seconds.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(duration.as_secs_f64())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct KubeEvent {
     pub about: String,
     pub reason: String,
@@ -160,16 +360,13 @@ pub struct KubeEvent {
 }
 
 /// Everything that was seen, and what is known now.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Record {
     pub began: Timestamp,
     pub observations: Vec<Observation>,
-    #[serde(skip)]
     pub state: State,
-    #[serde(skip)]
     traffic_started: Option<f64>,
     /// Unless it is still running.
-    #[serde(skip)]
     traffic_ended: Option<f64>,
 }
 
@@ -177,7 +374,8 @@ pub struct Record {
 #[derive(Clone, Debug, Default)]
 pub struct State {
     pub deployment: Option<Deployment>,
-    pub autoscaler: Option<Autoscaler>,
+    /// Those that target the Deployment, by name: more than one is a mistake.
+    pub autoscalers: BTreeMap<String, Autoscaler>,
     pub pods: BTreeMap<String, Pod>,
     pub usage: BTreeMap<String, Usage>,
     pub answer: Option<Answer>,
@@ -260,12 +458,19 @@ impl Record {
 }
 
 impl State {
-    fn apply(&mut self, kind: &ObservationKind) {
+    pub fn apply(&mut self, kind: &ObservationKind) {
         match kind {
             ObservationKind::Deployment(deployment) => self.deployment = Some(deployment.clone()),
             ObservationKind::DeploymentGone => self.deployment = None,
-            ObservationKind::Autoscaler(autoscaler) => self.autoscaler = Some(autoscaler.clone()),
-            ObservationKind::AutoscalerGone => self.autoscaler = None,
+            ObservationKind::Autoscaler(autoscaler) => {
+                let name = autoscaler.name.clone();
+                self.autoscalers.insert(name, autoscaler.clone());
+            }
+            ObservationKind::AutoscalerGone(name) => {
+                if self.autoscalers.remove(name).is_none() && self.autoscalers.len() == 1 {
+                    self.autoscalers.clear();
+                }
+            }
             ObservationKind::Pod(pod) => {
                 self.pods.insert(pod.name.clone(), pod.clone());
             }
@@ -282,143 +487,41 @@ impl State {
         }
     }
 
-    /// The average CPU of the pods that the metrics API knows, in millicores.
+    /// The autoscaler, or the first of several.
+    pub fn autoscaler(&self) -> Option<&Autoscaler> {
+        self.autoscalers.values().next()
+    }
+
+    /// The CPU of each pod that the metrics API knows, in millicores.
+    pub fn millicores(&self) -> impl Iterator<Item = f64> {
+        let usages = self.usage.values();
+        let millicores = usages.filter_map(|usage| total(&usage.containers, "cpu", None));
+        millicores.map(|millicores| millicores as f64)
+    }
+
+    /// The average of that.
     pub fn millicores_per_pod(&self) -> Option<f64> {
-        let known = self.usage.len();
-        let sum: f64 = self.usage.values().map(|usage| usage.millicores).sum();
-        (known > 0).then(|| sum / known as f64)
+        let count = self.millicores().count();
+        (count > 0).then(|| self.millicores().sum::<f64>() / count as f64)
+    }
+
+    /// How the pods enter the calculation for CPU.
+    pub fn classify_pods(&self, now: Timestamp) -> Pods {
+        let window = |pod: &Pod| Some(self.usage.get(&pod.name)?.window);
+        let pods = self.pods.values();
+        pods.map(|pod| classify(pod, window(pod), true, now))
+            .collect()
+    }
+
+    /// What a pod requests: the newest one, or else what the Deployment would create.
+    pub fn requests(&self) -> Option<&Resources> {
+        let pods = self.pods.values().filter(|pod| !pod.leaving);
+        let newest = pods.max_by_key(|pod| pod.created).map(|pod| &pod.requests);
+        newest.or(self.deployment.as_ref().map(|one| &one.requests))
     }
 
     /// What a pod should use on average, in millicores.
     pub fn target_millicores(&self) -> Option<f64> {
-        self.autoscaler
-            .as_ref()?
-            .target_millicores(self.deployment.as_ref()?)
-    }
-
-    /// The oldest so many pods as an autoscaler sorts them: "Algorithm details" of the documentation
-    /// says which it sets aside.
-    pub fn classify_pods(&self, now: Timestamp, oldest: u32) -> Pods {
-        let mut sorted = Pods::default();
-        let mut pods: Vec<_> = self.pods.values().filter(|pod| !pod.leaving).collect();
-        pods.sort_by_key(|pod| pod.created);
-        for pod in pods.into_iter().take(oldest as usize) {
-            match self.usage.get(&pod.name) {
-                _ if pod.pending => sorted.unready += 1,
-                None => sorted.missing += 1,
-                Some(usage) if is_unready(pod, usage, now) => sorted.unready += 1,
-                Some(_) => sorted.counted += 1,
-            }
-        }
-        sorted
-    }
-}
-
-fn is_unready(pod: &Pod, usage: &Usage, now: Timestamp) -> bool {
-    let (Some(started), Some(since)) = (pod.started, pod.since) else {
-        return true;
-    };
-    if now.duration_since(started) < INITIALISATION {
-        !pod.ready || usage.ended.duration_since(since) < usage.window
-    } else {
-        !pod.ready && since.duration_since(started) < READINESS_DELAY
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).expect("it is in range")
-    }
-
-    fn state(pod: Pod, usage: Option<i64>) -> State {
-        let mut state = State::default();
-        if let Some(ended) = usage {
-            let window = SignedDuration::from_secs(15);
-            let usage = Usage {
-                millicores: 20.0,
-                ended: at(ended),
-                window,
-            };
-            state.usage.insert(pod.name.clone(), usage);
-        }
-        state.apply(&ObservationKind::Pod(pod));
-        state
-    }
-
-    fn pod(ready: bool, since: i64) -> Pod {
-        Pod {
-            name: "a".into(),
-            created: Some(at(0)),
-            started: Some(at(0)),
-            ready,
-            since: Some(at(since)),
-            pending: false,
-            leaving: false,
-        }
-    }
-
-    const COUNTED: Pods = Pods {
-        counted: 1,
-        unready: 0,
-        missing: 0,
-    };
-    const UNREADY: Pods = Pods {
-        counted: 0,
-        unready: 1,
-        missing: 0,
-    };
-    const MISSING: Pods = Pods {
-        counted: 0,
-        unready: 0,
-        missing: 1,
-    };
-
-    #[test]
-    fn a_young_pod_counts_once_a_whole_window_was_measured_while_it_was_ready() {
-        assert_eq!(
-            state(pod(false, 0), Some(20)).classify_pods(at(25), 1),
-            UNREADY
-        );
-        assert_eq!(
-            state(pod(true, 10), Some(20)).classify_pods(at(25), 1),
-            UNREADY
-        );
-        assert_eq!(
-            state(pod(true, 10), Some(25)).classify_pods(at(25), 1),
-            COUNTED
-        );
-        assert_eq!(state(pod(true, 10), None).classify_pods(at(25), 1), MISSING);
-    }
-
-    #[test]
-    fn an_old_pod_counts_even_while_it_is_not_ready() {
-        assert_eq!(
-            state(pod(false, 200), Some(390)).classify_pods(at(400), 1),
-            COUNTED
-        );
-        assert_eq!(
-            state(pod(false, 5), Some(390)).classify_pods(at(400), 1),
-            UNREADY
-        );
-    }
-
-    #[test]
-    fn a_pod_that_leaves_is_not_looked_at() {
-        let leaving = Pod {
-            leaving: true,
-            ..pod(true, 10)
-        };
-        assert_eq!(
-            state(leaving, Some(25)).classify_pods(at(25), 1),
-            Pods::default()
-        );
-        let pending = Pod {
-            pending: true,
-            ..pod(false, 0)
-        };
-        assert_eq!(state(pending, None).classify_pods(at(25), 1), UNREADY);
+        self.autoscaler()?.target_millicores(self.requests()?)
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     cluster::Target,
     expectation::{Evaluation, Expectation, Verdict},
     hold::Hold,
+    observations::{Log, Seen},
     probe::Probe,
     progress::Progress,
     record::{ObservationKind, Record},
@@ -65,10 +66,11 @@ impl Recording {
         mut self,
         target: &Target,
         probe: Option<Probe>,
-    ) -> Result<(Record, Verdict)> {
+    ) -> Result<(Record, Log, Verdict)> {
         let (sender, mut observations) = unbounded_channel();
         let began = Instant::now();
         let mut record = Record::new(Timestamp::now());
+        let mut log = Log::default();
         let mut progress = Progress::new();
         target.watch(&sender);
         if let Some(probe) = probe {
@@ -93,13 +95,15 @@ impl Recording {
         let mut end = None;
         loop {
             tokio::select! {
-                Some(kind) = observations.recv() => {
+                Some(seen) = observations.recv() => {
                     let now = began.elapsed();
+                    log.add(now.as_secs_f64(), &seen)?;
+                    let kind = seen.into();
                     match kind {
                         ObservationKind::DeploymentGone => {
                             end.get_or_insert(End::DeploymentGone);
                         }
-                        ObservationKind::AutoscalerGone => {
+                        ObservationKind::AutoscalerGone(_) => {
                             let (check, found) = (target.paused(), found_paused.clone());
                             // The recording may have ended meanwhile.
                             spawn_local(async move { check.await.map(|name| found.send(name)) });
@@ -149,7 +153,7 @@ impl Recording {
         }
         progress.end();
         let verdict = self.verdict(&record, end, began.elapsed());
-        Ok((record, verdict))
+        Ok((record, log, verdict))
     }
 
     fn evaluate(&self, record: &Record, now: Duration) -> Option<Evaluation> {
@@ -300,17 +304,17 @@ async fn send_traffic(
     label: String,
     rest: Duration,
     stop: CancellationToken,
-    observations: UnboundedSender<ObservationKind>,
+    observations: UnboundedSender<Seen>,
 ) {
     if stop.run_until_cancelled(sleep(rest)).await.is_none() {
         return;
     }
     let result = match Traffic::start(&command) {
         Ok(running) => {
-            let _ = observations.send(ObservationKind::TrafficStarted(label));
+            let _ = observations.send(Seen::LoadStarted(label.into()));
             running.finish(&stop).await
         }
         Err(why) => TrafficResult::failed(why),
     };
-    let _ = observations.send(ObservationKind::TrafficEnded(result));
+    let _ = observations.send(Seen::LoadEnded(Box::new(result)));
 }

@@ -7,46 +7,42 @@ use comfy_table::{Cell, CellAlignment, Table, presets::ASCII_MARKDOWN};
 use serde::Serialize;
 
 use crate::{
-    analysis::{Decision, Milestones, Phase, decisions, phases, pods_ready},
+    analysis::{Milestones, Phase, phases, pods_ready},
     chart::{self, Theme},
-    expectation::Verdict,
+    decisions::{Decision, Note, decisions},
     format::{describe, duration},
-    record::{ObservationKind, Record},
+    observations::Header,
+    record::{Autoscaler, ObservationKind, Record},
     traffic::Bombardier,
 };
 
 #[derive(Serialize)]
 pub struct Report<'a> {
-    deployment: &'a str,
-    verdict: &'a Verdict,
-    expected: Option<String>,
+    #[serde(flatten)]
+    header: &'a Header,
     pub decisions: Vec<Decision>,
+    /// What else is to be known about them.
+    notes: Vec<Note>,
     milestones: Milestones,
     /// How long the answers to the probes took.
     phases: Vec<Phase>,
     /// When each pod was first seen to be ready, in seconds since the traffic started.
     pods_ready: std::collections::BTreeMap<String, f64>,
-    #[serde(flatten)]
+    #[serde(skip)]
     record: &'a Record,
 }
 
 impl<'a> Report<'a> {
-    pub fn new(
-        deployment: &'a str,
-        record: &'a Record,
-        expected: Option<String>,
-        verdict: &'a Verdict,
-    ) -> Self {
-        let decisions = decisions(record);
+    pub fn new(header: &'a Header, record: &'a Record) -> Self {
+        let (decisions, notes) = decisions(record);
         let milestones = Milestones::of(record, &decisions);
         let mut pods_ready = pods_ready(record);
         pods_ready
             .values_mut()
             .for_each(|at| *at -= record.time_origin());
         Self {
-            deployment,
-            verdict,
-            expected,
+            header,
+            notes,
             phases: phases(record, &milestones),
             decisions,
             milestones,
@@ -57,7 +53,13 @@ impl<'a> Report<'a> {
 
     pub fn text(&self) -> String {
         let mut text = String::new();
-        let sections = [self.decided(), self.reached(), self.probed(), self.loaded()];
+        let sections = [
+            self.decided(),
+            self.noted(),
+            self.reached(),
+            self.probed(),
+            self.loaded(),
+        ];
         for section in sections.into_iter().flatten() {
             let _ = writeln!(text, "{section}\n");
         }
@@ -83,21 +85,20 @@ impl<'a> Report<'a> {
                 format!("{:.0}", row.at)
             };
             let reading = row.reading.map_or("-".into(), |reading| {
-                format!(
-                    "{}{unit} / {}{unit}",
-                    reading.current,
-                    reading.target,
-                    unit = reading.unit
-                )
+                let [current, target] =
+                    [reading.current, reading.target].map(|value| reading.unit.format(value));
+                format!("{current} / {target}")
             });
             let computed = row
                 .computed
                 .map_or("-".into(), |computed| computed.to_string());
-            let reasons = row
-                .constraints
-                .iter()
-                .map(ToString::to_string)
-                .chain(row.remark.clone());
+            let metric = row.metric.as_ref();
+            let constraints = row.constraints.iter().map(ToString::to_string);
+            let expected = row.expected;
+            let reasons = constraints
+                .chain(expected.map(|expected| format!("by the rules {expected}")))
+                .chain(row.remark.clone())
+                .chain(metric.map(|metric| format!("decided by {metric}")));
             table.add_row([
                 when,
                 row.from.to_string(),
@@ -108,6 +109,13 @@ impl<'a> Report<'a> {
             ]);
         }
         Some(table.to_string())
+    }
+
+    fn noted(&self) -> Option<String> {
+        let notes = self.notes.iter();
+        let lines = notes.map(|note| format!("{:.0} s: {}", note.at, note.text));
+        let text = lines.collect::<Vec<_>>().join("\n");
+        (!text.is_empty()).then_some(text)
     }
 
     fn reached(&self) -> Option<String> {
@@ -190,7 +198,7 @@ impl<'a> Report<'a> {
             ("autoscale.svg", Theme::Light),
             ("autoscale-dark.svg", Theme::Dark),
         ] {
-            let svg = chart::draw(self.deployment, self.record, &self.decisions, theme)?;
+            let svg = chart::draw(&self.header.deployment, self.record, &self.decisions, theme)?;
             write(name, svg.as_bytes())?;
         }
         Ok(())
@@ -217,10 +225,8 @@ impl<'a> Report<'a> {
                 |number: Option<f64>| number.map_or(String::new(), |one| format!("{one:.3}"));
             let count = |count: Option<u32>| count.map_or(String::new(), |one| one.to_string());
             let deployment = state.deployment.as_ref();
-            let reading = state
-                .autoscaler
-                .as_ref()
-                .and_then(|autoscaler| autoscaler.reading);
+            let reading = state.autoscaler().and_then(Autoscaler::reading);
+            let value = |value: Option<i64>| value.map_or(String::new(), |one| one.to_string());
             let answer = match &observation.kind {
                 ObservationKind::Answer(answer) if answer.failed.is_none() => {
                     Some(answer.took.as_secs_f64())
@@ -233,8 +239,8 @@ impl<'a> Report<'a> {
                 count(deployment.map(|one| one.desired)),
                 count(deployment.map(|one| one.existing)),
                 count(deployment.map(|one| one.ready)),
-                count(reading.map(|one| one.current)),
-                count(reading.map(|one| one.target)),
+                value(reading.map(|one| one.current)),
+                value(reading.map(|one| one.target)),
                 number(state.millicores_per_pod()),
                 number(answer),
             ]);

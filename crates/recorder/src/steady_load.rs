@@ -14,14 +14,12 @@ use std::{ffi::OsString, fmt, ops::RangeInclusive, time::Duration};
 use thiserror::Error;
 
 use crate::{
-    decision::{History, Pods, Reading, Rules, Unit, compute},
     record::{Autoscaler, Deployment},
+    rules::{History, Pods, Reading, Rules, SYNC_PERIOD, Unit, recommend},
 };
 
 /// The `duration` of each paced request: after this long all replicas share the load.
 const REQUEST: &str = "10s";
-/// `--horizontal-pod-autoscaler-sync-period`, in seconds.
-const SYNC: f64 = 15.0;
 /// How far readings stray, as a fraction of the load.
 const NOISE: f64 = 0.02;
 /// How long new pods take until they are ready and their CPU counts.
@@ -137,9 +135,9 @@ impl Plan {
         idle: f64,
     ) -> Result<Self, Error> {
         let target = autoscaler
-            .target_millicores(deployment)
+            .target_millicores(&deployment.requests)
             .ok_or(Error::NoTarget)?;
-        let (goal, unit) = autoscaler.target.ok_or(Error::NoTarget)?;
+        let cpu = autoscaler.cpu().ok_or(Error::NoTarget)?;
         let rules = &autoscaler.rules;
         if !(rules.min..=rules.max).contains(&replicas) || replicas == 0 {
             return Err(Error::Range {
@@ -150,8 +148,8 @@ impl Plan {
         }
         let model = Model {
             rules,
-            goal,
-            unit,
+            goal: cpu.target,
+            unit: cpu.unit,
             target,
             idle,
         };
@@ -165,7 +163,7 @@ impl Plan {
             (Some(way), None) | (None, Some(way)) => (way, way),
             (None, None) => return Err(Error::Unreachable(replicas)),
         };
-        let forgotten = Duration::from_secs(u64::from(rules.down.window));
+        let forgotten = Duration::from_secs(u64::from(rules.down_window()));
         let at_most = first.takes + first.patience + forgotten + second.takes;
         Ok(Self {
             replicas,
@@ -179,7 +177,7 @@ impl Plan {
 /// What an autoscaler does with ideal pods: they share the load evenly, and count at once.
 struct Model<'a> {
     rules: &'a Rules,
-    goal: u32,
+    goal: i64,
     unit: Unit,
     /// CPU that a pod should use, in millicores.
     target: f64,
@@ -204,7 +202,7 @@ impl Model<'_> {
         Some(Way {
             first: None,
             load: SteadyLoad::split(load, replicas),
-            patience: START + Duration::from_secs(u64::from(self.rules.up.window)),
+            patience: START + Duration::from_secs(u64::from(self.rules.up_window())),
             takes: takes + START,
         })
     }
@@ -214,7 +212,7 @@ impl Model<'_> {
             .filter(|from| self.step(self.aim(replicas), *from) == replicas)
             .collect();
         let rests = *rests.first()?..=*rests.last()?;
-        self.two_loads(replicas, rests, self.rules.up.window)
+        self.two_loads(replicas, rests, self.rules.up_window())
     }
 
     fn from_above(&self, replicas: u32) -> Option<Way> {
@@ -222,9 +220,13 @@ impl Model<'_> {
         let lowest =
             (replicas + 1..=max).find(|from| self.leads(self.aim(replicas), *from, replicas))?;
         // So far above that a rest short of the highest, within the tolerance, is high enough.
-        let tolerated = 1.0 + self.rules.up.tolerance;
+        let tolerated = 1.0 + self.rules.tolerance().up;
         let highest = (f64::from(lowest) * tolerated).ceil() as u32 + 1;
-        self.two_loads(replicas, lowest..=highest.min(max), self.rules.down.window)
+        self.two_loads(
+            replicas,
+            lowest..=highest.min(max),
+            self.rules.down_window(),
+        )
     }
 
     /// A first load, which rests within a range, and one that leads to the goal from all of that range.
@@ -294,17 +296,17 @@ impl Model<'_> {
     /// The number of replicas after one computation, from a number that has been at rest.
     fn step(&self, load: f64, from: u32) -> u32 {
         let mut history = self.at_rest(from);
-        self.sync(load, from, &mut history, SYNC)
+        self.sync(load, from, &mut history, SYNC_PERIOD)
     }
 
     /// Where a load leads from a number of replicas that has been at rest, and how long it takes.
     fn settle(&self, load: f64, from: u32) -> Option<(u32, Duration)> {
-        let quiet = self.longest_memory() + 2.0 * SYNC;
+        let quiet = self.longest_memory() + 2.0 * SYNC_PERIOD;
         let mut history = self.at_rest(from);
         let (mut replicas, mut changed) = (from, 0.0);
         // More than any policy needs; a load that makes it swing does not end sooner.
         for sync in 1..1000 {
-            let now = f64::from(sync) * SYNC;
+            let now = f64::from(sync) * SYNC_PERIOD;
             let result = self.sync(load, replicas, &mut history, now);
             if result != replicas {
                 (replicas, changed) = (result, now);
@@ -316,29 +318,29 @@ impl Model<'_> {
     }
 
     fn at_rest(&self, replicas: u32) -> History {
-        History {
-            recommendations: vec![(-self.longest_memory(), replicas)],
-            changes: Vec::new(),
+        let mut history = History::default();
+        for sync in 1..=(self.longest_memory() / SYNC_PERIOD) as u32 {
+            history.recommend(f64::from(sync) * -SYNC_PERIOD, replicas);
         }
+        history
     }
 
     /// The longest of all windows and periods of policies, in seconds.
     fn longest_memory(&self) -> f64 {
-        let directions = [&self.rules.up, &self.rules.down];
-        let periods = directions
-            .iter()
+        let behavior = self.rules.behavior.iter();
+        let periods = behavior
+            .flat_map(|behavior| [&behavior.up, &behavior.down])
             .flat_map(|direction| &direction.policies)
-            .flat_map(|policies| &policies.policies)
             .map(|policy| policy.period);
-        let windows = directions.iter().map(|direction| direction.window);
-        f64::from(windows.chain(periods).max().unwrap_or_default())
+        let windows = [self.rules.up_window(), self.rules.down_window()];
+        f64::from(windows.into_iter().chain(periods).max().unwrap_or_default())
     }
 
     fn sync(&self, load: f64, replicas: u32, history: &mut History, now: f64) -> u32 {
         let millicores = load / f64::from(replicas) + self.idle;
         let reading = Reading {
             // Kubernetes cuts the fraction off.
-            current: (millicores * f64::from(self.goal) / self.target) as u32,
+            current: (millicores * self.goal as f64 / self.target) as i64,
             target: self.goal,
             unit: self.unit,
         };
@@ -346,13 +348,15 @@ impl Model<'_> {
             counted: replicas,
             ..Pods::default()
         };
-        let done = compute(self.rules, replicas, reading, pods, history, now);
-        history.recommendations.push((now, done.recommended));
-        if done.result != replicas {
-            let change = i64::from(done.result) - i64::from(replicas);
-            history.changes.push((now, change));
+        let (samples, tolerance) = (pods.alike(reading), self.rules.tolerance());
+        let recommended = recommend(self.goal, self.unit, tolerance, replicas, &samples, &[])
+            .map_or(replicas, |recommendation| recommendation.replicas);
+        let (result, _) = self.rules.normalise(replicas, recommended, history, now);
+        history.recommend(now, recommended);
+        if result != replicas {
+            history.scale(self.rules, now, replicas, result);
         }
-        done.result
+        result
     }
 }
 
@@ -363,7 +367,7 @@ fn middle(values: &[u32]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::{Amount, Policies, Policy, Select};
+    use crate::rules::{Amount, Behavior, Direction, Policy, Select};
 
     /// A request of 100m, a target of 50 %, 3m for a replica without traffic.
     const MODEL: fn(&Rules) -> Model = |rules| Model {
@@ -376,10 +380,30 @@ mod tests {
 
     fn plan(replicas: u32) -> Result<Plan, Error> {
         let deployment = Deployment {
-            request: Some(100),
+            requests: [("app".into(), [("cpu".into(), 100)].into())].into(),
             ..Deployment::default()
         };
         Plan::new(replicas, &Autoscaler::of_the_tutorial(), &deployment, 3.0)
+    }
+
+    /// The ranges that the autoscaler's own code comes to.
+    #[test]
+    fn a_load_leads_where_kubernetes_itself_goes() {
+        let rules = Autoscaler::of_the_tutorial().rules;
+        let model = MODEL(&rules);
+        for (replicas, least, most) in [
+            (4, 148, 197),
+            (5, 198, 239),
+            (8, 340, 391),
+            (9, 392, 431),
+            (16, 728, 783),
+            (17, 784, 831),
+            (18, 832, 863),
+        ] {
+            let rest = |load: i32| model.settle(f64::from(load), 1).map(|(rest, _)| rest);
+            assert_eq!([rest(least), rest(most)], [Some(replicas); 2]);
+            assert!(rest(least - 1) < Some(replicas) && rest(most + 1) > Some(replicas));
+        }
     }
 
     #[test]
@@ -425,15 +449,29 @@ mod tests {
 
     fn with_policy(select: Select, pods: u32) -> Result<Plan, Error> {
         let mut autoscaler = Autoscaler::of_the_tutorial();
-        autoscaler.rules.up.policies = Some(Policies {
+        let up = Direction {
+            window: 0,
             select,
             policies: vec![Policy {
                 amount: Amount::Pods(pods),
                 period: 60,
             }],
+        };
+        let down = Direction {
+            window: 300,
+            select: Select::Max,
+            policies: vec![Policy {
+                amount: Amount::Percent(100),
+                period: 15,
+            }],
+        };
+        autoscaler.rules.behavior = Some(Behavior {
+            up,
+            down,
+            ..Behavior::default()
         });
         let deployment = Deployment {
-            request: Some(100),
+            requests: [("app".into(), [("cpu".into(), 100)].into())].into(),
             ..Deployment::default()
         };
         Plan::new(12, &autoscaler, &deployment, 3.0)

@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 /// How long the command may take to end after SIGINT.
 const GRACE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub struct TrafficResult {
     /// The end of the command, in words, unless it succeeded.
     pub failed: Option<String>,

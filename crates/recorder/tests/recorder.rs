@@ -142,7 +142,7 @@ async fn a_scale_out_is_recorded_over_broken_connections() {
         ],
     );
     fake.watched(WATCHES).await;
-    fake.set(AUTOSCALERS, autoscaler(1, 4, 500));
+    fake.set(AUTOSCALERS, autoscaler(1, 4, 200));
     fake.set(DEPLOYMENTS, deployment(4, 1));
     fake.set(
         EVENTS,
@@ -165,8 +165,8 @@ async fn a_scale_out_is_recorded_over_broken_connections() {
     assert!(text.contains("New size: 4"), "{text}");
     assert!(!text.contains("an earlier deployment"), "{text}");
     let report = report(test);
-    assert_eq!(report["decisions"][0]["computed"], 10);
-    assert_eq!(report["decisions"][0]["constraints"], json!([{"step": 4}]));
+    assert_eq!(report["decisions"][0]["computed"], 4);
+    assert_eq!(report["decisions"][0]["constraints"], json!([]));
     assert_eq!(
         report["decisions"][1]["constraints"],
         json!([{"tolerance": 10}])
@@ -182,6 +182,81 @@ async fn a_scale_out_is_recorded_over_broken_connections() {
     assert!(
         svg.contains("Scaling of keda-spinapp") && svg.contains("Latency of one request a second")
     );
+    explained_as_recorded(&fake, test, &text).await;
+}
+
+/// A recording explained again comes to the same, without a cluster.
+async fn explained_as_recorded(fake: &Fake, test: &str, text: &str) {
+    let again = format!("{test}-again");
+    let file = folder(test).join("observations.jsonl");
+    let file = file.to_str().expect("it is text");
+    fs::remove_file(&fake.kubeconfig).expect("it is there");
+    let (status, said) = recorder(fake, &again, &["explain", file]).ended().await;
+    assert_eq!(status, Some(0), "{said}");
+    let (tables, _) = said
+        .split_once("Written to")
+        .expect("it says what it wrote");
+    assert!(text.contains(tables), "{text}\n is not \n{tables}");
+    for name in [
+        "replicas.csv",
+        "autoscale.json",
+        "autoscale.svg",
+        "autoscale-dark.svg",
+    ] {
+        let read =
+            |test: &str| fs::read_to_string(folder(test).join(name)).expect("it was written");
+        assert_eq!(read(test), read(&again), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn lines_that_cannot_be_used_are_named() {
+    let test = "unusable";
+    let fake = Fake::start(test).await;
+    let header = r#"{"began": "2026-01-01T00:00:00Z", "deployment": "a"}"#;
+    for (content, named) in [
+        ("{\"at\": 0}".to_string(), "the first line must be"),
+        (
+            format!("{header}\n{{\"at\": 0, \"pod_gone\": \"a\"}}\n{{\"at\": 1, \"cat\": 1}}"),
+            "line 3: not an observation",
+        ),
+    ] {
+        let file = folder(test).join("given.jsonl");
+        fs::create_dir_all(folder(test)).expect("it can be made");
+        fs::write(&file, content).expect("it can be written");
+        let file = file.to_str().expect("it is text");
+        let (status, said) = recorder(&fake, test, &["explain", file]).ended().await;
+        assert_eq!(status, Some(2), "{said}");
+        assert!(said.contains(named), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_secret_is_written() {
+    let test = "secret";
+    let fake = at_rest(test).await;
+    let secret = "do-not-tell";
+    let secretive = |object: &mut Value, pod: &str| {
+        object["metadata"]["annotations"] = json!({"last-applied": secret});
+        object["metadata"]["managedFields"] = json!([{"manager": secret}]);
+        let spec = object.pointer_mut(pod).expect("it has containers");
+        let container = &mut spec["containers"][0];
+        container["env"] = json!([{"name": "TOKEN", "value": secret}]);
+        container["command"] = json!([secret]);
+    };
+    let mut pod = recorded("pod");
+    secretive(&mut pod, "/spec");
+    fake.set(PODS, pod);
+    let mut deployment = deployment(1, 1);
+    secretive(&mut deployment, "/spec/template/spec");
+    fake.set(DEPLOYMENTS, deployment);
+    let arguments = ["watch", "--for", "1s"];
+    let (status, text) = recorder(&fake, test, &arguments).ended().await;
+    assert_eq!(status, Some(0), "{text}");
+    for name in ["observations.jsonl", "autoscale.json"] {
+        let written = fs::read_to_string(folder(test).join(name)).expect("it was written");
+        assert!(!written.contains(secret), "{name}: {written}");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,563 @@
+//! What is seen of a cluster, as objects of its API, and the file `observations.jsonl` of it.
+//!
+//! The first line of the file says when the recording began and how it ended, each other line is one
+//! observation: `{"at": 12.5, "pod": {…}}`. A recording that is read from such a file and one that is
+//! made are the same from here on.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, BufRead},
+    path::{Path, PathBuf},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::{
+        apps::v1 as apps,
+        autoscaling::v2::{self as autoscaling, HorizontalPodAutoscaler},
+        core::v1 as core,
+    },
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::{
+    expectation::Verdict,
+    record::{
+        Answer, Autoscaler, Condition, Deployment, KubeEvent, Metric, ObservationKind, Pod,
+        Readiness, Record, Resources, Source, Usage,
+    },
+    rules::{
+        Amount, Behavior, Direction, Policy, Rules, SCALE_DOWN_WINDOW, Select, TOLERANCE,
+        Tolerance, Unit, Window,
+    },
+    traffic::TrafficResult,
+};
+
+/// The name of the watch of autoscalers, in `lost` and `regained`.
+pub const AUTOSCALERS: &str = "autoscalers";
+
+/// One observation: its key and its value in a line of the file.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seen {
+    Hpa(Box<HorizontalPodAutoscaler>),
+    /// Its name; `true` where only one can be meant.
+    HpaGone(Value),
+    Deployment(Box<apps::Deployment>),
+    DeploymentGone(Value),
+    Pod(Box<core::Pod>),
+    PodGone(String),
+    /// A Kubernetes event about the Deployment, its autoscaler or one of its pods.
+    Event(Box<core::Event>),
+    /// All that the metrics API says of the pods.
+    Usage(Vec<PodMetrics>),
+    Answer(Answer),
+    /// A label of the traffic.
+    LoadStarted(Value),
+    LoadEnded(Box<TrafficResult>),
+    /// What cannot be watched or polled, and why.
+    Lost {
+        what: String,
+        why: String,
+    },
+    Regained {
+        what: String,
+    },
+}
+
+/// The usage of a pod in the metrics API.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct PodMetrics {
+    pub metadata: ObjectMeta,
+    pub timestamp: Timestamp,
+    pub window: SignedDuration,
+    pub containers: Vec<ContainerMetrics>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ContainerMetrics {
+    pub name: String,
+    pub usage: BTreeMap<String, Quantity>,
+}
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("{path} cannot be read: {source}")]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error(
+        "{path}: the first line must be {{\"began\": \"<RFC 3339>\", \"deployment\": \"<name>\"}}: {why}"
+    )]
+    Header { path: PathBuf, why: String },
+    #[error("{path}, line {line}: not an observation: {why}")]
+    Line {
+        path: PathBuf,
+        line: usize,
+        why: serde_json::Error,
+    },
+}
+
+/// The first line of the file.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Header {
+    pub began: Timestamp,
+    pub deployment: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    /// How the recording ended.
+    #[serde(default)]
+    pub verdict: Verdict,
+}
+
+/// Any other line.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Line<S = Seen> {
+    /// Seconds since the recording began.
+    pub at: f64,
+    #[serde(flatten)]
+    pub seen: S,
+}
+
+/// The lines of observations.jsonl, but for the first.
+#[derive(Default)]
+pub struct Log(String);
+
+impl Log {
+    pub fn add(&mut self, at: f64, seen: &Seen) -> serde_json::Result<()> {
+        self.0 += &serde_json::to_string(&Line { at, seen })?;
+        self.0.push('\n');
+        Ok(())
+    }
+
+    pub fn write(&self, header: &Header, path: &Path) -> io::Result<()> {
+        let header = serde_json::to_string(header)?;
+        fs::write(path, format!("{header}\n{}", self.0))
+    }
+}
+
+/// Reads a recording from the file of its observations.
+pub fn read(path: &Path) -> Result<(Header, Record), Error> {
+    let unreadable = |source| Error::Unreadable {
+        path: path.into(),
+        source,
+    };
+    let file = fs::File::open(path).map_err(unreadable)?;
+    let mut lines = io::BufReader::new(file).lines();
+    let first = lines.next().transpose().map_err(unreadable)?;
+    let header: Header =
+        serde_json::from_str(&first.unwrap_or_default()).map_err(|error| Error::Header {
+            path: path.into(),
+            why: error.to_string(),
+        })?;
+    let mut record = Record::new(header.began);
+    for (index, line) in lines.enumerate() {
+        let line = line.map_err(unreadable)?;
+        let Line { at, seen } = serde_json::from_str::<Line>(&line).map_err(|why| Error::Line {
+            path: path.into(),
+            line: index + 2,
+            why,
+        })?;
+        record.add(at, seen.into());
+    }
+    Ok((header, record))
+}
+
+/// Objects without what the explanation does not need. Above all nothing secret may get into a file:
+/// no environment, no command, no annotations (kubectl keeps whole objects there).
+pub trait Reduced {
+    fn reduced(self) -> Self;
+}
+
+impl Reduced for ObjectMeta {
+    fn reduced(self) -> Self {
+        Self {
+            annotations: None,
+            managed_fields: None,
+            ..self
+        }
+    }
+}
+
+impl Reduced for core::PodSpec {
+    fn reduced(self) -> Self {
+        let reduced = |containers: Vec<core::Container>| -> Vec<_> {
+            let containers = containers.into_iter();
+            containers
+                .map(|container| core::Container {
+                    name: container.name,
+                    image: container.image,
+                    resources: container.resources,
+                    restart_policy: container.restart_policy,
+                    ..Default::default()
+                })
+                .collect()
+        };
+        Self {
+            containers: reduced(self.containers),
+            init_containers: self.init_containers.map(reduced),
+            resources: self.resources,
+            overhead: self.overhead,
+            ..Default::default()
+        }
+    }
+}
+
+impl Reduced for core::Pod {
+    fn reduced(self) -> Self {
+        Self {
+            metadata: self.metadata.reduced(),
+            spec: self.spec.map(Reduced::reduced),
+            // The states of containers hold what the app wrote when it ended.
+            status: self.status.map(|status| core::PodStatus {
+                phase: status.phase,
+                conditions: status.conditions,
+                start_time: status.start_time,
+                reason: status.reason,
+                message: status.message,
+                ..Default::default()
+            }),
+        }
+    }
+}
+
+impl Reduced for apps::Deployment {
+    fn reduced(self) -> Self {
+        let spec = self.spec.map(|spec| apps::DeploymentSpec {
+            template: core::PodTemplateSpec {
+                metadata: spec.template.metadata.map(Reduced::reduced),
+                spec: spec.template.spec.map(Reduced::reduced),
+            },
+            ..spec
+        });
+        Self {
+            metadata: self.metadata.reduced(),
+            spec,
+            status: self.status,
+        }
+    }
+}
+
+impl Reduced for HorizontalPodAutoscaler {
+    fn reduced(self) -> Self {
+        Self {
+            metadata: self.metadata.reduced(),
+            ..self
+        }
+    }
+}
+
+impl Reduced for core::Event {
+    fn reduced(self) -> Self {
+        Self {
+            metadata: self.metadata.reduced(),
+            ..self
+        }
+    }
+}
+
+impl From<Seen> for ObservationKind {
+    fn from(seen: Seen) -> Self {
+        let name = |value: Value| value.as_str().unwrap_or_default().to_string();
+        match seen {
+            Seen::Hpa(object) => Self::Autoscaler((*object).into()),
+            Seen::HpaGone(value) => Self::AutoscalerGone(name(value)),
+            Seen::Deployment(object) => Self::Deployment((*object).into()),
+            Seen::DeploymentGone(_) => Self::DeploymentGone,
+            Seen::Pod(object) => Self::Pod((*object).into()),
+            Seen::PodGone(name) => Self::PodGone(name),
+            Seen::Event(object) => Self::Event((*object).into()),
+            Seen::Usage(pods) => {
+                let pods = pods.into_iter();
+                Self::Usage(
+                    pods.map(|pod| (pod.metadata.name.clone().unwrap_or_default(), pod.into()))
+                        .collect(),
+                )
+            }
+            Seen::Answer(answer) => Self::Answer(answer),
+            Seen::LoadStarted(label) => Self::TrafficStarted(name(label)),
+            Seen::LoadEnded(result) => Self::TrafficEnded(*result),
+            Seen::Lost { what, why } => Self::Lost { what, why },
+            Seen::Regained { what } => Self::Regained { what },
+        }
+    }
+}
+
+impl From<apps::Deployment> for Deployment {
+    fn from(object: apps::Deployment) -> Self {
+        let spec = object.spec.unwrap_or_default();
+        let status = object.status.unwrap_or_default();
+        let template = spec.template.spec.unwrap_or_default();
+        let failure = status
+            .conditions
+            .unwrap_or_default()
+            .into_iter()
+            .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
+        Self {
+            desired: count(spec.replicas.or(Some(1))),
+            existing: count(status.replicas),
+            ready: count(status.ready_replicas),
+            requests: requests(&template),
+            failure: failure.map(|failure| failure.message.unwrap_or_default()),
+        }
+    }
+}
+
+impl From<core::Pod> for Pod {
+    fn from(object: core::Pod) -> Self {
+        let status = object.status.unwrap_or_default();
+        let phase = status.phase.as_deref();
+        let ready = status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_ == "Ready");
+        let readiness = ready.and_then(|condition| {
+            let readiness = match condition.status.as_str() {
+                "True" => Readiness::Ready,
+                "False" => Readiness::NotReady,
+                _ => Readiness::Unknown,
+            };
+            Some((readiness, condition.last_transition_time.as_ref()?.0))
+        });
+        Self {
+            created: object.metadata.creation_timestamp.map(|time| time.0),
+            started: status.start_time.as_ref().map(|time| time.0),
+            readiness,
+            pending: phase == Some("Pending"),
+            leaving: phase == Some("Failed") || object.metadata.deletion_timestamp.is_some(),
+            requests: requests(&object.spec.unwrap_or_default()),
+            name: object.metadata.name.unwrap_or_default(),
+        }
+    }
+}
+
+/// What each container requests; a container without a request has what its limit is, as the API
+/// server sets it for a pod. The empty name is the pod's own request, which takes precedence.
+fn requests(pod: &core::PodSpec) -> Resources {
+    let requests = |resources: Option<&core::ResourceRequirements>| {
+        let Some(resources) = resources else {
+            return BTreeMap::new();
+        };
+        let mut requests = resources.limits.clone().unwrap_or_default();
+        requests.extend(resources.requests.clone().unwrap_or_default());
+        quantities(&requests)
+    };
+    let sidecars = pod
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let containers = pod.containers.iter().chain(sidecars);
+    let mut all: Resources = containers
+        .map(|container| {
+            (
+                container.name.clone(),
+                requests(container.resources.as_ref()),
+            )
+        })
+        .collect();
+    if pod.resources.is_some() {
+        all.insert(String::new(), requests(pod.resources.as_ref()));
+    }
+    all
+}
+
+impl From<PodMetrics> for Usage {
+    fn from(metrics: PodMetrics) -> Self {
+        let containers = metrics.containers.into_iter();
+        Self {
+            window: Window {
+                ended: metrics.timestamp,
+                length: metrics.window,
+            },
+            containers: containers
+                .map(|container| (container.name, quantities(&container.usage)))
+                .collect(),
+        }
+    }
+}
+
+impl From<core::Event> for KubeEvent {
+    fn from(object: core::Event) -> Self {
+        Self {
+            about: object.involved_object.name.unwrap_or_default(),
+            reason: object.reason.unwrap_or_default(),
+            message: object.message.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<HorizontalPodAutoscaler> for Autoscaler {
+    fn from(object: HorizontalPodAutoscaler) -> Self {
+        let spec = object.spec.unwrap_or_default();
+        let status = object.status.unwrap_or_default();
+        // The two lists are of the same order. A metric that fails leaves its place empty.
+        let current = status.current_metrics.unwrap_or_default();
+        let mut current = current.iter().map(metric_status);
+        let metrics = spec.metrics.iter().flatten();
+        let metrics = metrics.map(|spec| metric(spec, current.next().flatten()));
+        let conditions = status.conditions.unwrap_or_default().into_iter();
+        Self {
+            name: object.metadata.name.unwrap_or_default(),
+            rules: Rules {
+                min: count(spec.min_replicas.or(Some(1))),
+                max: count(Some(spec.max_replicas)),
+                behavior: spec.behavior.as_ref().map(behavior),
+            },
+            metrics: metrics.collect(),
+            from: count(status.current_replicas),
+            to: count(Some(status.desired_replicas)),
+            conditions: conditions
+                .map(|condition| Condition {
+                    kind: condition.type_,
+                    is_true: condition.status == "True",
+                    reason: condition.reason.unwrap_or_default(),
+                    message: condition.message.unwrap_or_default(),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn metric(
+    spec: &autoscaling::MetricSpec,
+    current: Option<&autoscaling::MetricValueStatus>,
+) -> Metric {
+    let none = autoscaling::MetricTarget::default();
+    let (source, target) = if let Some(resource) = &spec.resource {
+        (Source::resource(&resource.name, None), &resource.target)
+    } else if let Some(resource) = &spec.container_resource {
+        let source = Source::resource(&resource.name, Some(&resource.container));
+        (source, &resource.target)
+    } else if let Some(external) = &spec.external {
+        let per_pod = external.target.average_value.is_some();
+        (
+            Source::other(&external.metric.name, per_pod),
+            &external.target,
+        )
+    } else if let Some(object) = &spec.object {
+        let per_pod = object.target.average_value.is_some();
+        (Source::other(&object.metric.name, per_pod), &object.target)
+    } else if let Some(pods) = &spec.pods {
+        (Source::other(&pods.metric.name, false), &pods.target)
+    } else {
+        (Source::other(&spec.type_, false), &none)
+    };
+    let is_cpu = matches!(&source, Source::Resource { name, .. } if name == "cpu");
+    let value = |average: &Option<Quantity>, value: &Option<Quantity>| {
+        average.as_ref().or(value.as_ref()).and_then(thousandths)
+    };
+    let average = current.and_then(|current| value(&current.average_value, &current.value));
+    let (target, unit, current) = match target.average_utilization {
+        Some(percent) => {
+            let current = current.and_then(|current| current.average_utilization);
+            (i64::from(percent), Unit::Percent, current.map(i64::from))
+        }
+        None => {
+            let unit = if is_cpu {
+                Unit::Millicores
+            } else {
+                Unit::Thousandths
+            };
+            let target = value(&target.average_value, &target.value);
+            (target.unwrap_or_default(), unit, average)
+        }
+    };
+    Metric {
+        source,
+        target,
+        unit,
+        current,
+        average,
+    }
+}
+
+fn metric_status(status: &autoscaling::MetricStatus) -> Option<&autoscaling::MetricValueStatus> {
+    let resource = status.resource.as_ref().map(|one| &one.current);
+    let container = status.container_resource.as_ref().map(|one| &one.current);
+    let external = status.external.as_ref().map(|one| &one.current);
+    let object = status.object.as_ref().map(|one| &one.current);
+    let pods = status.pods.as_ref().map(|one| &one.current);
+    resource.or(container).or(external).or(object).or(pods)
+}
+
+fn behavior(behavior: &autoscaling::HorizontalPodAutoscalerBehavior) -> Behavior {
+    let none = autoscaling::HPAScalingRules::default();
+    let up = behavior.scale_up.as_ref().unwrap_or(&none);
+    let down = behavior.scale_down.as_ref().unwrap_or(&none);
+    let tolerance = |rules: &autoscaling::HPAScalingRules| {
+        let thousandths = rules.tolerance.as_ref().and_then(thousandths);
+        thousandths.map_or(TOLERANCE, |tolerance| tolerance as f64 / 1000.0)
+    };
+    Behavior {
+        tolerance: Tolerance {
+            up: tolerance(up),
+            down: tolerance(down),
+        },
+        up: direction(up, 0),
+        down: direction(down, SCALE_DOWN_WINDOW),
+    }
+}
+
+fn direction(rules: &autoscaling::HPAScalingRules, window: u32) -> Direction {
+    let policy = |policy: &autoscaling::HPAScalingPolicy| {
+        let value = count(Some(policy.value));
+        Policy {
+            amount: if policy.type_ == "Percent" {
+                Amount::Percent(value)
+            } else {
+                Amount::Pods(value)
+            },
+            period: count(Some(policy.period_seconds)),
+        }
+    };
+    Direction {
+        window: rules
+            .stabilization_window_seconds
+            .map_or(window, |seconds| count(Some(seconds))),
+        select: match rules.select_policy.as_deref() {
+            Some("Min") => Select::Min,
+            Some("Disabled") => Select::Disabled,
+            _ => Select::Max,
+        },
+        policies: rules.policies.iter().flatten().map(policy).collect(),
+    }
+}
+
+fn count(number: Option<i32>) -> u32 {
+    number.unwrap_or_default().try_into().unwrap_or_default()
+}
+
+fn quantities(quantities: &BTreeMap<String, Quantity>) -> BTreeMap<String, i64> {
+    let quantities = quantities.iter();
+    quantities
+        .filter_map(|(resource, quantity)| Some((resource.clone(), thousandths(quantity)?)))
+        .collect()
+}
+
+/// A quantity in thousandths (millicores, thousandths of a byte), rounded up: `0.1`, `100m`, `24756128n`, `64Mi`.
+// By hand: kube_quantity brings a decimal library and counts bytes, k8s_quantity_parser knows no nanocores.
+fn thousandths(Quantity(quantity): &Quantity) -> Option<i64> {
+    let number = quantity.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let factor = match &quantity[number.len()..] {
+        "n" => 1e-6,
+        "u" => 1e-3,
+        "m" => 1.0,
+        "" => 1e3,
+        "k" => 1e6,
+        "M" => 1e9,
+        "G" => 1e12,
+        "T" => 1e15,
+        "Ki" => 1024e3,
+        "Mi" => 1024e3 * 1024.0,
+        "Gi" => 1024e3 * 1024.0 * 1024.0,
+        "Ti" => 1024e3 * 1024.0 * 1024.0 * 1024.0,
+        _ => return None,
+    };
+    let thousandths = number.parse::<f64>().ok()? * factor;
+    // What binary fractions add to a whole number is not rounded up.
+    Some(((thousandths * 1e6).round() / 1e6).ceil() as i64)
+}

@@ -1,0 +1,449 @@
+//! The rules and the explanations, held against what the autoscaler of Kubernetes itself does.
+//! `tests/kubernetes/README.md` says where the right values come from.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::{self, Read, Write},
+    path::Path,
+};
+
+use flate2::read::MultiGzDecoder;
+use jiff::Timestamp;
+use k8s_openapi::api::{autoscaling::v2::HorizontalPodAutoscaler, core::v1 as core};
+use recorder::{
+    decisions::{Decision, Evidence, decisions},
+    observations::{Line, PodMetrics, Seen},
+    record::{Autoscaler, ObservationKind, Pod, Record, Usage},
+    rules::{
+        Amount, Behavior, Direction, History, Pods, Policy, Reading, Rules, Select, Tolerance,
+        Unit, recommend,
+    },
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// The cases of a file in the repository, or of another one that a variable names.
+fn cases<T: DeserializeOwned>(name: &str, variable: &str) -> Vec<T> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes");
+    let path =
+        env::var_os(variable).map_or_else(|| here.join(format!("{name}.jsonl.gz")), Into::into);
+    let content = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut text = String::new();
+    let read = if content.starts_with(&[0x1f, 0x8b]) {
+        MultiGzDecoder::new(&content[..]).read_to_string(&mut text)
+    } else {
+        (&content[..]).read_to_string(&mut text)
+    };
+    read.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let lines = text.lines().enumerate();
+    let lines = lines.filter(|(_, line)| !line.trim().is_empty());
+    let cases: Vec<T> = lines
+        .map(|(index, line)| {
+            serde_json::from_str(line)
+                .unwrap_or_else(|error| panic!("{}, line {}: {error}", path.display(), index + 1))
+        })
+        .collect();
+    assert!(!cases.is_empty(), "{} is empty", path.display());
+    cases
+}
+
+/// Prints lines that are visible however the tests are run.
+fn print(lines: &[String]) {
+    let text = format!("\n{}\n", lines.join("\n"));
+    io::stdout()
+        .write_all(text.as_bytes())
+        .expect("stdout is open");
+}
+
+/// How many agree of how many, by class.
+#[derive(Default)]
+struct Score(BTreeMap<String, (u32, u32)>);
+
+impl Score {
+    fn add(&mut self, class: &str, agrees: bool) {
+        let (agreed, all) = self.0.entry(class.into()).or_default();
+        *agreed += u32::from(agrees);
+        *all += 1;
+    }
+
+    fn print(&self, kind: &str) {
+        let line = |(class, (agreed, all)): (&String, &(u32, u32))| {
+            format!("{kind} {class}: {agreed}/{all}")
+        };
+        print(&self.0.iter().map(line).collect::<Vec<_>>());
+    }
+
+    fn assert_all(&self, except: &str) {
+        for (class, (agreed, all)) in &self.0 {
+            assert!(
+                agreed == all || class == except,
+                "{class}: {agreed} of {all} agree"
+            );
+        }
+    }
+}
+
+fn unit(name: &str) -> Unit {
+    match name {
+        "percent" => Unit::Percent,
+        "millicores" => Unit::Millicores,
+        other => panic!("unit {other}"),
+    }
+}
+
+#[derive(Deserialize)]
+struct Calc {
+    class: String,
+    pods: Vec<core::Pod>,
+    usage: Vec<PodMetrics>,
+    now: Timestamp,
+    replicas: u32,
+    target: i64,
+    unit: String,
+    tolerance_up: f64,
+    tolerance_down: f64,
+    current: i64,
+    expected: u32,
+}
+
+#[test]
+fn recommendations() {
+    let mut score = Score::default();
+    for case in cases::<Calc>("calc", "HPA_CALC") {
+        let pods: Vec<Pod> = case.pods.into_iter().map(Pod::from).collect();
+        let ObservationKind::Usage(usage) = Seen::Usage(case.usage).into() else {
+            unreachable!("usage stays usage")
+        };
+        let evidence = Evidence {
+            pods: &pods.iter().map(|pod| (&*pod.name, pod)).collect(),
+            usage: Some(&usage as &BTreeMap<String, Usage>),
+            now: case.now,
+        };
+        let (samples, gone) = evidence.measure("cpu", None);
+        let tolerance = Tolerance {
+            up: case.tolerance_up,
+            down: case.tolerance_down,
+        };
+        let unit = unit(&case.unit);
+        let recommended = recommend(case.target, unit, tolerance, case.replicas, &samples, &gone);
+        let agrees = recommended
+            .is_some_and(|one| (one.current, one.replicas) == (case.current, case.expected));
+        score.add(&case.class, agrees);
+    }
+    score.print("calc");
+    score.assert_all("unequal requests");
+}
+
+#[derive(Deserialize)]
+struct Normalise {
+    class: String,
+    hpa: HorizontalPodAutoscaler,
+    /// Seconds before now, and replicas.
+    recommendations: Vec<(f64, u32)>,
+    /// Seconds before now, and replicas added.
+    changes: Vec<(f64, i64)>,
+    replicas: u32,
+    wanted: u32,
+    expected: u32,
+}
+
+/// What is remembered of these changes.
+fn history(rules: &Rules, changes: &[(f64, i64)]) -> History {
+    let mut history = History::default();
+    for (at, added) in changes {
+        let changed = added.unsigned_abs() as u32;
+        let (from, to) = if *added > 0 {
+            (0, changed)
+        } else {
+            (changed, 0)
+        };
+        history.scale(rules, *at, from, to);
+    }
+    history
+}
+
+#[test]
+fn windows_policies_and_bounds() {
+    let mut score = Score::default();
+    for case in cases::<Normalise>("normalise", "HPA_NORMALISE") {
+        let rules = Autoscaler::from(case.hpa).rules;
+        let mut history = history(&rules, &case.changes);
+        for (at, replicas) in case.recommendations {
+            history.recommend(at, replicas);
+        }
+        let (result, _) = rules.normalise(case.replicas, case.wanted, &history, 0.0);
+        score.add(&case.class, result == case.expected);
+    }
+    score.print("normalise");
+    score.assert_all("");
+}
+
+#[derive(Deserialize)]
+struct Story {
+    class: String,
+    seed: u64,
+    began: Timestamp,
+    observations: Vec<Line>,
+    truth: Vec<Truth>,
+}
+
+/// What the autoscaler did at one computation.
+#[derive(Debug, Deserialize)]
+struct Truth {
+    at: f64,
+    from: u32,
+    to: u32,
+    recommended: Option<u32>,
+    error: Option<String>,
+}
+
+impl Truth {
+    /// Whether a row is about this; its status is seen a moment later.
+    fn is_told_by(&self, row: &Decision) -> bool {
+        (0.0..3.0).contains(&(row.at - self.at)) && (row.from, row.to) == (self.from, self.to)
+    }
+}
+
+#[derive(Default)]
+struct Stories {
+    changes: usize,
+    changes_with_a_row: usize,
+    rows: usize,
+    explained: usize,
+    false_rows: usize,
+}
+
+#[test]
+fn stories() {
+    let mut classes: BTreeMap<String, Stories> = BTreeMap::new();
+    for story in cases::<Story>("stories", "HPA_STORIES") {
+        let mut record = Record::new(story.began);
+        for Line { at, seen } in story.observations {
+            record.add(at, seen.into());
+        }
+        let (rows, _) = decisions(&record);
+        let class = classes.entry(story.class.clone()).or_default();
+        for change in story.truth.iter().filter(|truth| truth.from != truth.to) {
+            class.changes += 1;
+            class.changes_with_a_row += usize::from(rows.iter().any(|row| change.is_told_by(row)));
+        }
+        for row in &rows {
+            let truth = story.truth.iter().find(|truth| truth.is_told_by(row));
+            // What is recommended must be right too, not only what comes of it.
+            let recommended = truth.filter(|truth| truth.error.is_none());
+            let recommended = recommended.and_then(|truth| truth.recommended);
+            let is_right = row.recommended.is_none()
+                || recommended.is_none()
+                || recommended == row.recommended;
+            // Of several metrics the one that decided must be named.
+            let is_named =
+                story.class != "two metrics" || row.metric.is_some() || row.reading.is_none();
+            let is_explained = row.expected.is_none() && is_right && is_named;
+            if !is_explained || truth.is_none() {
+                println!("{} {}: {row:?} beside {truth:?}", story.class, story.seed);
+            }
+            class.rows += 1;
+            class.explained += usize::from(is_explained);
+            class.false_rows += usize::from(truth.is_none());
+        }
+    }
+    let line = |(name, class): (&String, &Stories)| {
+        let Stories {
+            changes,
+            changes_with_a_row,
+            rows,
+            explained,
+            false_rows,
+        } = class;
+        format!(
+            "stories {name}: changes {changes_with_a_row}/{changes} explained {explained}/{rows} false {false_rows}"
+        )
+    };
+    print(&classes.iter().map(line).collect::<Vec<_>>());
+    for (name, class) in &classes {
+        assert_eq!(class.changes_with_a_row, class.changes, "{name}");
+        let required = if name == "two metrics" { 1.0 } else { 0.97 };
+        assert!(
+            class.explained as f64 >= required * class.rows as f64,
+            "{name}"
+        );
+        assert_eq!(class.false_rows, 0, "{name}");
+    }
+}
+
+/// A case of a table; each kind has its own fields.
+#[derive(Deserialize)]
+struct Table {
+    kind: String,
+    from: String,
+    right: u32,
+    #[serde(flatten)]
+    fields: Value,
+}
+
+impl Table {
+    fn get<T: DeserializeOwned>(&self, field: &str) -> T {
+        serde_json::from_value(self.fields[field].clone())
+            .unwrap_or_else(|error| panic!("{}: {field}: {error}", self.from))
+    }
+
+    fn direction(&self, field: &str) -> Direction {
+        let rules = &self.fields[field];
+        let policies = rules["policies"].as_array().into_iter().flatten();
+        Direction {
+            window: 0,
+            select: match rules["selectPolicy"].as_str() {
+                Some("Min") => Select::Min,
+                Some("Disabled") => Select::Disabled,
+                _ => Select::Max,
+            },
+            policies: policies
+                .map(|policy| {
+                    let number = |field: &str| policy[field].as_u64().expect("a number") as u32;
+                    Policy {
+                        amount: match policy["type"].as_str() {
+                            Some("Percent") => Amount::Percent(number("value")),
+                            _ => Amount::Pods(number("value")),
+                        },
+                        period: number("periodSeconds"),
+                    }
+                })
+                .collect(),
+        }
+    }
+
+    fn recommendation(&self) -> u32 {
+        let reading = Reading {
+            current: self.get("current"),
+            target: self.get("target"),
+            unit: Unit::Percent,
+        };
+        let pods = Pods {
+            counted: self.get("counted"),
+            not_ready: self.get("unready"),
+            without_metrics: self.get("missing"),
+        };
+        let tolerance = Tolerance {
+            up: self.get("tolerance_up"),
+            down: self.get("tolerance_down"),
+        };
+        let (replicas, samples) = (self.get("replicas"), pods.alike(reading));
+        let recommended = recommend(
+            reading.target,
+            reading.unit,
+            tolerance,
+            replicas,
+            &samples,
+            &[],
+        );
+        recommended.expect("some are counted").replicas
+    }
+
+    fn limits(&self, behavior: Option<Behavior>) -> u32 {
+        let rules = Rules {
+            min: self.get("min"),
+            max: self.get("max"),
+            behavior,
+        };
+        let replicas = self.get("replicas");
+        if let Some((bound, _)) = rules.bound(replicas) {
+            return bound;
+        }
+        let changes: Option<Vec<(f64, i64)>> = self.get("changes");
+        let history = history(&rules, &changes.unwrap_or_default());
+        rules
+            .normalise(replicas, self.get("wanted"), &history, 0.0)
+            .0
+    }
+
+    fn stabilisation(&self) -> u32 {
+        let direction = |window: &str| Direction {
+            window: self.get(window),
+            ..any_step()
+        };
+        let behavior = self.get::<bool>("behavior").then(|| Behavior {
+            up: direction("up"),
+            down: direction("down"),
+            ..Behavior::default()
+        });
+        let rules = Rules {
+            min: 0,
+            max: 1000,
+            behavior,
+        };
+        let mut history = History::default();
+        for (at, replicas) in self.get::<Vec<(f64, u32)>>("recommendations") {
+            history.recommend(at, replicas);
+        }
+        // More than enough for the step without a behavior.
+        let replicas = self.get::<Option<u32>>("replicas").unwrap_or(100);
+        rules
+            .normalise(replicas, self.get("wanted"), &history, 0.0)
+            .0
+    }
+
+    /// What was changed within a period, by the largest step: 0 more than there were before.
+    fn changed(&self) -> u32 {
+        let period: u32 = self.get("period");
+        let direction = Direction {
+            policies: vec![Policy {
+                amount: Amount::Pods(0),
+                period,
+            }],
+            select: Select::Min,
+            ..Direction::default()
+        };
+        let behavior = Behavior {
+            up: direction.clone(),
+            down: direction,
+            ..Behavior::default()
+        };
+        let rules = Rules {
+            min: 0,
+            max: 1000,
+            behavior: Some(behavior),
+        };
+        // Replicas were removed, so that the step may lead back to where they were.
+        let removed: Vec<(f64, i64)> = self.get("changes");
+        let removed: Vec<_> = removed.iter().map(|(at, count)| (*at, -count)).collect();
+        let history = history(&rules, &removed);
+        rules.highest(100, &history, 0.0) - 100
+    }
+}
+
+/// Nothing is in the way of any change.
+fn any_step() -> Direction {
+    Direction {
+        policies: vec![Policy {
+            amount: Amount::Pods(1000),
+            period: 15,
+        }],
+        ..Direction::default()
+    }
+}
+
+#[test]
+fn tables() {
+    let mut score = Score::default();
+    for case in cases::<Table>("tables", "HPA_TABLES") {
+        let value = match case.kind.as_str() {
+            "recommendation" => case.recommendation(),
+            "limits without a behavior" => case.limits(None),
+            "limits with a behavior" => case.limits(Some(Behavior {
+                up: case.direction("up"),
+                down: case.direction("down"),
+                ..Behavior::default()
+            })),
+            "stabilisation" => case.stabilisation(),
+            "changes in a period" => case.changed(),
+            other => panic!("{other}"),
+        };
+        if value != case.right {
+            println!("{}: {value} instead of {}", case.from, case.right);
+        }
+        score.add(&case.kind, value == case.right);
+    }
+    score.print("tables");
+    score.assert_all("");
+}
