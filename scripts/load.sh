@@ -28,7 +28,7 @@ cat >"$folder/format" <<END
 {{- with .LatenciesStats (FloatsToArray $(awk 'BEGIN { for (i = 1; i <= 10000; i++) printf " %.4f", i / 10000 }')) -}}
 {{- range \$p, \$us := .Percentiles -}}
 {{- if and (not \$late) (gt \$us \$timeout) }}{{ \$late = true }}
-  Above the timeout    from p{{ Multiply \$p 100 }} on
+  Above the timeout    from p{{ printf "%.2f" (Multiply \$p 100) }} on
 {{- end -}}
 {{- end -}}
 {{- end }}
@@ -50,7 +50,7 @@ all=$((good + bad))
 
 late_from=$(sed -n 's/.*timeout  *from p\([0-9.]*\) on/\1/p' "$folder/report")
 if [[ -n $late_from ]]; then
-  late=$(awk -v all="$all" -v p="$late_from" 'BEGIN { print all - int(p / 100 * all + 0.5) + 1 }')
+  late=$(awk -v all="$all" -v p="$late_from" 'BEGIN { rank = int(p / 100 * all + 0.5); print all - (rank > 0 ? rank : 1) + 1 }')
   echo "$late of $all requests took longer than the timeout of $TIMEOUT. bombardier gives up after that and asks again, up to"
   echo "four times: the app saw those clients disconnect, and their latency is that of all attempts together."
 fi
