@@ -50,8 +50,9 @@ export HOLD :=
 export UNTIL_IDLE := 15m
 # The replicas of `make hold`.
 export REPLICAS :=
-# The folder for replicas.csv, autoscale.json and autoscale.svg.
+# The folder for the files of a recording, and the one that `make explain` reads and writes.
 export OUTPUT := target/autoscale
+export RECORDING := $(OUTPUT)
 
 # The component is built with its own flags alone, not with those of the account (RUSTFLAGS, build.rustflags).
 BUILD := CARGO_ENCODED_RUSTFLAGS= cargo build --locked --target wasm32-wasip1 --target-dir target --release
@@ -164,3 +165,7 @@ autoscale: ## Load the app, record how it scales out and back, and judge it (EXP
 .PHONY: hold
 hold: ## Load the app such that exactly REPLICAS=7 are wanted, and see that they stay for HOLD=2m
 	@scripts/record.sh hold
+
+.PHONY: explain
+explain: ## Explain a recording again, without a cluster (RECORDING=folder)
+	@scripts/record.sh explain

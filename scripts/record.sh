@@ -1,8 +1,14 @@
 #!/usr/bin/env bash
 # scripts/record.sh watch|run|hold: has the recorder watch the app's autoscaler, or load the app as well.
+# scripts/record.sh explain: has it explain the recording in the folder RECORDING again.
 . "$(dirname "$0")/lib.sh"
 
+recorder=(cargo run --locked --package recorder --)
 command=$1
+if [[ $command == explain ]]; then
+  exec "${recorder[@]}" explain "$RECORDING/observations.jsonl" --output "$RECORDING"
+fi
+
 arguments=("$command")
 # option NAME VALUE: the option, unless the value is empty.
 option() { [[ -z $2 ]] || arguments+=("$1" "$2"); }
@@ -29,5 +35,5 @@ option --within "$WITHIN"
 option --hold "$HOLD"
 
 show_context
-exec cargo run --locked --package recorder -- "${arguments[@]}" --namespace "$NAMESPACE" --deployment "$app" \
+exec "${recorder[@]}" "${arguments[@]}" --namespace "$NAMESPACE" --deployment "$app" \
   --url "$URL" --output "$OUTPUT" ${load[@]+"${load[@]}"}

@@ -35,6 +35,7 @@ fn a_value_reaches_the_program_unchanged() {
         ("autoscale", "URL", url, "cargo run"),
         ("autoscale", "NAMESPACE", ODD, "cargo run"),
         ("hold", "REPLICAS", ODD, "cargo run"),
+        ("explain", "RECORDING", ODD, "cargo run"),
         ("deploy", "NAMESPACE", ODD, "kubectl --namespace"),
         ("undeploy", "NAMESPACE", ODD, "kubectl --namespace"),
         ("cluster", "CLUSTER", ODD, "k3d cluster create"),
