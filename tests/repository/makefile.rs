@@ -217,6 +217,31 @@ fn make_deploys_the_image_of_the_manifest_unless_given_another() {
 }
 
 #[test]
+fn make_deploy_says_why_the_app_is_not_ready() {
+    let answers = "case $call in
+        *'rollout status'*) exit 1 ;;
+        *'get deployment/keda-spinapp --output go-template'*)
+            echo 'Deployment: Available=True: as wanted'
+            echo 'Deployment: ReplicaFailure=True: exceeded quota'
+            exit ;;
+        *'get events'*)
+            echo 'Pod   keda-spinapp-1   Failed   cannot pull'
+            echo 'Pod   another-1        Failed   nothing to do with it'
+            exit ;;
+        esac";
+    let run = Programs::answering("reason", answers).make(&["deploy"]);
+    assert!(!run.success, "{run}");
+    for (part, said) in [
+        ("exceeded quota", true),
+        ("cannot pull", true),
+        ("as wanted", false),
+        ("nothing to do with it", false),
+    ] {
+        assert_eq!(run.stderr.contains(part), said, "{part}:\n{run}");
+    }
+}
+
+#[test]
 fn make_deletes_everything_that_it_deployed() {
     let run = Programs::new("undeploy").make(&["undeploy"]);
     assert!(run.success, "{run}");
