@@ -5,8 +5,8 @@
 . "$(dirname "$0")/lib.sh"
 
 case $CLUSTER_WITH in
-  k3d) nodes=k3d.cluster label=cpu-load-gen.cluster=$CLUSTER ;;
-  kind) nodes=io.x-k8s.kind.cluster label=cpu-load-gen.cluster=kind-$CLUSTER ;;
+  k3d) nodes=k3d.cluster=$CLUSTER label=cpu-load-gen.cluster=$CLUSTER server=$label ;;
+  kind) nodes=io.x-k8s.kind.cluster=$CLUSTER label=cpu-load-gen.cluster=kind-$CLUSTER server=$nodes ;;
   *) fail "CLUSTER_WITH is '$CLUSTER_WITH'; it must be k3d or kind" ;;
 esac
 context=$CLUSTER_WITH-$CLUSTER
@@ -14,9 +14,9 @@ image=ghcr.io/spinframework/containerd-shim-spin
 
 need docker "$CLUSTER_WITH"
 echo "Cluster $CLUSTER, context $context"
-all=$(docker ps --quiet --all --filter "label=$nodes=$CLUSTER")
+all=$(docker ps --quiet --all --filter "label=$nodes")
 own=$(docker ps --quiet --all --filter "label=$label")
-running=$(docker ps --quiet --filter "label=$nodes=$CLUSTER")
+running=$(docker ps --quiet --filter "label=$server")
 [[ -z $all || -n $own ]] ||
   fail "the $CLUSTER_WITH cluster $CLUSTER was not made by \`make cluster\`: choose another name with CLUSTER=…, or delete it yourself with $CLUSTER_WITH"
 

@@ -4,7 +4,7 @@
 
 need_spin
 # shellcheck disable=SC2086 # Flags, separated by spaces.
-pushed=$("$spin" registry push $PUSH_FLAGS -- "$IMAGE")
+pushed=$("$spin" registry push $PUSH_FLAGS "$IMAGE")
 echo "$pushed"
 digest=$(grep -o 'sha256:[0-9a-f]\{64\}' <<<"$pushed") || fail 'the registry returned no digest'
 # A colon after the last slash begins a tag; one before it, a port.
