@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use thiserror::Error;
+use anyhow::Result;
 
 use crate::chain::{Chain, Digest};
 use crate::clock::Clock;
@@ -41,23 +41,18 @@ pub struct Burnt {
     pub elapsed: Duration,
 }
 
-/// The client has disconnected, so that nobody would read the report.
-#[derive(Debug, Error, PartialEq)]
-#[error("the client has disconnected")]
-pub struct Disconnected;
-
 /// Runs `load`.
 ///
 /// `check` is called regularly with the wall-clock time since the start.
 ///
 /// # Errors
 ///
-/// If `check` fails, which ends the burn.
+/// If `check` fails: that ends the burn.
 pub fn burn(
     load: Load,
     clock: &impl Clock,
-    check: impl FnMut(Duration) -> Result<(), Disconnected>,
-) -> Result<Burnt, Disconnected> {
+    check: impl FnMut(Duration) -> Result<()>,
+) -> Result<Burnt> {
     // A paced load leaves the thread to others anyway.
     let admitted = matches!(load, Load::Paced { .. });
     let mut burn = Burn::new(clock, check, Scheduler::new(admitted));
@@ -85,7 +80,7 @@ struct Burn<'a, C, F> {
     meter: Meter,
 }
 
-impl<'a, C: Clock, F: FnMut(Duration) -> Result<(), Disconnected>> Burn<'a, C, F> {
+impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
     fn new(clock: &'a C, check: F, scheduler: Scheduler) -> Self {
         let started = clock.now();
         Self {
@@ -103,21 +98,21 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<(), Disconnected>> Burn<'a, C, F
         }
     }
 
-    fn run_iterations(&mut self, n: u64) -> Result<(), Disconnected> {
+    fn run_iterations(&mut self, n: u64) -> Result<()> {
         while self.chain.iterations() < n {
             self.advance(n - self.chain.iterations())?;
         }
         Ok(())
     }
 
-    fn run_cpu_time(&mut self, goal: Duration) -> Result<(), Disconnected> {
+    fn run_cpu_time(&mut self, goal: Duration) -> Result<()> {
         while let Some(limit) = self.iterations_until(goal) {
             self.advance(limit)?;
         }
         Ok(())
     }
 
-    fn run_paced(&mut self, mut pacer: Pacer, duration: Duration) -> Result<(), Disconnected> {
+    fn run_paced(&mut self, mut pacer: Pacer, duration: Duration) -> Result<()> {
         while self.elapsed() < duration {
             let (elapsed, used) = (self.elapsed(), self.meter.cpu_time());
             pacer.write_off(elapsed, used);
@@ -142,7 +137,7 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<(), Disconnected>> Burn<'a, C, F
     }
 
     /// Runs one chunk of at most `limit` iterations, or yields if the time slice is over.
-    fn advance(&mut self, limit: u64) -> Result<(), Disconnected> {
+    fn advance(&mut self, limit: u64) -> Result<()> {
         if self.now < self.slice_end {
             return self.run_chunk(limit);
         }
@@ -160,7 +155,7 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<(), Disconnected>> Burn<'a, C, F
         Ok(())
     }
 
-    fn run_chunk(&mut self, limit: u64) -> Result<(), Disconnected> {
+    fn run_chunk(&mut self, limit: u64) -> Result<()> {
         let iterations = self.meter.iterations_in(CHUNK).max(FIRST_CHUNK).min(limit);
         self.chain.extend(iterations);
         let started = self.now;
@@ -173,7 +168,7 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<(), Disconnected>> Burn<'a, C, F
     }
 
     /// Waits for `pause`. Others ran meanwhile, so a whole time slice follows.
-    fn pause(&mut self, pause: Duration) -> Result<(), Disconnected> {
+    fn pause(&mut self, pause: Duration) -> Result<()> {
         // A wait for zero would let no time pass.
         self.wait(pause.max(YIELD))?;
         self.slice_end = self.now + self.slice;
@@ -181,7 +176,7 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<(), Disconnected>> Burn<'a, C, F
     }
 
     /// Waits for `pause`, and returns the scheduling delay: how much later than that it ended.
-    fn wait(&mut self, pause: Duration) -> Result<Duration, Disconnected> {
+    fn wait(&mut self, pause: Duration) -> Result<Duration> {
         let (started, end) = (self.now, self.now + pause);
         while self.now < end {
             self.clock.wait((end - self.now).min(MAX_WAIT));
@@ -192,7 +187,7 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<(), Disconnected>> Burn<'a, C, F
         Ok(self.now - end)
     }
 
-    fn check(&mut self) -> Result<(), Disconnected> {
+    fn check(&mut self) -> Result<()> {
         self.last_check = self.now;
         let elapsed = self.elapsed();
         (self.check)(elapsed)
@@ -223,6 +218,8 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<(), Disconnected>> Burn<'a, C, F
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyhow::ensure;
+
     use crate::pacer::{BURST, MAX_CATCH_UP};
     use std::cell::{Cell, RefCell};
 
@@ -454,8 +451,11 @@ mod tests {
             for delay in [MS, 40 * MS] {
                 let clock = Replay::undisturbed(delay);
                 let load = load.parse().expect("a load");
-                let connected = |elapsed| (elapsed < 2000 * MS).then_some(()).ok_or(Disconnected);
-                assert_eq!(burn(load, &clock, connected), Err(Disconnected));
+                let burnt = burn(load, &clock, |elapsed| {
+                    ensure!(elapsed < 2000 * MS, "the client has disconnected");
+                    Ok(())
+                });
+                burnt.expect_err("no client");
                 assert_near(clock.now.get(), 2000 * MS, MAX_WAIT + delay);
             }
         }

@@ -23,25 +23,20 @@ use clock::HostClock;
 use load::Load;
 use problem::Problem;
 use report::Report;
-use response::Response;
+use response::{Disconnected, Fields, Response};
 
-/// The wall-clock time after which the head of a response is sent before its body is known, so that
-/// a disconnected client is noticed. Earlier it would delay a short response by up to 40 ms: two
+/// The time between two spaces that a long response sends ahead of its JSON, the first with its head.
+///
+/// Proxies close an idle connection, and notice that a client has disconnected when they send
+/// something to it. A head before the first second would delay a short response by up to 40 ms: two
 /// small packets meet delayed acknowledgements.
-const HEAD_DELAY: Duration = Duration::from_secs(1);
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The time between two spaces that a long response sends before its JSON: proxies close an idle
-/// connection, many after a minute and some after ten seconds.
-const SPACE_INTERVAL: Duration = Duration::from_secs(5);
+/// Paths of health checks, by convention.
+const HEALTH_PATHS: [&str; 3] = ["/healthz", "/livez", "/readyz"];
 
-const REPORT_HEADERS: [(&str, &str); 2] = [
-    ("content-type", "application/json"),
-    ("cache-control", "no-store"),
-];
-const PROBLEM_HEADERS: [(&str, &str); 2] = [
-    ("content-type", "application/problem+json"),
-    ("allow", "GET, HEAD"),
-];
+/// Paths that browsers, crawlers and collectors of metrics request unasked.
+const ABSENT_PATHS: [&str; 3] = ["/favicon.ico", "/metrics", "/robots.txt"];
 
 /// The export of the component. Native builds, for the tests, cannot link such names.
 #[cfg(target_family = "wasm")]
@@ -55,60 +50,88 @@ mod export {
     }
 }
 
+/// What a valid request asks for.
+enum Action {
+    Run(Load, Option<String>),
+    CheckHealth,
+}
+
 pub fn handle(request: IncomingRequest, out: ResponseOutparam) {
-    let dry_run = request.method() == Method::Head;
+    let is_head = request.method() == Method::Head;
     let result = match validate(&request) {
-        Ok(_) if dry_run => {
-            Response::new(out, 200, &REPORT_HEADERS).and_then(|response| response.finish(b""))
+        Ok(Action::Run(load, _)) if is_head => dry_run(load, out),
+        Ok(Action::Run(load, replica)) => run(load, replica, out),
+        Ok(Action::CheckHealth) => {
+            let content = (!is_head).then_some(&b"OK"[..]);
+            response::send(out, 200, fields("text/plain"), content)
         }
-        Ok((load, replica)) => run(load, replica, out),
-        Err(problem) => refuse(&problem, dry_run, out),
+        Err(problem) => refuse(&problem, is_head, out),
     };
     if let Err(error) = result {
         eprintln!("{error:#}");
     }
 }
 
-/// The load that a request asks for and the name of this replica, or the reason for a refusal.
-fn validate(request: &IncomingRequest) -> Result<(Load, Option<String>), Problem> {
+/// The action that a request asks for, or the reason for a refusal.
+fn validate(request: &IncomingRequest) -> Result<Action, Problem> {
     match request.method() {
         Method::Get | Method::Head => {}
         other => return Err(problem::method_not_allowed(&other.to_string())),
     }
     let target = request.path_with_query().unwrap_or_default();
-    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    if HEALTH_PATHS.contains(&path) {
+        return Ok(Action::CheckHealth);
+    }
+    if ABSENT_PATHS.contains(&path) {
+        return Err(problem::not_found(path));
+    }
     settings::load(query)
-        .and_then(|load| Ok((load, settings::replica()?)))
+        .and_then(|load| Ok(Action::Run(load, settings::replica()?)))
         .map_err(|rejection| problem::rejected(&rejection))
 }
 
-fn run(load: Load, replica: Option<String>, out: ResponseOutparam) -> Result<()> {
-    let mut response = Response::new(out, 200, &REPORT_HEADERS)?;
-    let mut space_due = SPACE_INTERVAL;
-    let burnt = burn(load, &HostClock, |elapsed| {
-        if elapsed >= HEAD_DELAY {
-            response.send_head();
-        }
-        if elapsed >= space_due {
-            space_due = elapsed + SPACE_INTERVAL;
-            return response.send_space();
-        }
-        response.check()
-    });
-    let Ok(burnt) = burnt else {
-        return Ok(());
-    };
-    let report = Report::new(load, &burnt, replica);
-    response.finish(&serde_json::to_vec(&report)?)
+/// Responds with the load that GET would run and the limits in force.
+fn dry_run(load: Load, out: ResponseOutparam) -> Result<()> {
+    let mut fields = fields("application/json");
+    fields.push(("load", load.to_string()));
+    fields.extend(settings::limits());
+    response::send(out, 200, fields, None)
 }
 
-fn refuse(problem: &Problem, dry_run: bool, out: ResponseOutparam) -> Result<()> {
+fn run(load: Load, replica: Option<String>, out: ResponseOutparam) -> Result<()> {
+    let mut response = Response::new(out, fields("application/json"));
+    let mut space_due = SPACE_INTERVAL;
+    let burnt = burn(load, &HostClock, |elapsed| {
+        if elapsed < space_due {
+            return response.check();
+        }
+        space_due = elapsed + SPACE_INTERVAL;
+        response.send_space()
+    });
+    match burnt {
+        Err(error) if error.is::<Disconnected>() => Ok(()),
+        burnt => {
+            let report = Report::new(load, &burnt?, replica);
+            response.finish(&serde_json::to_vec(&report)?)
+        }
+    }
+}
+
+fn refuse(problem: &Problem, is_head: bool, out: ResponseOutparam) -> Result<()> {
     let status = problem.status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    // Only a method that is not allowed requires the header that lists the allowed ones (RFC 9110).
-    let headers = match status {
-        StatusCode::METHOD_NOT_ALLOWED => &PROBLEM_HEADERS[..],
-        _ => &PROBLEM_HEADERS[..1],
-    };
-    let body = serde_json::to_vec(problem)?;
-    Response::new(out, status.as_u16(), headers)?.finish(if dry_run { b"" } else { &body })
+    let mut fields = fields("application/problem+json");
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        // Required for this status (RFC 9110, section 15.5.6).
+        fields.push(("allow", "GET, HEAD".into()));
+    }
+    let content = serde_json::to_vec(problem)?;
+    response::send(out, status.as_u16(), fields, (!is_head).then_some(&content))
+}
+
+fn fields(content_type: &str) -> Fields {
+    vec![
+        ("content-type", content_type.into()),
+        ("cache-control", "no-store".into()),
+    ]
 }

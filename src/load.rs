@@ -28,7 +28,7 @@ pub enum Load {
 /// `1`) or in millicores (`250m`).
 ///
 /// It is exact to a nanocore, the smallest unit of Kubernetes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub struct Cpu {
     nanocores: u32,
 }
@@ -180,13 +180,13 @@ pub fn duration(parameter: &'static str, text: &str) -> Result<Duration, LoadErr
 }
 
 /// Formats a duration as Go does, but in ASCII.
-pub fn format_duration(duration: Duration) -> String {
+fn format_duration(duration: Duration) -> String {
     let nanos = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
     GoDuration(nanos).to_string().replace('µ', "u")
 }
 
 /// Parses a part of one core, the value of `parameter`.
-fn cpu(parameter: &'static str, text: &str) -> Result<Cpu, LoadError> {
+pub fn cpu(parameter: &'static str, text: &str) -> Result<Cpu, LoadError> {
     let (number, places) = match text.strip_suffix('m') {
         Some(millicores) => (millicores, 6),
         None => (text, 9),

@@ -25,6 +25,12 @@ pub fn method_not_allowed(method: &str) -> Problem {
     problem(StatusCode::METHOD_NOT_ALLOWED, detail, None)
 }
 
+/// The problem of a request for a path at which there is nothing.
+pub fn not_found(path: &str) -> Problem {
+    let detail = format!("nothing is served at {path}; most other paths run a load");
+    problem(StatusCode::NOT_FOUND, detail, None)
+}
+
 /// The problem of a request whose load is rejected.
 pub fn rejected(rejection: &Rejection) -> Problem {
     let (status, parameter) = match rejection {

@@ -1,86 +1,129 @@
 //! How a response is sent: in one piece, or the head first and the body later.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 use spin_sdk::http::{Headers, OutgoingBody, OutgoingResponse, ResponseOutparam};
-use wasi::io::streams::OutputStream;
+use wasi::io::streams::{OutputStream, StreamError};
 
-use crate::burn::Disconnected;
+/// The header fields of a response, by name and value.
+pub type Fields = Vec<(&'static str, String)>;
 
-/// A response whose head is fixed and whose body is not yet known.
+/// The client has disconnected, so that nobody would read the rest of the response.
+#[derive(Debug, thiserror::Error)]
+#[error("the client has disconnected")]
+pub struct Disconnected;
+
+/// Sends a response in one piece; without `content` if it answers a HEAD request.
+pub fn send(
+    out: ResponseOutparam,
+    status: u16,
+    mut fields: Fields,
+    content: Option<&[u8]>,
+) -> Result<()> {
+    if let Some(content) = content {
+        // A client of HTTP/1.0 can keep the connection only if it knows the length.
+        fields.push(("content-length", content.len().to_string()));
+    }
+    let (response, body) = prepare(status, &fields)?;
+    // The body is written before the head is sent, so that both are sent together.
+    body.finish(content.unwrap_or_default())?;
+    out.set(response);
+    Ok(())
+}
+
+/// A response with status 200 whose body is not yet known.
 pub struct Response {
-    unsent: Option<(ResponseOutparam, OutgoingResponse)>,
+    fields: Fields,
+    /// Where the head is sent to; none once it has been sent.
+    out: Option<ResponseOutparam>,
+    /// The body; none until the head has been sent.
+    body: Option<Body>,
+}
+
+impl Response {
+    /// Prepares a response; nothing is sent yet.
+    pub fn new(out: ResponseOutparam, fields: Fields) -> Self {
+        Self {
+            fields,
+            out: Some(out),
+            body: None,
+        }
+    }
+
+    /// Fails if the client has disconnected, which is not noticed before the head has been sent.
+    pub fn check(&self) -> Result<()> {
+        if let Some(body) = &self.body {
+            body.stream.check_write().map_err(disconnected)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a space, with which JSON may begin (RFC 8259, section 2); with the first one, the head.
+    pub fn send_space(&mut self) -> Result<()> {
+        if let Some(out) = self.out.take() {
+            // nginx would otherwise hold the spaces back.
+            self.fields.push(("x-accel-buffering", "no".into()));
+            let (response, body) = prepare(200, &self.fields)?;
+            out.set(response);
+            self.body = Some(body);
+        }
+        if let Some(body) = &self.body
+            // A client that does not read what was sent needs no more of it.
+            && body.stream.check_write().map_err(disconnected)? > 0
+        {
+            body.stream.write(b" ").map_err(disconnected)?;
+            body.stream.flush().map_err(disconnected)?;
+        }
+        Ok(())
+    }
+
+    /// Sends the body, and the head with it unless that has been sent.
+    pub fn finish(self, content: &[u8]) -> Result<()> {
+        if let Some(out) = self.out {
+            return send(out, 200, self.fields, Some(content));
+        }
+        let body = self.body.context("the head of the response was not sent")?;
+        // A space may still be in transit.
+        body.stream.subscribe().block();
+        body.finish(content)
+    }
+}
+
+struct Body {
     // Dropped in this order: a stream is a child of its body, and the host ends a guest that drops
     // a parent first.
     stream: OutputStream,
     body: OutgoingBody,
 }
 
-impl Response {
-    /// Prepares a response; nothing is sent yet.
-    pub fn new(out: ResponseOutparam, status: u16, headers: &[(&str, &str)]) -> Result<Self> {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| ((*name).into(), (*value).into()));
-        let headers = Headers::from_list(&headers.collect::<Vec<_>>())?;
-        let response = OutgoingResponse::new(headers);
-        let refused = |part| move |()| anyhow!("the host refused the {part} of a response");
-        response
-            .set_status_code(status)
-            .map_err(refused("status"))?;
-        let body = response.body().map_err(refused("body"))?;
-        let stream = body.write().map_err(refused("stream"))?;
-        Ok(Self {
-            unsent: Some((out, response)),
-            stream,
-            body,
-        })
-    }
-
-    /// Sends the head, unless it has been sent. Only afterwards can a disconnected client be noticed.
-    pub fn send_head(&mut self) {
-        if let Some((out, response)) = self.unsent.take() {
-            out.set(response);
-        }
-    }
-
-    /// Fails if the client has disconnected.
-    pub fn check(&self) -> Result<(), Disconnected> {
-        match self.stream.check_write() {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Disconnected),
-        }
-    }
-
-    /// Sends a space, with which JSON may begin (RFC 8259, section 2). Fails if the client has
-    /// disconnected.
-    pub fn send_space(&self) -> Result<(), Disconnected> {
-        match self.stream.check_write() {
-            // A client that does not read what was sent needs no more of it.
-            Ok(0) => Ok(()),
-            Ok(_) => self
-                .stream
-                .write(b" ")
-                .and_then(|()| self.stream.flush())
-                .map_err(|_| Disconnected),
-            Err(_) => Err(Disconnected),
-        }
-    }
-
-    /// Sends the body, and the head before it unless that has been sent.
-    pub fn finish(self, body: &[u8]) -> Result<()> {
-        // A space may still be in transit.
-        self.stream.subscribe().block();
-        // The body is written before the head is sent, so that both are sent together where the head
-        // is still unsent. A host permits at least 4 KiB, and no report or problem is longer.
+impl Body {
+    /// Writes all of the body. A host permits at least 4 KiB, and no report or problem is longer.
+    fn finish(self, content: &[u8]) -> Result<()> {
         self.stream.check_write()?;
-        self.stream.write(body)?;
+        self.stream.write(content)?;
         self.stream.flush()?;
         drop(self.stream);
-        OutgoingBody::finish(self.body, None)
-            .map_err(|_| anyhow!("the host refused the end of a body"))?;
-        if let Some((out, response)) = self.unsent {
-            out.set(response);
-        }
-        Ok(())
+        OutgoingBody::finish(self.body, None).map_err(|_| refused("end"))
     }
+}
+
+fn prepare(status: u16, fields: &Fields) -> Result<(OutgoingResponse, Body)> {
+    let fields = fields
+        .iter()
+        .map(|(name, value)| ((*name).into(), value.as_str().into()));
+    let headers = Headers::from_list(&fields.collect::<Vec<_>>())?;
+    let response = OutgoingResponse::new(headers);
+    response
+        .set_status_code(status)
+        .map_err(|()| refused("status"))?;
+    let body = response.body().map_err(|()| refused("body"))?;
+    let stream = body.write().map_err(|()| refused("stream"))?;
+    Ok((response, Body { stream, body }))
+}
+
+fn disconnected(_: StreamError) -> Disconnected {
+    Disconnected
+}
+
+fn refused(part: &str) -> Error {
+    anyhow!("the host refused the {part} of a response")
 }

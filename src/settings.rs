@@ -1,8 +1,7 @@
 //! The default load and the limits: Spin variables, read when a request needs them.
 //! <https://spinframework.dev/variables>
 
-use std::time::Duration;
-
+use http::HeaderValue;
 use spin_sdk::variables;
 use thiserror::Error;
 
@@ -28,13 +27,13 @@ pub enum Rejection {
 /// A load that is larger than a variable allows.
 #[derive(Debug, Error)]
 #[error(
-    "`{load}` asks for {asked}, above the limit of {limit}, which the variable `{variable}` sets"
+    "{} of `{load}` is above the limit of {limit}, which the variable `{variable}` sets",
+    .parameter.map_or("the CPU time".into(), |parameter| format!("`{parameter}`"))
 )]
 pub struct AboveLimit {
     load: Load,
-    /// The key of the load that is too large; none if two are together.
+    /// The key of the load that is too large; none if two together are.
     pub parameter: Option<&'static str>,
-    asked: String,
     limit: String,
     variable: &'static str,
 }
@@ -43,7 +42,7 @@ pub struct AboveLimit {
 ///
 /// # Errors
 ///
-/// If that is not a load, or above a limit, or if a variable that tells cannot be used.
+/// If that is not a load or above a limit, or if a variable that is needed cannot be used.
 pub fn load(query: &str) -> Result<Load, Rejection> {
     if query.is_empty() {
         return default_load();
@@ -59,8 +58,21 @@ pub fn replica() -> Result<Option<String>, Rejection> {
     Ok(Some(name).filter(|name| !name.is_empty()))
 }
 
+/// The limits in force, as header fields.
+pub fn limits() -> impl Iterator<Item = (&'static str, String)> {
+    [
+        ("max-iterations", "max_iterations"),
+        ("max-cpu-time", "max_cpu_time"),
+        ("max-duration", "max_duration"),
+        ("max-sustained-cpu", "max_sustained_cpu"),
+    ]
+    .into_iter()
+    .filter_map(|(name, variable)| Some((name, text(variable).ok()?)))
+    .filter(|(_, limit)| HeaderValue::from_str(limit).is_ok())
+}
+
 fn default_load() -> Result<Load, Rejection> {
-    let load = read("load", |_, text| text.parse())?;
+    let load = read("load", |_, text| text.parse())?.value;
     match validate(load) {
         // The client has not asked for it: the variable is at fault.
         Err(Rejection::AboveLimit(above)) => Err(unusable("load", &above)),
@@ -73,66 +85,60 @@ fn validate(load: Load) -> Result<(), Rejection> {
     match load {
         // No work is within every limit.
         Load::Iterations(0) => Ok(()),
-        Load::Iterations(asked) => {
+        Load::Iterations(n) => {
             let limit = read("max_iterations", load::iterations)?;
-            if asked <= limit {
+            limit.validate(n, load, Some("iterations"))
+        }
+        Load::CpuTime(d) => {
+            let limit = read("max_cpu_time", load::duration)?;
+            limit.validate(d, load, Some("cpu_time"))
+        }
+        Load::Paced { cpu, duration } => {
+            let limit = read("max_duration", load::duration)?;
+            limit.validate(duration, load, Some("duration"))?;
+            if cpu <= read("max_sustained_cpu", load::cpu)?.value {
                 return Ok(());
             }
-            Err(Rejection::AboveLimit(AboveLimit {
-                load,
-                parameter: Some("iterations"),
-                asked: format!("{asked} iterations"),
-                limit: limit.to_string(),
-                variable: "max_iterations",
-            }))
-        }
-        Load::CpuTime(asked) => validate_cpu_time(load, Some("cpu_time"), asked),
-        Load::Paced { cpu, duration } => {
-            validate_time(
-                load,
-                Some("duration"),
-                duration,
-                "wall-clock time",
-                "max_duration",
-            )?;
-            validate_cpu_time(load, None, cpu.over(duration))
+            let limit = read("max_cpu_time", load::duration)?;
+            limit.validate(cpu.over(duration), load, None)
         }
     }
 }
 
-fn validate_cpu_time(
-    load: Load,
-    parameter: Option<&'static str>,
-    asked: Duration,
-) -> Result<(), Rejection> {
-    validate_time(load, parameter, asked, "CPU time", "max_cpu_time")
+/// A variable as it is set and as it is understood.
+struct Variable<T> {
+    name: &'static str,
+    text: String,
+    value: T,
 }
 
-fn validate_time(
-    load: Load,
-    parameter: Option<&'static str>,
-    asked: Duration,
-    kind: &str,
-    variable: &'static str,
-) -> Result<(), Rejection> {
-    let limit = read(variable, load::duration)?;
-    if asked <= limit {
-        return Ok(());
+impl<T: PartialOrd> Variable<T> {
+    /// Rejects `load` if `value`, which its `parameter` asks for, is above this limit.
+    fn validate(
+        self,
+        value: T,
+        load: Load,
+        parameter: Option<&'static str>,
+    ) -> Result<(), Rejection> {
+        if value <= self.value {
+            return Ok(());
+        }
+        Err(Rejection::AboveLimit(AboveLimit {
+            load,
+            parameter,
+            limit: self.text,
+            variable: self.name,
+        }))
     }
-    Err(Rejection::AboveLimit(AboveLimit {
-        load,
-        parameter,
-        asked: format!("{} of {kind}", load::format_duration(asked)),
-        limit: load::format_duration(limit),
-        variable,
-    }))
 }
 
 fn read<T>(
-    variable: &'static str,
-    parse: impl FnOnce(&'static str, &str) -> Result<T, LoadError>,
-) -> Result<T, Rejection> {
-    parse(variable, &text(variable)?).map_err(|error| unusable(variable, &error))
+    name: &'static str,
+    parse: fn(&'static str, &str) -> Result<T, LoadError>,
+) -> Result<Variable<T>, Rejection> {
+    let text = text(name)?;
+    let value = parse(name, &text).map_err(|error| unusable(name, &error))?;
+    Ok(Variable { name, text, value })
 }
 
 fn text(variable: &'static str) -> Result<String, Rejection> {
