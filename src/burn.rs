@@ -28,6 +28,15 @@ const MAX_WAIT: Duration = Duration::from_millis(200);
 /// How much later than asked the timer of the host itself may end a wait.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
 
+/// The CPU time that the host uses in addition to a burn, which cannot be measured from inside.
+#[derive(Clone, Copy, Default)]
+pub struct Overhead {
+    /// For the request as a whole.
+    pub request: Duration,
+    /// For each wait.
+    pub wait: Duration,
+}
+
 /// What a burn did.
 #[derive(Debug, PartialEq)]
 pub struct Burnt {
@@ -35,13 +44,15 @@ pub struct Burnt {
     pub digest: Digest,
     /// The CPU time that the burn used.
     pub cpu_time: Duration,
+    /// The CPU time that the host is assumed to have used in addition.
+    pub overhead: Duration,
     /// The wall-clock time that the burn waited voluntarily: to pace itself, and to let others run.
     pub waited: Duration,
     /// The wall-clock time of the whole burn.
     pub elapsed: Duration,
 }
 
-/// Runs `load`.
+/// Runs `load`. The CPU time that it asks for includes the `overhead` of the host.
 ///
 /// `check` is called regularly with the wall-clock time since the start.
 ///
@@ -50,12 +61,13 @@ pub struct Burnt {
 /// If `check` fails: that ends the burn.
 pub fn burn(
     load: Load,
+    overhead: Overhead,
     clock: &impl Clock,
     check: impl FnMut(Duration) -> Result<()>,
 ) -> Result<Burnt> {
     // A paced load leaves the thread to others anyway.
     let admitted = matches!(load, Load::Paced { .. });
-    let mut burn = Burn::new(clock, check, Scheduler::new(admitted));
+    let mut burn = Burn::new(overhead, clock, check, Scheduler::new(admitted));
     match load {
         Load::Iterations(n) => burn.run_iterations(n)?,
         Load::CpuTime(goal) => burn.run_cpu_time(goal)?,
@@ -66,6 +78,7 @@ pub fn burn(
 
 /// A burn in progress.
 struct Burn<'a, C, F> {
+    overhead: Overhead,
     clock: &'a C,
     check: F,
     scheduler: Scheduler,
@@ -75,15 +88,17 @@ struct Burn<'a, C, F> {
     /// The length of the current time slice.
     slice: Duration,
     slice_end: Duration,
+    waits: u32,
     waited: Duration,
     chain: Chain,
     meter: Meter,
 }
 
 impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
-    fn new(clock: &'a C, check: F, scheduler: Scheduler) -> Self {
+    fn new(overhead: Overhead, clock: &'a C, check: F, scheduler: Scheduler) -> Self {
         let started = clock.now();
         Self {
+            overhead,
             clock,
             check,
             scheduler,
@@ -92,6 +107,7 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
             last_check: started,
             slice: Duration::ZERO,
             slice_end: started,
+            waits: 0,
             waited: Duration::ZERO,
             chain: Chain::default(),
             meter: Meter::default(),
@@ -114,7 +130,7 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
 
     fn run_paced(&mut self, mut pacer: Pacer, duration: Duration) -> Result<()> {
         while self.elapsed() < duration {
-            let (elapsed, used) = (self.elapsed(), self.meter.cpu_time());
+            let (elapsed, used) = (self.elapsed(), self.used());
             pacer.write_off(elapsed, used);
             match self.iterations_until(pacer.goal(elapsed)) {
                 Some(limit) => self.advance(limit)?,
@@ -126,14 +142,26 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
 
     /// The iterations until `goal` of CPU time is used, at least one; none once it is.
     fn iterations_until(&self, goal: Duration) -> Option<u64> {
+        if goal <= self.overhead() {
+            return None;
+        }
         if !self.meter.is_reliable() {
             return Some(FIRST_CHUNK);
         }
-        let left = goal.saturating_sub(self.meter.cpu_time());
+        let left = goal.saturating_sub(self.used());
         if left.is_zero() {
             return None;
         }
         Some(self.meter.iterations_in(left).max(1))
+    }
+
+    /// The CPU time that the burn and the host have used.
+    fn used(&self) -> Duration {
+        self.meter.cpu_time() + self.overhead()
+    }
+
+    fn overhead(&self) -> Duration {
+        self.overhead.request + self.overhead.wait * self.waits
     }
 
     /// Runs one chunk of at most `limit` iterations, or yields if the time slice is over.
@@ -180,6 +208,7 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
         let (started, end) = (self.now, self.now + pause);
         while self.now < end {
             self.clock.wait((end - self.now).min(MAX_WAIT));
+            self.waits += 1;
             self.now = self.clock.now();
             self.check()?;
         }
@@ -209,6 +238,7 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
             iterations: self.chain.iterations(),
             digest: self.chain.digest(),
             cpu_time: self.meter.cpu_time(),
+            overhead: self.overhead(),
             waited: self.waited,
             elapsed: self.elapsed(),
         }
@@ -275,8 +305,12 @@ mod tests {
         }
 
         fn run(&self, load: &str) -> Burnt {
+            self.run_with(Overhead::default(), load)
+        }
+
+        fn run_with(&self, overhead: Overhead, load: &str) -> Burnt {
             let load = load.parse().expect("a load");
-            burn(load, self, |_| Ok(())).expect("a connected client")
+            burn(load, overhead, self, |_| Ok(())).expect("a connected client")
         }
 
         fn waits(&self) -> usize {
@@ -346,6 +380,41 @@ mod tests {
             let interruptions = busy_periods(clock.chunks.get() - 1);
             let used = clock.used() + CHUNK.mul_f64(0.3) * interruptions;
             assert_near(used, 200 * MS, 2 * MS);
+        }
+    }
+
+    #[test]
+    fn the_overhead_of_the_host_is_part_of_the_load() {
+        let overhead = Overhead {
+            request: MS / 2,
+            wait: MS / 10,
+        };
+        // The scheduling delay: alone, and among others.
+        for (load, goal, delay) in [
+            ("cpu_time=20ms", 20 * MS, MS),
+            ("cpu_time=20ms", 20 * MS, 6 * MS),
+            ("cpu_time=200ms", 200 * MS, 6 * MS),
+            ("cpu=50m&duration=10s", 500 * MS, MS),
+            ("cpu=50m&duration=10s", 500 * MS, 6 * MS),
+            ("cpu=500m&duration=2s", 1000 * MS, MS),
+        ] {
+            let clock = Replay::undisturbed(delay);
+            let burnt = clock.run_with(overhead, load);
+            let used_by_host = overhead.request + overhead.wait * clock.waits() as u32;
+            assert_eq!(burnt.overhead, used_by_host, "{load}");
+            assert_near(burnt.cpu_time + used_by_host, goal, goal / 200);
+        }
+    }
+
+    #[test]
+    fn a_load_that_is_smaller_than_the_overhead_burns_nothing() {
+        let overhead = Overhead {
+            request: 2 * MS,
+            wait: Duration::ZERO,
+        };
+        for load in ["cpu_time=2ms", "cpu=1m&duration=1s"] {
+            let burnt = Replay::undisturbed(MS).run_with(overhead, load);
+            assert_eq!(burnt.iterations, 0, "{load}");
         }
     }
 
@@ -451,7 +520,7 @@ mod tests {
             for delay in [MS, 40 * MS] {
                 let clock = Replay::undisturbed(delay);
                 let load = load.parse().expect("a load");
-                let burnt = burn(load, &clock, |elapsed| {
+                let burnt = burn(load, Overhead::default(), &clock, |elapsed| {
                     ensure!(elapsed < 2000 * MS, "the client has disconnected");
                     Ok(())
                 });

@@ -18,12 +18,13 @@ use anyhow::Result;
 use http::StatusCode;
 use spin_sdk::http::{IncomingRequest, Method, ResponseOutparam};
 
-use burn::burn;
+use burn::{Overhead, burn};
 use clock::HostClock;
 use load::Load;
 use problem::Problem;
 use report::Report;
 use response::{Disconnected, Fields, Response};
+use settings::Rejection;
 
 /// The time between two spaces that a long response sends ahead of its JSON, the first with its head.
 ///
@@ -52,15 +53,22 @@ mod export {
 
 /// What a valid request asks for.
 enum Action {
-    Run(Load, Option<String>),
+    Run(Run),
     CheckHealth,
+}
+
+/// A load and the settings that its run needs.
+struct Run {
+    load: Load,
+    overhead: Overhead,
+    replica: Option<String>,
 }
 
 pub fn handle(request: IncomingRequest, out: ResponseOutparam) {
     let is_head = request.method() == Method::Head;
     let result = match validate(&request) {
-        Ok(Action::Run(load, _)) if is_head => dry_run(load, out),
-        Ok(Action::Run(load, replica)) => run(load, replica, out),
+        Ok(Action::Run(Run { load, .. })) if is_head => dry_run(load, out),
+        Ok(Action::Run(run)) => run.respond(out),
         Ok(Action::CheckHealth) => {
             let content = (!is_head).then_some(&b"OK"[..]);
             response::send(out, 200, fields("text/plain"), content)
@@ -86,9 +94,8 @@ fn validate(request: &IncomingRequest) -> Result<Action, Problem> {
     if ABSENT_PATHS.contains(&path) {
         return Err(problem::not_found(path));
     }
-    settings::load(query)
-        .and_then(|load| Ok(Action::Run(load, settings::replica()?)))
-        .map_err(|rejection| problem::rejected(&rejection))
+    let run = Run::new(query).map_err(|rejection| problem::rejected(&rejection))?;
+    Ok(Action::Run(run))
 }
 
 /// Responds with the load that GET would run and the limits in force.
@@ -99,22 +106,33 @@ fn dry_run(load: Load, out: ResponseOutparam) -> Result<()> {
     response::send(out, 200, fields, None)
 }
 
-fn run(load: Load, replica: Option<String>, out: ResponseOutparam) -> Result<()> {
-    let mut response = Response::new(out, fields("application/json"));
-    let mut space_due = SPACE_INTERVAL;
-    let burnt = burn(load, &HostClock, |elapsed| {
-        if elapsed < space_due {
-            return response.check();
+impl Run {
+    fn new(query: &str) -> Result<Self, Rejection> {
+        Ok(Self {
+            load: settings::load(query)?,
+            overhead: settings::overhead()?,
+            replica: settings::replica()?,
+        })
+    }
+
+    fn respond(self, out: ResponseOutparam) -> Result<()> {
+        let mut response = Response::new(out, fields("application/json"));
+        let mut space_due = SPACE_INTERVAL;
+        let burnt = burn(self.load, self.overhead, &HostClock, |elapsed| {
+            if elapsed < space_due {
+                return response.check();
+            }
+            space_due = elapsed + SPACE_INTERVAL;
+            response.send_space()
+        });
+        if burnt
+            .as_ref()
+            .is_err_and(|error| error.is::<Disconnected>())
+        {
+            return Ok(());
         }
-        space_due = elapsed + SPACE_INTERVAL;
-        response.send_space()
-    });
-    match burnt {
-        Err(error) if error.is::<Disconnected>() => Ok(()),
-        burnt => {
-            let report = Report::new(load, &burnt?, replica);
-            response.finish(&serde_json::to_vec(&report)?)
-        }
+        let report = Report::new(self.load, &burnt?, self.replica);
+        response.finish(&serde_json::to_vec(&report)?)
     }
 }
 

@@ -70,6 +70,8 @@ const FORMS: &str = "use `iterations=N`, `cpu_time=D` or `cpu=Q&duration=D`, and
 const ITERATIONS: &str = "it must be a whole number in digits, such as 1000, below 2^64";
 const DURATION: &str = "it must be a duration of more than zero and less than 2562047h, each number \
     with its unit (ns, us, ms, s, m, h), such as 20ms, 1.5s or 1m30s";
+const DURATION_OR_ZERO: &str = "it must be 0 or a duration, each number with its unit \
+    (ns, us, ms, s, m, h), such as 50us or 1.5ms";
 const CPU: &str = "it must be a part of one core, above 0 and at most 1, in cores (0.25) or in \
     millicores (250m)";
 const NANOCORES: &str = "it must be a whole number of nanocores: at most nine digits after the \
@@ -168,15 +170,27 @@ pub fn iterations(parameter: &'static str, text: &str) -> Result<u64, LoadError>
     number.ok_or_else(|| value_error(parameter, text, ITERATIONS))
 }
 
-/// Parses a duration, the value of `parameter`.
+/// Parses a duration of more than zero, the value of `parameter`.
 pub fn duration(parameter: &'static str, text: &str) -> Result<Duration, LoadError> {
-    // Go's own grammar also takes a sign, and `µs` for `us`.
-    let plain = text.is_ascii() && !text.starts_with(['+', '-']);
-    let nanos = text.parse().map_or(0, |GoDuration(nanos)| nanos);
-    match u64::try_from(nanos) {
-        Ok(nanos @ 1..) if plain => Ok(Duration::from_nanos(nanos)),
+    match nanoseconds(text) {
+        Some(nanos @ 1..) => Ok(Duration::from_nanos(nanos)),
         _ => Err(value_error(parameter, text, DURATION)),
     }
+}
+
+/// Parses a duration that may be zero, the value of `parameter`.
+pub fn duration_or_zero(parameter: &'static str, text: &str) -> Result<Duration, LoadError> {
+    let nanos = nanoseconds(text).ok_or_else(|| value_error(parameter, text, DURATION_OR_ZERO));
+    nanos.map(Duration::from_nanos)
+}
+
+fn nanoseconds(text: &str) -> Option<u64> {
+    // Go's own grammar also takes a sign, and `µs` for `us`.
+    if !text.is_ascii() || text.starts_with(['+', '-']) {
+        return None;
+    }
+    let GoDuration(nanos) = text.parse().ok()?;
+    nanos.try_into().ok()
 }
 
 /// Formats a duration as Go does, but in ASCII.

@@ -17,6 +17,10 @@ pub struct Report {
     digest: String,
     /// The CPU time that the burn used.
     cpu_time_ms: f64,
+    /// The CPU time that the host is assumed to have used in addition, as the variables
+    /// `request_overhead` and `wait_overhead` say. Not measured; none if both are 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    overhead_ms: Option<f64>,
     /// The wall-clock time that the burn waited voluntarily: to pace itself, and to let others run.
     waited_ms: f64,
     /// The wall-clock time of the whole burn. The rest was lost to throttling or contention.
@@ -34,6 +38,7 @@ impl Report {
             iterations: burnt.iterations,
             digest: burnt.digest.to_string(),
             cpu_time_ms: milliseconds(burnt.cpu_time),
+            overhead_ms: (!burnt.overhead.is_zero()).then(|| milliseconds(burnt.overhead)),
             waited_ms: milliseconds(burnt.waited),
             elapsed_ms: milliseconds(burnt.elapsed),
             replica,

@@ -5,6 +5,7 @@ use http::HeaderValue;
 use spin_sdk::variables;
 use thiserror::Error;
 
+use crate::burn::Overhead;
 use crate::load::{self, Load, LoadError};
 
 /// Why a load is not run.
@@ -56,6 +57,14 @@ pub fn load(query: &str) -> Result<Load, Rejection> {
 pub fn replica() -> Result<Option<String>, Rejection> {
     let name = text("replica")?;
     Ok(Some(name).filter(|name| !name.is_empty()))
+}
+
+/// The CPU time that the host uses in addition to a burn.
+pub fn overhead() -> Result<Overhead, Rejection> {
+    Ok(Overhead {
+        request: read("request_overhead", load::duration_or_zero)?.value,
+        wait: read("wait_overhead", load::duration_or_zero)?.value,
+    })
 }
 
 /// The limits in force, as header fields.

@@ -149,7 +149,10 @@ fn the_readme_shows_real_responses() {
     let server = Server::start(&[]);
     let readme = read("README.md");
     let mut shown = 0;
-    for example in readme.split("$ curl --silent 'http://127.0.0.1:3000").skip(1) {
+    for example in readme
+        .split("$ curl --silent 'http://127.0.0.1:3000")
+        .skip(1)
+    {
         let (path, rest) = example.split_once('\'').expect("a quoted URL");
         let Some(json) = rest.strip_prefix(" | jq\n") else {
             continue;
