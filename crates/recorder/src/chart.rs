@@ -673,8 +673,7 @@ mod tests {
     use super::*;
     use crate::{
         decisions::decisions,
-        record::{Answer, Autoscaler, Deployment, Usage},
-        rules::Window,
+        record::{Answer, Autoscaler, Deployment, Usage, Window},
         traffic::TrafficResult,
     };
 

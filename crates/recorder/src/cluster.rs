@@ -2,11 +2,12 @@
 //! the CPU of the pods, which cannot be watched, is asked for. Nothing is written to it.
 
 use std::{
-    cell::RefCell, collections::BTreeSet, fmt::Debug, mem::replace, pin::pin, rc::Rc,
-    time::Duration,
+    cell::RefCell, collections::BTreeSet, env, fmt::Debug, mem::replace, net::IpAddr, pin::pin,
+    rc::Rc, time::Duration,
 };
 
 use futures::StreamExt;
+use hyper_util::client::proxy::matcher::Matcher;
 use k8s_openapi::api::{
     apps::v1 as apps, autoscaling::v2::HorizontalPodAutoscaler, core::v1 as core,
 };
@@ -72,9 +73,10 @@ pub struct Target {
 
 impl Target {
     pub async fn find(namespace: &str, name: &str) -> Result<Self, Error> {
-        let config = Config::infer()
+        let mut config = Config::infer()
             .await
             .map_err(|error| Error::NoConfig(error.to_string()))?;
+        choose_proxy(&mut config);
         let cluster = config.cluster_url.to_string();
         let no = |error: kube::Error| Error::NoConfig(why(&error));
         let client = Client::try_from(config).map_err(no)?;
@@ -286,6 +288,25 @@ impl Target {
     }
 }
 
+/// Chooses the proxy as kubectl does: that of the kubeconfig, or else that of the environment unless
+/// the cluster is on this machine or in `NO_PROXY`. kube looks for the proxy in `NO_PROXY`, not the cluster.
+fn choose_proxy(config: &mut Config) {
+    let variables = ["HTTPS_PROXY", "https_proxy"].into_iter();
+    let set = variables.filter_map(|name| env::var(name).ok());
+    let https = set.filter_map(|url| url.parse().ok()).next();
+    if config.proxy_url.is_some() && config.proxy_url != https {
+        return;
+    }
+    let host = config.cluster_url.host().unwrap_or_default();
+    let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    let is_local = host == "localhost" || address.is_some_and(|address| address.is_loopback());
+    let proxy = Matcher::from_env().intercept(&config.cluster_url);
+    // The one of the environment has its credentials too.
+    let is_https = config.cluster_url.scheme_str() == Some("https");
+    let proxy = proxy.map(|proxy| https.filter(|_| is_https).unwrap_or(proxy.uri().clone()));
+    config.proxy_url = proxy.filter(|_| !is_local);
+}
+
 /// Whether an event is about the Deployment, its ReplicaSets, its pods or its autoscaler.
 fn concerns(event: &core::Event, deployment: &str, autoscalers: &BTreeSet<String>) -> bool {
     let object = &event.involved_object;
@@ -424,4 +445,42 @@ fn targets(autoscaler: &HorizontalPodAutoscaler, deployment: &str) -> bool {
     autoscaler.spec.as_ref().is_some_and(|spec| {
         spec.scale_target_ref.kind == "Deployment" && spec.scale_target_ref.name == deployment
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_recorded(kind: &str, name: &str, type_: &str) -> bool {
+        let mut event = core::Event {
+            type_: Some(type_.into()),
+            ..Default::default()
+        };
+        event.involved_object.kind = Some(kind.into());
+        event.involved_object.name = Some(name.into());
+        concerns(&event, "app", &["hpa".to_string()].into())
+    }
+
+    #[test]
+    fn events_of_other_apps_are_not_recorded() {
+        for (kind, name, type_) in [
+            ("Deployment", "app", "Normal"),
+            ("ReplicaSet", "app-6d5c7b9f4d", "Warning"),
+            ("Pod", "app-6d5c7b9f4d-xk2vz", "Warning"),
+            ("HorizontalPodAutoscaler", "hpa", "Normal"),
+        ] {
+            assert!(is_recorded(kind, name, type_), "{kind} {name}");
+        }
+        for (kind, name, type_) in [
+            ("Deployment", "app-two", "Normal"),
+            ("ReplicaSet", "app-two-6d5c7b9f4d", "Warning"),
+            ("Pod", "app-two-6d5c7b9f4d-xk2vz", "Warning"),
+            ("Pod", "app-2-6d5c7b9f4d-xk2vz", "Warning"),
+            ("Pod", "apply-6d5c7b9f4d-xk2vz", "Warning"),
+            ("Pod", "app-6d5c7b9f4d-xk2vz", "Normal"),
+            ("HorizontalPodAutoscaler", "hpa-2", "Normal"),
+        ] {
+            assert!(!is_recorded(kind, name, type_), "{kind} {name}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use crate::{
     observations::AUTOSCALERS,
     record::{Autoscaler, Metric, Observation, ObservationKind, Pod, Record, Source, Usage, total},
     rules::{
-        Constraint, History, Pods, Reading, SYNC_PERIOD, Sample, classify, largest, recommend,
+        Constraint, History, Pods, Reading, SYNC_PERIOD, Sample, largest, recommend,
         recommend_for_value,
     },
 };
@@ -148,11 +148,11 @@ fn failures(record: &Record) -> Vec<Note> {
 struct Sync<'a> {
     at: f64,
     autoscaler: &'a Autoscaler,
-    /// Whether it is what was there when it was first seen.
+    /// Whether its status was there before the recording.
     is_first: bool,
 }
 
-/// The pods at a time that only grows.
+/// The pods at a time, which only advances.
 struct Timeline<'a> {
     observations: Peekable<slice::Iter<'a, Observation>>,
     pods: BTreeMap<&'a str, &'a Pod>,
@@ -235,7 +235,7 @@ impl<'a> Follower<'a> {
 
     fn follow(mut self, rows: &mut Vec<Decision>, notes: &mut Vec<Note>) {
         let mut last: Option<Sync> = None;
-        // What it set, until something else does.
+        // The replicas that it left.
         let mut replicas = None;
         let mut gone = None;
         let mut is_lost = false;
@@ -286,7 +286,9 @@ impl<'a> Follower<'a> {
                 self.known_since = f64::NEG_INFINITY;
                 self.history.recommend(at, autoscaler.from);
             }
-            if let Some(last) = &last {
+            if is_lost {
+                self.known_since = at;
+            } else if let Some(last) = &last {
                 self.repeat(last, at);
             }
             if let Some(replicas) = replicas.filter(|replicas| *replicas != autoscaler.from) {
@@ -317,7 +319,7 @@ impl<'a> Follower<'a> {
             if autoscaler.has_decided() {
                 replicas = Some(autoscaler.to);
                 let row = self.explain(&sync);
-                // The first is what was decided before.
+                // The first status is of a decision before the recording.
                 rows.extend(row.filter(|_| !is_first));
             }
             is_first = false;
@@ -496,7 +498,7 @@ impl Evidence<'_> {
             let measured = usage.and_then(|usage| Some((usage.window, of(usage)?)));
             let window = measured.map(|(window, _)| window);
             Sample {
-                class: classify(pod, window, resource == "cpu", self.now),
+                class: pod.classify(window, resource == "cpu", self.now),
                 usage: measured.map_or(0, |(_, usage)| usage),
                 request: total(&pod.requests, resource, container).unwrap_or_default(),
             }

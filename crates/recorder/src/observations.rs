@@ -28,11 +28,11 @@ use crate::{
     expectation::Verdict,
     record::{
         Answer, Autoscaler, Condition, Deployment, KubeEvent, Metric, ObservationKind, Pod,
-        Readiness, Record, Resources, Source, Usage,
+        Readiness, Record, Resources, Source, Usage, Window,
     },
     rules::{
         Amount, Behavior, Direction, Policy, Rules, SCALE_DOWN_WINDOW, Select, TOLERANCE,
-        Tolerance, Unit, Window,
+        Tolerance, Unit,
     },
     traffic::TrafficResult,
 };
@@ -104,6 +104,7 @@ pub enum Error {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Header {
     pub began: Timestamp,
+    /// The name of the Deployment.
     pub deployment: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,

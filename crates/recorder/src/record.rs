@@ -6,9 +6,16 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    rules::{Pods, Reading, Rules, Unit, Window, classify},
+    rules::{Class, Pods, Reading, Rules, Unit},
     traffic::TrafficResult,
 };
+
+/// How long after its start a pod's CPU may be that of its start
+/// (`--horizontal-pod-autoscaler-cpu-initialization-period`).
+const INITIALISATION: SignedDuration = SignedDuration::from_mins(5);
+/// A pod that became unready within this time of its start was never ready
+/// (`--horizontal-pod-autoscaler-initial-readiness-delay`).
+const READINESS_DELAY: SignedDuration = SignedDuration::from_secs(30);
 
 #[derive(Clone, Debug)]
 pub enum ObservationKind {
@@ -303,6 +310,44 @@ impl Pod {
     pub fn is_ready(&self) -> bool {
         matches!(self.readiness, Some((Readiness::Ready, _)))
     }
+
+    /// How it enters the calculation, if its usage was measured over `window`. Only for CPU does its
+    /// readiness matter.
+    pub fn classify(&self, window: Option<Window>, is_cpu: bool, now: Timestamp) -> Class {
+        if self.leaving {
+            return Class::Ignored;
+        }
+        if self.pending {
+            return Class::NotReady;
+        }
+        let Some(window) = window else {
+            return Class::WithoutMetrics;
+        };
+        if !is_cpu {
+            return Class::Counted;
+        }
+        let (Some(started), Some((readiness, since))) = (self.started, self.readiness) else {
+            return Class::NotReady;
+        };
+        let is_unready = readiness == Readiness::NotReady;
+        let not_ready = if now.duration_since(started) < INITIALISATION {
+            is_unready || window.ended.duration_since(since) < window.length
+        } else {
+            is_unready && since.duration_since(started) < READINESS_DELAY
+        };
+        if not_ready {
+            Class::NotReady
+        } else {
+            Class::Counted
+        }
+    }
+}
+
+/// The time over which usage was averaged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    pub ended: Timestamp,
+    pub length: SignedDuration,
 }
 
 /// The usage of a pod, averaged over a window.
@@ -509,7 +554,7 @@ impl State {
     pub fn classify_pods(&self, now: Timestamp) -> Pods {
         let window = |pod: &Pod| Some(self.usage.get(&pod.name)?.window);
         let pods = self.pods.values();
-        pods.map(|pod| classify(pod, window(pod), true, now))
+        pods.map(|pod| pod.classify(window(pod), true, now))
             .collect()
     }
 
@@ -523,5 +568,46 @@ impl State {
     /// What a pod should use on average, in millicores.
     pub fn target_millicores(&self) -> Option<f64> {
         self.autoscaler()?.target_millicores(self.requests()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_readiness_counts_as_ready() {
+        let second = |second| Timestamp::from_second(second).expect("in range");
+        let window = Window {
+            ended: second(390),
+            length: SignedDuration::from_secs(15),
+        };
+        let pod = |readiness, since| Pod {
+            name: "a".into(),
+            created: Some(second(0)),
+            started: Some(second(0)),
+            readiness: Some((readiness, second(since))),
+            pending: false,
+            leaving: false,
+            requests: Default::default(),
+        };
+        let class = |pod: &Pod, now| pod.classify(Some(window), true, second(now));
+        assert_eq!(class(&pod(Readiness::Unknown, 5), 400), Class::Counted);
+        assert_eq!(class(&pod(Readiness::NotReady, 5), 400), Class::NotReady);
+        assert_eq!(
+            class(&pod(Readiness::NotReady, 200), 400),
+            Class::Counted,
+            "it was ready once"
+        );
+        assert_eq!(
+            class(&pod(Readiness::Ready, 380), 295),
+            Class::NotReady,
+            "half a window"
+        );
+        assert_eq!(
+            class(&pod(Readiness::Ready, 375), 295),
+            Class::Counted,
+            "a whole window"
+        );
     }
 }

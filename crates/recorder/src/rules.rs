@@ -9,10 +9,7 @@
 
 use std::{cmp::Ordering, fmt};
 
-use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-
-use crate::record::{Pod, Readiness};
 
 /// How often an autoscaler computes (`--horizontal-pod-autoscaler-sync-period`), in seconds.
 pub const SYNC_PERIOD: f64 = 15.0;
@@ -22,13 +19,6 @@ pub const SCALE_DOWN_WINDOW: u32 = 300;
 pub const TOLERANCE: f64 = 0.1;
 /// The replicas that one step without a `behavior` may always reach.
 const FIRST_STEP: u32 = 4;
-/// How long after its start a pod's CPU may be that of its start
-/// (`--horizontal-pod-autoscaler-cpu-initialization-period`).
-const INITIALISATION: SignedDuration = SignedDuration::from_mins(5);
-/// A pod that became unready within this time of its start was never ready
-/// (`--horizontal-pod-autoscaler-initial-readiness-delay`).
-const READINESS_DELAY: SignedDuration = SignedDuration::from_secs(30);
-
 /// The average of a metric beside its target, both in the same unit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Reading {
@@ -112,43 +102,6 @@ pub enum Class {
     WithoutMetrics,
     /// Failed, or being deleted.
     Ignored,
-}
-
-/// The usage of a pod, averaged over a window.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Window {
-    pub ended: Timestamp,
-    pub length: SignedDuration,
-}
-
-/// The class of a pod whose usage was measured over `window`; only for CPU does its readiness matter.
-pub fn classify(pod: &Pod, window: Option<Window>, is_cpu: bool, now: Timestamp) -> Class {
-    if pod.leaving {
-        return Class::Ignored;
-    }
-    if pod.pending {
-        return Class::NotReady;
-    }
-    let Some(window) = window else {
-        return Class::WithoutMetrics;
-    };
-    if !is_cpu {
-        return Class::Counted;
-    }
-    let (Some(started), Some((readiness, since))) = (pod.started, pod.readiness) else {
-        return Class::NotReady;
-    };
-    let is_unready = readiness == Readiness::NotReady;
-    let not_ready = if now.duration_since(started) < INITIALISATION {
-        is_unready || window.ended.duration_since(since) < window.length
-    } else {
-        is_unready && since.duration_since(started) < READINESS_DELAY
-    };
-    if not_ready {
-        Class::NotReady
-    } else {
-        Class::Counted
-    }
 }
 
 /// One pod of the target with its usage of a resource, and its request of it, in thousandths.
@@ -833,43 +786,6 @@ mod tests {
         assert_eq!(largest([Some(3), Some(6)], 5), Some(6));
         assert_eq!(largest([Some(3), None], 5), None);
         assert_eq!(largest([Some(6), None], 5), Some(6));
-    }
-
-    #[test]
-    fn an_unknown_readiness_counts_as_ready() {
-        let second = |second| Timestamp::from_second(second).expect("in range");
-        let window = Window {
-            ended: second(390),
-            length: SignedDuration::from_secs(15),
-        };
-        let pod = |readiness, since| Pod {
-            name: "a".into(),
-            created: Some(second(0)),
-            started: Some(second(0)),
-            readiness: Some((readiness, second(since))),
-            pending: false,
-            leaving: false,
-            requests: Default::default(),
-        };
-        let class = |pod: &Pod, now| classify(pod, Some(window), true, second(now));
-        assert_eq!(class(&pod(Readiness::Unknown, 5), 400), Class::Counted);
-        assert_eq!(class(&pod(Readiness::NotReady, 5), 400), Class::NotReady);
-        assert_eq!(
-            class(&pod(Readiness::NotReady, 200), 400),
-            Class::Counted,
-            "it was ready once"
-        );
-        assert_eq!(
-            class(&pod(Readiness::Ready, 380), 295),
-            Class::NotReady,
-            "half a window"
-        );
-        assert_eq!(
-            class(&pod(Readiness::Ready, 375), 295),
-            Class::Counted,
-            "a whole window"
-        );
-        assert_eq!(recommended(2, &[(Class::Counted, 100); 2]), 4);
     }
 
     /// The default, with a window and a period of 60 s in which 2 pods may go.

@@ -6,7 +6,8 @@ use std::{fs, path::Path, process::Stdio, sync::Arc};
 
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, copy_bidirectional},
+    net::{TcpListener, TcpStream},
     process::{Child, ChildStderr, Command},
 };
 
@@ -74,12 +75,22 @@ struct Recorder {
 }
 
 fn recorder(fake: &Fake, test: &str, arguments: &[&str]) -> Recorder {
+    recorder_with(fake, test, arguments, &[])
+}
+
+fn recorder_with(
+    fake: &Fake,
+    test: &str,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> Recorder {
     let (command, rest) = arguments.split_first().expect("a command comes first");
     let mut child = Command::new(env!("CARGO_BIN_EXE_recorder"))
         .args([command, "--output"])
         .arg(folder(test))
         .args(rest)
         .env("KUBECONFIG", &fake.kubeconfig)
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -450,4 +461,85 @@ async fn a_deployment_that_is_missing_cannot_be_observed() {
         text.contains("there is no Deployment keda-spinapp in namespace default"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn pods_may_be_selected_by_expressions_and_an_autoscaler_may_come_later() {
+    let test = "later";
+    let fake = at_rest(test).await;
+    let mut selecting = deployment(1, 1);
+    selecting["spec"]["selector"] = json!({"matchExpressions": [
+        {"key": "app", "operator": "In", "values": ["a", "b"]},
+        {"key": "canary", "operator": "DoesNotExist"},
+    ]});
+    fake.set(DEPLOYMENTS, selecting);
+    fake.delete(AUTOSCALERS, "keda-hpa-cpu-scaling");
+    let mut recorder = recorder(&fake, test, &["watch", "--expect", "4"]);
+    recorder.says("no autoscaler targets it").await;
+    fake.watched(WATCHES).await;
+    assert!(
+        fake.selectors().contains("app in (a,b),!canary"),
+        "{}",
+        fake.selectors()
+    );
+    fake.set(AUTOSCALERS, autoscaler(1, 4, 200));
+    recorder.says("CPU 200 % of 50 %").await;
+    fake.set(
+        EVENTS,
+        event("new", "New size: 4; reason: cpu above target"),
+    );
+    recorder.says("New size: 4").await;
+    fake.set(DEPLOYMENTS, deployment(4, 4));
+    let (status, text) = recorder.ended().await;
+    assert_eq!(status, Some(0), "{text}");
+}
+
+/// A proxy that forwards every tunnel to one address.
+async fn proxy(to: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let to = to.clone();
+            tokio::spawn(async move {
+                let mut client = BufReader::new(client);
+                let mut line = String::from("a request");
+                while !line.trim().is_empty() {
+                    line.clear();
+                    client.read_line(&mut line).await?;
+                }
+                client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+                let mut server = TcpStream::connect(to).await?;
+                copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_cluster_is_reached_through_the_proxy_unless_no_proxy_names_it() {
+    let test = "proxy";
+    let fake = at_rest(test).await;
+    let proxy = proxy(fake.url.trim_start_matches("http://").to_string()).await;
+    let watch = ["watch", "--for", "1s"];
+    let with = |server: &str, no_proxy: &str| {
+        let config = fs::read_to_string(&fake.kubeconfig).expect("it is there");
+        let mut config: Value = serde_json::from_str(&config).expect("it is JSON");
+        config["clusters"][0]["cluster"]["server"] = server.into();
+        fs::write(&fake.kubeconfig, config.to_string()).expect("it can be written");
+        let variables = [
+            ("HTTP_PROXY", &*proxy),
+            ("HTTPS_PROXY", &*proxy),
+            ("NO_PROXY", no_proxy),
+        ];
+        recorder_with(&fake, test, &watch, &variables).ended()
+    };
+    // Only the proxy knows this name.
+    let (status, text) = with("http://cluster.invalid", "other.invalid").await;
+    assert_eq!(status, Some(0), "{text}");
+    let (status, text) = with("http://cluster.invalid", ".invalid").await;
+    assert_eq!(status, Some(2), "{text}");
+    let (status, text) = with(&fake.url, "").await;
+    assert_eq!(status, Some(0), "{text}");
 }

@@ -45,6 +45,8 @@ pub struct Fake {
     changed: watch::Sender<()>,
     broken: watch::Sender<usize>,
     watches: AtomicUsize,
+    /// The selectors of labels that were asked for.
+    selectors: Mutex<Vec<String>>,
     pub kubeconfig: PathBuf,
     pub url: String,
 }
@@ -69,6 +71,7 @@ impl Fake {
             changed: watch::Sender::new(()),
             broken: watch::Sender::new(0),
             watches: AtomicUsize::new(0),
+            selectors: Mutex::default(),
             kubeconfig,
             url,
         });
@@ -114,6 +117,10 @@ impl Fake {
         while self.watches.load(Ordering::Relaxed) < times {
             sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    pub fn selectors(&self) -> String {
+        self.selectors.lock().expect("nobody panicked").join("\n")
     }
 
     fn list(&self, path: &str) -> Option<Value> {
@@ -191,6 +198,10 @@ async fn answer(
     let path = uri.path();
     if path == "/app" {
         return Ok("hello".into_response());
+    }
+    if let Some(selector) = query.get("labelSelector") {
+        let mut selectors = fake.selectors.lock().expect("nobody panicked");
+        selectors.push(selector.clone());
     }
     if query.contains_key("watch") {
         let since = query

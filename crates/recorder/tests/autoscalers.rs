@@ -1,0 +1,530 @@
+//! Autoscalers as people have them: what is seen of each, and what the recorder says of it.
+
+use jiff::Timestamp;
+use recorder::{
+    analysis::Milestones,
+    decisions::{Decision, Note, decisions},
+    expectation::Verdict,
+    observations::{Header, Line},
+    record::{Record, Resources},
+    report::Report,
+    rules::Constraint,
+    steady_load::Plan,
+};
+use serde_json::{Value, json};
+
+/// A record of these observations: times, and lines of the file without them.
+fn record(observations: impl IntoIterator<Item = (f64, Value)>) -> Record {
+    let mut record = Record::new(Timestamp::UNIX_EPOCH);
+    for (at, mut line) in observations {
+        line["at"] = at.into();
+        let Line { at, seen } = serde_json::from_value::<Line>(line).expect("it is an observation");
+        record.add(at, seen.into());
+    }
+    record
+}
+
+fn explained(observations: Vec<(f64, Value)>) -> (Vec<Decision>, Vec<Note>) {
+    decisions(&record(observations))
+}
+
+fn texts(notes: &[Note]) -> Vec<&str> {
+    notes.iter().map(|note| &*note.text).collect()
+}
+
+fn report(record: &Record) -> String {
+    let header = Header {
+        began: record.began,
+        deployment: "app".into(),
+        expected: None,
+        verdict: Verdict::default(),
+    };
+    Report::new(&header, record).text()
+}
+
+const MESSAGE: &str = "the HPA was able to successfully calculate a replica count from";
+
+/// An autoscaler with one CPU metric, which has read and set this.
+fn hpa(from: u32, to: u32, cpu: u32) -> Value {
+    let able = if from == to {
+        "ReadyForNewScale"
+    } else {
+        "SucceededRescale"
+    };
+    json!({"hpa": {
+        "metadata": {"name": "hpa"},
+        "spec": {
+            "scaleTargetRef": {"kind": "Deployment", "name": "app"},
+            "minReplicas": 1,
+            "maxReplicas": 20,
+            "metrics": [resource("cpu", 50)],
+        },
+        "status": {
+            "currentReplicas": from,
+            "desiredReplicas": to,
+            "currentMetrics": [current("cpu", cpu)],
+            "conditions": [
+                condition("AbleToScale", true, able, ""),
+                condition(
+                    "ScalingActive",
+                    true,
+                    "ValidMetricFound",
+                    &format!("{MESSAGE} cpu resource utilization (percentage of request)"),
+                ),
+            ],
+        },
+    }})
+}
+
+fn resource(name: &str, target: u32) -> Value {
+    json!({"type": "Resource", "resource": {
+        "name": name,
+        "target": {"type": "Utilization", "averageUtilization": target},
+    }})
+}
+
+fn current(name: &str, current: u32) -> Value {
+    json!({"type": "Resource", "resource": {
+        "name": name,
+        "current": {"averageUtilization": current, "averageValue": format!("{current}m")},
+    }})
+}
+
+fn condition(kind: &str, is_true: bool, reason: &str, message: &str) -> Value {
+    let status = if is_true { "True" } else { "False" };
+    json!({"type": kind, "status": status, "reason": reason, "message": message})
+}
+
+/// The same, while it cannot read its metrics: the old number of replicas stays in its status.
+fn blind(from: u32, to: u32) -> Value {
+    let mut object = hpa(from, to, 0);
+    object["hpa"]["status"]["currentMetrics"] = json!([{"type": ""}]);
+    object["hpa"]["status"]["conditions"] = json!([
+        condition("AbleToScale", true, "SucceededGetScale", ""),
+        condition(
+            "ScalingActive",
+            false,
+            "FailedGetResourceMetric",
+            "no metrics returned"
+        ),
+    ]);
+    object
+}
+
+fn new_hpa() -> Value {
+    let mut object = hpa(0, 0, 0);
+    object["hpa"]["status"] = json!({"desiredReplicas": 0, "currentMetrics": null});
+    object
+}
+
+/// A pod that has been ready for long, with this request of CPU in each container.
+fn pod(name: &str, containers: &[(&str, &str)]) -> Value {
+    let containers: Vec<_> = containers
+        .iter()
+        .map(|(name, cpu)| json!({"name": name, "resources": {"requests": {"cpu": cpu}}}))
+        .collect();
+    json!({"pod": {
+        "metadata": {"name": name, "creationTimestamp": "1969-12-31T00:00:00Z"},
+        "spec": {"containers": containers},
+        "status": {
+            "phase": "Running",
+            "startTime": "1969-12-31T00:00:00Z",
+            "conditions": [
+                {"type": "Ready", "status": "True", "lastTransitionTime": "1969-12-31T00:00:10Z"},
+            ],
+        },
+    }})
+}
+
+fn usage(pods: &[(&str, &[(&str, &str)])]) -> Value {
+    let pods: Vec<_> = pods
+        .iter()
+        .map(|(name, containers)| {
+            let containers: Vec<_> = containers
+                .iter()
+                .map(|(name, cpu)| json!({"name": name, "usage": {"cpu": cpu}}))
+                .collect();
+            json!({
+                "metadata": {"name": name},
+                "timestamp": "1970-01-01T00:00:00Z",
+                "window": "15s",
+                "containers": containers,
+            })
+        })
+        .collect();
+    json!({"usage": pods})
+}
+
+#[test]
+fn of_several_metrics_the_one_that_decides_is_named() {
+    // 5 % of 50 % CPU, 120 % of 60 % memory: memory leads from 2 to 4.
+    let both = |from, to, cpu, memory| {
+        let mut object = hpa(from, to, cpu);
+        object["hpa"]["spec"]["metrics"] = json!([resource("cpu", 50), resource("memory", 60)]);
+        object["hpa"]["status"]["currentMetrics"] =
+            json!([current("cpu", cpu), current("memory", memory)]);
+        object["hpa"]["status"]["conditions"][1]["message"] =
+            format!("{MESSAGE} memory resource utilization (percentage of request)").into();
+        object
+    };
+    let (rows, _) = explained(vec![(0.0, both(2, 2, 5, 60)), (15.0, both(2, 4, 5, 120))]);
+    assert_eq!(
+        rows[0].metric.as_deref(),
+        Some("memory resource utilization")
+    );
+    let reading = rows[0].reading.expect("memory was read");
+    assert_eq!((reading.current, reading.target), (120, 60));
+    assert_eq!((rows[0].computed, rows[0].expected), (Some(4), None));
+
+    // While the first one fails, its place is empty, and the second keeps its own target.
+    let mut failing = both(2, 4, 0, 120);
+    failing["hpa"]["status"]["currentMetrics"][0] = json!({"type": ""});
+    let (rows, _) = explained(vec![(0.0, both(2, 2, 5, 60)), (15.0, failing)]);
+    let reading = rows[0].reading.expect("memory was read");
+    assert_eq!((reading.current, reading.target), (120, 60));
+}
+
+#[test]
+fn a_metric_that_is_not_of_the_pods_is_named_in_the_words_of_the_autoscaler() {
+    let cron = |from: u32, to, average: &str| {
+        let mut object = hpa(from, to, 2);
+        let metric = json!({"name": "s1-cron"});
+        object["hpa"]["spec"]["metrics"] = json!([resource("cpu", 50), {"type": "External", "external": {
+            "metric": metric,
+            "target": {"type": "AverageValue", "averageValue": "1"},
+        }}]);
+        object["hpa"]["status"]["currentMetrics"] = json!([current("cpu", 2), {"type": "External", "external": {
+            "metric": metric,
+            "current": {"averageValue": average},
+        }}]);
+        object["hpa"]["status"]["conditions"][1]["message"] =
+            format!("{MESSAGE} external metric s1-cron(&LabelSelector{{MatchLabels:map[string]string{{}},}})").into();
+        object
+    };
+    let record = record([
+        (0.0, cron(1, 1, "1")),
+        (0.0, pod("a", &[("app", "100m")])),
+        (15.0, cron(1, 4, "9")),
+    ]);
+    let (rows, _) = decisions(&record);
+    assert_eq!(rows[0].metric.as_deref(), Some("external metric s1-cron"));
+    assert_eq!(rows[0].expected, None);
+    assert_eq!(rows[0].constraints, [Constraint::Step(4)]);
+    assert!(report(&record).contains("9 / 1"), "{}", report(&record));
+}
+
+#[test]
+fn a_container_metric_is_of_that_container_alone() {
+    let of_app = |from, to, cpu: u32| {
+        let mut object = hpa(from, to, cpu);
+        object["hpa"]["spec"]["metrics"] = json!([{"type": "ContainerResource", "containerResource": {
+            "name": "cpu", "container": "app",
+            "target": {"type": "Utilization", "averageUtilization": 50},
+        }}]);
+        object["hpa"]["status"]["currentMetrics"] = json!([{"type": "ContainerResource", "containerResource": {
+            "name": "cpu", "container": "app",
+            "current": {"averageUtilization": cpu, "averageValue": "201m"},
+        }}]);
+        object
+    };
+    let containers = [("app", "200m"), ("proxy", "1")];
+    // The third pod has no metrics for this container: 402m of 600m are 67 %, so that 5 are recommended.
+    let (rows, _) = explained(vec![
+        (0.0, of_app(3, 3, 50)),
+        (0.0, pod("a", &containers)),
+        (0.0, pod("b", &containers)),
+        (0.0, pod("c", &containers)),
+        (
+            1.0,
+            usage(&[
+                ("a", &[("app", "201m"), ("proxy", "5m")]),
+                ("b", &[("app", "201m"), ("proxy", "900m")]),
+                ("c", &[("proxy", "900m")]),
+            ]),
+        ),
+        (15.0, of_app(3, 5, 100)),
+    ]);
+    assert_eq!((rows[0].recommended, rows[0].expected), (Some(5), None));
+    assert_eq!(rows[0].constraints, [Constraint::Missing(1)]);
+}
+
+fn deployment(resources: Value) -> Value {
+    json!({"deployment": {
+        "metadata": {"name": "app"},
+        "spec": {
+            "replicas": 1,
+            "selector": {},
+            "template": {"spec": {"containers": [{"name": "app", "resources": resources}]}},
+        },
+        "status": {"replicas": 1, "readyReplicas": 1},
+    }})
+}
+
+#[test]
+fn requests_are_those_of_the_pods() {
+    let limits = deployment(json!({"limits": {"cpu": "400m"}}));
+    let with = |pod: Option<Value>| {
+        let pod = pod.into_iter().map(|pod| (2.0, pod));
+        let first = [(0.0, hpa(1, 1, 2)), (1.0, limits.clone())];
+        record(first.into_iter().chain(pod))
+            .state
+            .target_millicores()
+    };
+    assert_eq!(with(None), Some(200.0), "the template has limits alone");
+    // A LimitRange's default, an injected sidecar, and one that is an init container.
+    let mut injected = pod("a", &[("app", "100m"), ("proxy", "50m")]);
+    injected["pod"]["spec"]["initContainers"] = json!([
+        {"name": "setup", "resources": {"requests": {"cpu": "2"}}},
+        {"name": "logs", "restartPolicy": "Always", "resources": {"requests": {"cpu": "30m"}}},
+    ]);
+    assert_eq!(with(Some(injected.clone())), Some(90.0));
+    injected["pod"]["spec"]["resources"] = json!({"requests": {"cpu": "500m"}});
+    assert_eq!(
+        with(Some(injected)),
+        Some(250.0),
+        "a request of the pod itself"
+    );
+}
+
+#[test]
+fn exact_replicas_can_be_held_for_limits_alone() {
+    let record = record([
+        (0.0, hpa(1, 1, 2)),
+        (1.0, deployment(json!({"limits": {"cpu": "500m"}}))),
+    ]);
+    let (autoscaler, deployment) = (record.state.autoscaler(), record.state.deployment.as_ref());
+    let plan = Plan::new(
+        3,
+        autoscaler.expect("it is there"),
+        deployment.expect("it is there"),
+        3.0,
+    );
+    let load = plan
+        .expect("500m are requested")
+        .from_below
+        .expect("there is a way")
+        .load;
+    assert!((500..750).contains(&load.total()), "{load}");
+}
+
+#[test]
+fn the_reason_why_pods_are_not_created_is_said() {
+    let mut failing = deployment(json!({}));
+    failing["deployment"]["status"]["conditions"] = json!([condition(
+        "ReplicaFailure",
+        true,
+        "FailedCreate",
+        "pods \"app-6d5c7b9f4d-xk2vz\" is forbidden: exceeded quota: cpu, requested: cpu=500m, used: cpu=2, limited: cpu=2",
+    )]);
+    let text = report(&record([
+        (0.0, deployment(json!({}))),
+        (30.0, failing.clone()),
+        (40.0, failing),
+        (60.0, deployment(json!({}))),
+    ]));
+    assert!(text.contains("30 s: pods are not created: pods"), "{text}");
+    assert_eq!(text.matches("exceeded quota").count(), 1, "{text}");
+    assert!(text.contains("60 s: pods are created again"), "{text}");
+}
+
+#[test]
+fn the_condition_that_matters_most_is_quoted() {
+    let quoted = |conditions: &[(&str, bool)]| {
+        let mut object = hpa(1, 1, 2);
+        let conditions: Vec<_> = conditions
+            .iter()
+            .map(|(kind, is_true)| condition(kind, *is_true, kind, ""))
+            .collect();
+        object["hpa"]["status"]["conditions"] = conditions.into();
+        let record = record([(0.0, object)]);
+        let autoscaler = record.state.autoscaler().expect("it is there").clone();
+        autoscaler
+            .complaint()
+            .map(|condition| condition.kind.clone())
+    };
+    let (able, active, limited) = ("AbleToScale", "ScalingActive", "ScalingLimited");
+    let all = [(limited, true), (active, false), (able, false)];
+    assert_eq!(quoted(&all).as_deref(), Some(able));
+    assert_eq!(quoted(&all[..2]).as_deref(), Some(active));
+    assert_eq!(
+        quoted(&[(limited, true), (active, true), (able, true)]).as_deref(),
+        Some(limited)
+    );
+    assert_eq!(quoted(&[(limited, false), (active, true)]), None);
+}
+
+#[test]
+fn two_autoscalers_of_one_deployment_are_one_line() {
+    let ambiguous = |name: &str| {
+        let mut object = blind(2, 2);
+        object["hpa"]["metadata"]["name"] = name.into();
+        object["hpa"]["status"]["conditions"][1] = condition(
+            "ScalingActive",
+            false,
+            "AmbiguousSelector",
+            "pods are controlled by multiple HPAs",
+        );
+        object
+    };
+    let mut other = new_hpa();
+    other["hpa"]["metadata"]["name"] = "other".into();
+    let record = record([
+        (0.0, hpa(2, 2, 50)),
+        (20.0, other),
+        (30.0, ambiguous("hpa")),
+        (35.0, ambiguous("other")),
+        (60.0, json!({"hpa_gone": "other"})),
+        (75.0, hpa(2, 4, 100)),
+    ]);
+    let (rows, notes) = decisions(&record);
+    assert_eq!(
+        rows.iter().map(|row| (row.at, row.to)).collect::<Vec<_>>(),
+        [(75.0, 4)]
+    );
+    let texts = texts(&notes);
+    let several = texts
+        .iter()
+        .filter(|text| text.starts_with("several autoscalers"));
+    assert_eq!(several.count(), 1, "{texts:?}");
+    assert!(
+        !texts.iter().any(|text| text.contains("something else")),
+        "{texts:?}"
+    );
+    assert_eq!(record.state.autoscaler().map(|one| &*one.name), Some("hpa"));
+}
+
+#[test]
+fn a_status_is_not_always_a_decision() {
+    let (rows, notes) = explained(vec![
+        (0.0, hpa(1, 1, 2)),
+        (15.0, blind(1, 0)),
+        (30.0, hpa(1, 1, 2)),
+    ]);
+    assert!(rows.is_empty(), "{rows:?}");
+    assert_eq!(
+        texts(&notes),
+        [
+            "the autoscaler cannot decide: FailedGetResourceMetric: no metrics returned",
+            "the autoscaler can decide again",
+        ]
+    );
+}
+
+#[test]
+fn a_metrics_outage_is_told_once_and_what_was_recommended_ages_meanwhile() {
+    let mut statuses = vec![(0.0, hpa(1, 1, 2)), (15.0, hpa(1, 4, 200))];
+    statuses.extend((2..=25).map(|sync| (f64::from(sync) * 15.02, blind(4, 4))));
+    // 4 was recommended more than five minutes ago.
+    statuses.push((391.0, hpa(4, 1, 2)));
+    let (rows, notes) = explained(statuses);
+    let last = rows.last().expect("it scaled in");
+    assert_eq!((last.from, last.to, last.expected), (4, 1, None));
+    assert!(last.constraints.is_empty(), "{last:?}");
+    assert_eq!(notes.len(), 2, "{notes:?}");
+}
+
+#[test]
+fn beyond_its_bounds_the_bound_is_the_reason() {
+    let mut beyond = hpa(42, 20, 0);
+    beyond["hpa"]["status"]["currentMetrics"] = Value::Null;
+    let (rows, notes) = explained(vec![(0.0, hpa(20, 20, 50)), (15.0, beyond)]);
+    assert_eq!((rows[0].from, rows[0].to, rows[0].reading), (42, 20, None));
+    assert_eq!(rows[0].constraints, [Constraint::Maximum(20)]);
+    assert_eq!(
+        texts(&notes),
+        ["something else than the autoscaler set the replicas: from 20 to 42"]
+    );
+}
+
+#[test]
+fn a_new_autoscaler_begins_with_the_replicas_that_there_are() {
+    let (rows, notes) = explained(vec![(0.0, new_hpa()), (15.0, hpa(5, 5, 28))]);
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(
+        (rows[0].to, rows[0].computed, rows[0].expected),
+        (5, Some(3), None)
+    );
+    assert_eq!(rows[0].constraints, [Constraint::Stabilisation(300)]);
+    assert!(notes.is_empty(), "{notes:?}");
+}
+
+#[test]
+fn a_recreated_autoscaler_forgets_unless_it_was_replaced_between_two_computations() {
+    let recreated = |gone: f64, back: f64, sync: f64, to: u32| {
+        explained(vec![
+            (0.0, hpa(1, 1, 2)),
+            (15.0, hpa(1, 4, 1000)),
+            (30.0, hpa(4, 4, 2)),
+            (gone, json!({"hpa_gone": "hpa"})),
+            (back, new_hpa()),
+            (sync, hpa(4, to, 2)),
+        ])
+    };
+    // Gone for 12 s between two computations: 20 replicas were recommended before, and still are.
+    let (rows, notes) = recreated(31.0, 43.0, 45.1, 8);
+    let last = rows.last().expect("it scaled out");
+    assert_eq!((last.to, last.expected, last.computed), (8, None, Some(1)));
+    assert_eq!(
+        last.constraints,
+        [Constraint::Stabilisation(300), Constraint::Step(8)]
+    );
+    assert!(notes.is_empty(), "{notes:?}");
+    // Gone at a computation.
+    let (rows, notes) = recreated(44.0, 50.0, 65.0, 4);
+    let last = rows.last().expect("the new one holds");
+    assert_eq!((last.to, last.expected), (4, None));
+    assert_eq!(last.constraints, [Constraint::Stabilisation(300)]);
+    assert!(notes.is_empty(), "{notes:?}");
+}
+
+#[test]
+fn what_was_recommended_before_the_recording_is_no_accusation() {
+    // It rests at 20 by what was recommended before, and scales in when that expires.
+    let mut resting = hpa(20, 20, 2);
+    resting["hpa"]["status"]["conditions"][0]["reason"] = "ScaleDownStabilized".into();
+    let (rows, _) = explained(vec![
+        (0.0, resting),
+        (7.0, hpa(20, 20, 1)),
+        (100.0, hpa(20, 1, 2)),
+    ]);
+    assert!(rows.iter().all(|row| row.expected.is_none()), "{rows:?}");
+    assert_eq!(rows.last().map(|row| row.to), Some(1));
+}
+
+#[test]
+fn pods_that_take_the_place_of_others_are_not_new_ones() {
+    let gone = |name: &str| json!({"pod_gone": name});
+    let containers = [("app", "100m")];
+    let record = record([
+        (0.0, hpa(1, 1, 2)),
+        (1.0, pod("a", &containers)),
+        (5.0, json!({"load_started": "40 connections"})),
+        (15.0, hpa(1, 2, 100)),
+        (20.0, pod("b", &containers)),
+        // A rollout with one pod more than there are replicas.
+        (40.0, pod("c", &containers)),
+        (41.0, gone("a")),
+        (50.0, pod("d", &containers)),
+        (51.0, gone("b")),
+    ]);
+    let milestones = Milestones::of(&record, &decisions(&record).0);
+    assert_eq!(milestones.first_new_pod_ready, Some(15.0));
+    assert_eq!(milestones.last_new_pod_ready, Some(15.0));
+}
+
+#[test]
+fn all_containers_make_up_the_usage_of_a_pod() {
+    let resources = |containers: &[(&str, i64)]| -> Resources {
+        let containers = containers.iter();
+        containers
+            .map(|(name, cpu)| (name.to_string(), [("cpu".to_string(), *cpu)].into()))
+            .collect()
+    };
+    let total =
+        |container| recorder::record::total(&resources(&[("a", 3), ("b", 4)]), "cpu", container);
+    assert_eq!(
+        (total(None), total(Some("b")), total(Some("c"))),
+        (Some(7), Some(4), None)
+    );
+    assert_eq!(recorder::record::total(&resources(&[]), "cpu", None), None);
+}
