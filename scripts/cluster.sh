@@ -110,7 +110,7 @@ if [[ $CLUSTER_WITH == kind ]]; then
     --set 'args={--kubelet-insecure-tls}'
   # On every worker, so also on the one with the port. A port of the node can be given to one pod at a time: no surge.
   install traefik "$TRAEFIK_VERSION" https://traefik.github.io/charts --set deployment.kind=DaemonSet \
-    --set ports.web.hostPort=80 --set service.type=ClusterIP \
+    --set ports.web.hostPort=80 --set service.spec.type=ClusterIP \
     --set updateStrategy.rollingUpdate.maxUnavailable=1 --set updateStrategy.rollingUpdate.maxSurge=0
 fi
 install cert-manager "$CERT_MANAGER_VERSION" oci://quay.io/jetstack/charts/cert-manager --set crds.enabled=true
