@@ -19,6 +19,8 @@ use crate::{
 
 /// The pods that a decision creates or removes can be seen before the decision itself, by up to this time.
 const LEAD: f64 = 0.5;
+/// A status is seen this much after the computation at the latest.
+const JITTER: f64 = 1.0;
 /// Usage is polled; an autoscaler may have read it before it was seen, by up to this time.
 const LAG: f64 = 6.0;
 
@@ -146,10 +148,24 @@ fn failures(record: &Record) -> Vec<Note> {
 
 /// A computation of an autoscaler.
 struct Sync<'a> {
+    /// When it was seen.
     at: f64,
+    /// When it was made, as far as the periods and windows of the rules matter.
+    made: f64,
     autoscaler: &'a Autoscaler,
     /// Whether its status was there before the recording.
     is_first: bool,
+}
+
+impl Sync<'_> {
+    /// When one was made that was seen at a time. Two are never closer than the period, but one that
+    /// is seen late can seem closer to the next one.
+    fn next_made(&self, seen: f64) -> f64 {
+        let periods = ((seen - self.made) / SYNC_PERIOD).round();
+        let earliest = self.made + periods * SYNC_PERIOD;
+        let is_late = !self.is_first && earliest - seen < JITTER;
+        if is_late { seen.max(earliest) } else { seen }
+    }
 }
 
 /// The pods at a time, which only advances.
@@ -279,6 +295,7 @@ impl<'a> Follower<'a> {
                 last.autoscaler = autoscaler;
                 continue;
             }
+            let made = last.as_ref().map_or(at, |last| last.next_made(at));
             if is_first {
                 self.known_since = at;
             } else if last.is_none() {
@@ -289,7 +306,7 @@ impl<'a> Follower<'a> {
             if is_lost {
                 self.known_since = at;
             } else if let Some(last) = &last {
-                self.repeat(last, at);
+                self.repeat(last, made);
             }
             if let Some(replicas) = replicas.filter(|replicas| *replicas != autoscaler.from) {
                 let by = if is_lost {
@@ -313,6 +330,7 @@ impl<'a> Follower<'a> {
             replicas = Some(autoscaler.from);
             let sync = Sync {
                 at,
+                made,
                 autoscaler,
                 is_first,
             };
@@ -332,16 +350,18 @@ impl<'a> Follower<'a> {
         if !last.autoscaler.has_decided() || last.autoscaler.from != last.autoscaler.to {
             return;
         }
-        let periods = (until - last.at) / SYNC_PERIOD;
+        let periods = (until - last.made) / SYNC_PERIOD;
         // When the one was made that was there at the beginning is not known.
         let (periods, start) = if last.is_first {
             (periods.ceil(), until - periods.ceil() * SYNC_PERIOD)
         } else {
-            (periods.round(), last.at)
+            (periods.round(), last.made)
         };
         for period in 1..periods as u32 {
+            let at = start + (until - start) * f64::from(period) / periods;
             self.explain(&Sync {
-                at: start + (until - start) * f64::from(period) / periods,
+                at,
+                made: at,
                 ..*last
             });
         }
@@ -385,7 +405,7 @@ impl<'a> Follower<'a> {
                 // How a value that is not of the pods came about is the autoscaler's knowledge alone.
                 || !matches!(metric.source, Source::Resource { .. });
             row.expected = (!is_explained).then_some(computation.result);
-            self.history.recommend(at, computation.recommended);
+            self.history.recommend(sync.made, computation.recommended);
         }
         if row.expected.is_some() {
             let said = autoscaler
@@ -394,7 +414,7 @@ impl<'a> Follower<'a> {
             row.remark = said.map(ToString::to_string);
         }
         if from != to {
-            self.history.scale(rules, at, from, to);
+            self.history.scale(rules, sync.made, from, to);
         }
         let is_noteworthy = from != to || row.computed.is_some_and(|computed| computed != to);
         Some(row).filter(|_| is_noteworthy)
@@ -448,7 +468,7 @@ impl<'a> Follower<'a> {
             .max_by_key(|index| replicas(&recommendations[*index]))?;
         let deciding = recommendations[metric].as_ref()?;
         let recommended = largest(recommendations.iter().map(replicas), from).unwrap_or(from);
-        let (mut result, limits) = rules.normalise(from, recommended, &self.history, sync.at);
+        let (mut result, limits) = rules.normalise(from, recommended, &self.history, sync.made);
         let reading = autoscaler.metrics[metric].reading()?;
         let mut constraints = deciding.pods.map_or(Vec::new(), |pods| {
             reading.constraints(rules.tolerance(), from, recommended, pods)
@@ -557,6 +577,7 @@ impl Evidence<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::{Amount, Behavior, Direction, Policy};
 
     /// What an autoscaler said, and when; the first is what it said before.
     fn explained(statuses: Vec<(f64, Autoscaler)>) -> (Vec<Decision>, Vec<Note>) {
@@ -605,5 +626,32 @@ mod tests {
             ]
         );
         assert!(notes.is_empty(), "{notes:?}");
+    }
+
+    /// The replicas that may be added in 15 s are counted from what was added less than 15 s before.
+    #[test]
+    fn a_status_that_is_seen_late_does_not_shorten_a_period() {
+        let up = Direction {
+            window: 0,
+            policies: vec![Policy {
+                amount: Amount::Pods(4),
+                period: 15,
+            }],
+            ..Direction::default()
+        };
+        let decided = |from, to, current| {
+            let mut autoscaler = Autoscaler::decided(from, to, current);
+            autoscaler.rules.behavior = Some(Behavior {
+                up: up.clone(),
+                ..Behavior::default()
+            });
+            autoscaler
+        };
+        let (rows, _) = explained(vec![
+            (0.0, decided(1, 1, 2)),
+            (15.2, decided(1, 5, 500)),
+            (30.05, decided(5, 9, 500)),
+        ]);
+        assert_eq!(rows[1].expected, None, "{:?}", rows[1]);
     }
 }
