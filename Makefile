@@ -88,7 +88,7 @@ clean: ## Remove everything that was built
 # Wasmtime would be compiled anew.
 .PHONY: test
 test: build ## Run all tests; the built component runs in the embedded host
-	@cargo test --locked --package embedded-host
+	@$(BUILD_HOST)
 	@env -u SPIN cargo test --locked --workspace --exclude embedded-host
 
 .PHONY: test-spin
@@ -110,13 +110,11 @@ deny: ## Check the dependencies: bans, licences, sources (CHECKS=advisories: kno
 
 .PHONY: bench
 bench: setup ## Measure the figures of the documents, on Linux, in 15 minutes (ROWS=accuracy,pacing SPIN=path WASM=path)
-	@cargo run --locked --quiet --profile measured -p bench -- $(if $(ROWS),--rows "$$ROWS")
+	@cargo run --locked --quiet --profile measured -p bench -- measure $(if $(ROWS),--rows "$$ROWS")
 
 .PHONY: soak
 soak: build ## Mixed load for FOR=10m, then faults (SPIN=path: a real Spin)
-	@$(BUILD_HOST)
-	@cargo build --locked --package soak
-	@target/debug/soak --for "$${FOR:-10m}" $${SPIN:+--spin "$$SPIN"}
+	@cargo run --locked --quiet --profile measured -p bench -- soak --for "$${FOR:-10m}"
 
 .PHONY: fuzz
 fuzz: ## Fuzz the parser of loads (FOR=5m); needs a nightly toolchain and cargo-fuzz
@@ -126,7 +124,8 @@ fuzz: ## Fuzz the parser of loads (FOR=5m); needs a nightly toolchain and cargo-
 fuzz-http: build ## Fuzz the component over HTTP as openapi.yaml describes it (SPIN=path: under a real Spin)
 	@scripts/need.sh python3
 	@$(BUILD_HOST)
-	@scripts/fuzz-http.sh $${SPIN:+"$$SPIN"}
+	@cargo build --locked --package testkit
+	@scripts/fuzz-http.sh
 
 .PHONY: reproducible
 reproducible: setup ## Build the component twice, in different folders: byte for byte the same

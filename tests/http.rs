@@ -1,17 +1,14 @@
 //! The contract over HTTP, tested against the built component.
 
-mod common;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use common::{Answer, Server, digest};
-use ureq::http::Method;
+use testkit::{Method, Response, Server, digest};
 
 /// Asserts that `answer` refuses a request with `status` and these words in its detail.
-fn assert_problem(answer: &Answer, status: u16, said: &[&str], request: &str) {
+fn assert_problem(answer: &Response, status: u16, said: &[&str], request: &str) {
     assert_eq!(answer.status, status, "{request}: {answer:?}");
     assert_eq!(answer.header("content-type"), "application/problem+json");
     let problem = answer.json();

@@ -1,13 +1,10 @@
 //! `openapi.yaml` describes the responses of the component, and so do the examples in the README.
 
-mod common;
-
 use std::fs;
 
-use common::{Answer, Server, digest};
 use jsonschema::Validator;
 use serde_json::{Deserializer, Map, Value};
-use ureq::http::Method;
+use testkit::{Method, Response, Server, digest};
 
 fn read(file: &str) -> String {
     let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
@@ -51,7 +48,7 @@ fn assert_possible(report: &Value) {
 }
 
 /// Asserts that the contract describes `answer` for the operation.
-fn assert_described(contract: &Value, path: &str, method: &str, answer: &Answer) {
+fn assert_described(contract: &Value, path: &str, method: &str, answer: &Response) {
     let status = answer.status.to_string();
     let response = match answer.status {
         405 => &contract["components"]["responses"]["MethodNotAllowed"],

@@ -1,15 +1,13 @@
-//! HTTP that no client library would send, byte for byte, and HTTP/2 with prior knowledge.
-
-mod common;
+//! HTTP that no client library would send, byte for byte.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::Server;
+use testkit::Server;
 
-/// A request: its name, what comes before `LAST`, what comes behind, and the statuses of its answers.
+/// A request: its name, the bytes before `LAST` and after it, and the statuses of its responses.
 type Case<'a> = (&'a str, &'a [u8], &'a [u8], &'a [u16]);
 
 const LAST: &str = "Host: localhost\r\nConnection: close\r\n\r\n";
@@ -21,7 +19,7 @@ fn connect(server: &Server) -> TcpStream {
     connection
 }
 
-/// All that comes until the server closes.
+/// All bytes until the server closes the connection.
 fn rest(mut connection: TcpStream) -> String {
     let mut bytes = Vec::new();
     match connection.read_to_end(&mut bytes) {
@@ -33,14 +31,14 @@ fn rest(mut connection: TcpStream) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What is answered to these bytes, until the server closes.
+/// The responses to these bytes, until the server closes the connection.
 fn answers(server: &Server, request: &[u8]) -> String {
     let mut connection = connect(server);
     connection.write_all(request).expect("a request is sent");
     rest(connection)
 }
 
-/// The statuses of the answers.
+/// The statuses of the responses.
 fn statuses(answers: &str) -> Vec<u16> {
     let heads = answers.split("HTTP/1.1 ").skip(1);
     heads
@@ -149,16 +147,4 @@ fn a_request_may_come_in_pieces() {
         sleep(Duration::from_millis(20));
     }
     assert_eq!(statuses(&rest(connection)), [200]);
-}
-
-#[test]
-fn http2_streams_are_answered() {
-    let server = Server::start(&[]);
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let client = server.http2().await;
-        for (response, _) in client.ask("cpu_time=5ms", 40).await {
-            assert_eq!(response.await.expect("an answer").status(), 200);
-        }
-    });
 }

@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use anyhow::{Result, ensure};
+use testkit::Server;
 use tokio::{
     time::{Instant, interval, sleep_until},
     try_join,
@@ -11,8 +12,7 @@ use tokio::{
 use crate::{
     figure::{Figure, quantile},
     load::{self, Load, Stop, Tally, Window},
-    server::{LIMIT, Server, Share},
-    testbed::Testbed,
+    testbed::{LIMIT, Share, Testbed},
 };
 
 /// What the clients of a crowd wait for an answer.
@@ -22,7 +22,7 @@ pub const ENDLESS: Duration = Duration::from_secs(60);
 
 /// Starts the component and lets its first requests go by.
 pub async fn component(testbed: &Testbed, share: Share) -> Result<Server> {
-    let server = testbed.component(share).await?;
+    let server = testbed.component(share)?;
     cost(&server, "?iterations=0", 8, 100).await?;
     cost(&server, "?cpu_time=20ms", 2, 20).await?;
     Ok(server)
@@ -31,7 +31,7 @@ pub async fn component(testbed: &Testbed, share: Share) -> Result<Server> {
 /// A load whose every request is to be answered.
 pub fn load(server: &Server, target: &str, connections: usize) -> Load {
     Load {
-        url: server.url(target),
+        url: server.url(&format!("/{target}")),
         connections,
         patience: ENDLESS,
     }
@@ -44,10 +44,10 @@ pub struct Cost {
 }
 
 pub async fn cost(server: &Server, query: &str, connections: usize, count: usize) -> Result<Cost> {
-    let before = server.used()?;
+    let before = server.cpu_time()?;
     let load = load(server, query, connections);
     let tally = load.run(Stop::After(count)).await?;
-    let used = server.used()? - before;
+    let used = server.cpu_time()? - before;
     let late = tally.late;
     ensure!(
         late == 0,
@@ -109,7 +109,7 @@ pub async fn crowd(
     let window = Window::new(Duration::from_secs(ramp), Duration::from_secs(length));
     let (tally, health, cores, idle) = try_join!(
         load.run(stop(window)),
-        load::probe(server.health(), window.end),
+        load::probe(server.health_url(), window.end),
         cores(server, window),
         until_idle(server, window.end),
     )?;
@@ -125,9 +125,9 @@ pub async fn crowd(
 /// The cores that a server uses within a window.
 pub async fn cores(server: &Server, window: Window) -> Result<f64> {
     sleep_until(window.start).await;
-    let (start, before) = (Instant::now(), server.used()?);
+    let (start, before) = (Instant::now(), server.cpu_time()?);
     sleep_until(window.end).await;
-    let used = server.used()? - before;
+    let used = server.cpu_time()? - before;
     Ok(used.as_secs_f64() / start.elapsed().as_secs_f64())
 }
 
@@ -149,7 +149,7 @@ pub async fn until_idle(server: &Server, start: Instant) -> Result<Instant> {
     let mut samples = VecDeque::new();
     while start.elapsed() < CAP {
         schedule.tick().await;
-        let (now, used) = (Instant::now(), server.used()?);
+        let (now, used) = (Instant::now(), server.cpu_time()?);
         samples.push_back((now, used));
         if samples.len() > SAMPLES
             && let Some((from, before)) = samples.pop_front()

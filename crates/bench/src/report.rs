@@ -3,11 +3,9 @@
 use std::{env, fs, path::Path, thread::available_parallelism, time::SystemTime};
 
 use anyhow::Result;
+use testkit::Runner;
 
-use crate::{
-    figure::{Figure, Goal, SHORT},
-    server::Runner,
-};
+use crate::figure::{Figure, Goal, SHORT};
 
 #[derive(Default)]
 pub struct Report {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use testkit::Server;
 use tokio::{
     select,
     time::{Instant, sleep, timeout},
@@ -15,8 +16,7 @@ use crate::{
     load::{Stop::*, *},
     measure::*,
     report::Report,
-    server::{Server, Share},
-    testbed::Testbed,
+    testbed::{Share, Testbed},
 };
 
 /// The last figure of the rows that take it off.
@@ -154,9 +154,9 @@ async fn pacing(testbed: &Testbed, report: &mut Report) -> Result<()> {
         let load = load(&server, &query, connections);
         let mut cores = Vec::new();
         for _ in 0..3 {
-            let before = server.used()?;
+            let before = server.cpu_time()?;
             let tally = load.run(After(connections)).await?;
-            let used = 1000.0 * (server.used()? - before).as_secs_f64();
+            let used = 1000.0 * (server.cpu_time()? - before).as_secs_f64();
             cores.push((used / DURATION_MS - idle) / connections as f64);
             ends.extend([0.0, 1.0].map(|share| 1000.0 * tally.seconds(share) - DURATION_MS));
         }
@@ -249,11 +249,11 @@ async fn tutorial(testbed: &Testbed, report: &mut Report) -> Result<()> {
 async fn control(testbed: &Testbed, report: &mut Report) -> Result<()> {
     // As many iterations as a request of the tutorial makes.
     let server = component(testbed, Share::TwoCores).await?;
-    let body = Client::new(server.url("?cpu_time=20ms"))?.get().await?;
+    let body = Client::new(server.url("/?cpu_time=20ms"))?.get().await?;
     drop(server);
     let answer: serde_json::Value = serde_json::from_str(&body)?;
     let iterations = answer["iterations"].as_u64().context("no iterations")?;
-    let server = testbed.other("control", Share::Limited).await?;
+    let server = testbed.other("control", Share::Limited)?;
     for (target, name) in [
         (format!("chain?{iterations}"), "20 ms without a wait"),
         ("fib".to_owned(), "`fib(43)`"),
@@ -327,16 +327,16 @@ async fn leaving(testbed: &Testbed, report: &mut Report) -> Result<()> {
     for query in ["cpu_time=10s", "cpu=150m&duration=60s"] {
         let mut rounds = Vec::new();
         for _ in 0..3 {
-            let client = Client::new(server.url(&format!("?{query}")))?;
+            let client = Client::new(server.url(&format!("/?{query}")))?;
             let mut request = Box::pin(timeout(ENDLESS, client.get()));
             select! {
                 answer = &mut request => bail!("`{query}` ended before its client left: {answer:?}"),
                 () = sleep(Duration::from_secs(2)) => {}
             }
-            let (left, before) = (Instant::now(), server.used()?);
+            let (left, before) = (Instant::now(), server.cpu_time()?);
             drop(request);
             until_idle(&server, left).await?;
-            let used = (server.used()? - before).as_secs_f64();
+            let used = (server.cpu_time()? - before).as_secs_f64();
             rounds.push(1000.0 * (used - idle * left.elapsed().as_secs_f64()));
         }
         let measure = format!("CPU used after the client of `{query}` left");
@@ -347,7 +347,7 @@ async fn leaving(testbed: &Testbed, report: &mut Report) -> Result<()> {
 
 async fn overhead(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let component = component(testbed, Share::TwoCores).await?;
-    let hello = testbed.other("hello", Share::TwoCores).await?;
+    let hello = testbed.other("hello", Share::TwoCores)?;
     let loads = [&component, &hello].map(|server| load(server, "?iterations=0", 8));
     let mut ratios = Vec::new();
     for _ in 0..15 {
@@ -373,7 +373,7 @@ async fn hash_rate(testbed: &Testbed, report: &mut Report) -> Result<()> {
     for _ in 0..20 {
         let burn = cost(&server, &format!("?iterations={HASHES}"), 1, 2).await?;
         let ours = 1000.0 * f64::from(HASHES) / (burn.cpu_ms - empty.cpu_ms);
-        ratios.push(ours / testbed.native_hash_rate(2 * HASHES).await?);
+        ratios.push(ours / testbed.native_hash_rate(2 * HASHES)?);
     }
     let measure = "hashes per CPU second against the usual loop of native `sha2` in software";
     report.add(measure, Plain(median(&ratios)), AtLeast(0.95, 1.0));
@@ -395,9 +395,9 @@ async fn growth(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let server = component(testbed, Share::TwoCores).await?;
     let (mut cpu, mut health) = (Vec::new(), Vec::new());
     for connections in [1, 4, 16, 64] {
-        let before = server.used()?;
+        let before = server.cpu_time()?;
         let crowd = crowd(&server, "", connections, [0, 15], Answered).await?;
-        let used = server.used()? - before;
+        let used = server.cpu_time()? - before;
         cpu.push(used.as_secs_f64() / crowd.tally.requests() as f64);
         health.push(quantile(&crowd.health, 0.99) / connections as f64);
     }

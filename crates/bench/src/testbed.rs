@@ -7,9 +7,38 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tokio::process::Child;
+use rustix::thread::{CpuSet, sched_getaffinity};
+use testkit::{Launch, Limits, Process, Runner, Server, pinned};
 
-use crate::server::{Runner, Server, Share, confined};
+/// The cores of `Share::Limited`: 500m.
+pub const LIMIT: f64 = 0.5;
+
+/// The CPU that a server may use.
+#[derive(Clone, Copy)]
+pub enum Share {
+    TwoCores,
+    /// Two cores, with a limit of 500m in all.
+    Limited,
+    OneCore,
+}
+
+impl Share {
+    /// The first cores that this program may use.
+    fn cores(self) -> Result<String> {
+        let count = if matches!(self, Self::OneCore) { 1 } else { 2 };
+        let allowed = sched_getaffinity(None)?;
+        let cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
+        let cores: Vec<_> = cores.take(count).map(|core| core.to_string()).collect();
+        Ok(cores.join(","))
+    }
+
+    fn limits(self) -> Result<Limits> {
+        Ok(Limits {
+            cores: self.cores()?,
+            cpu: matches!(self, Self::Limited).then_some(LIMIT),
+        })
+    }
+}
 
 /// A directory for what the benchmark writes, and what it measures.
 pub struct Testbed {
@@ -21,33 +50,18 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// Builds everything that is measured. Without the path of a Spin, the embedded host serves;
-    /// `component` is another build of the component.
-    pub fn build(spin: Option<&str>, component: Option<&Path>) -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let root = root.ancestors().nth(2).context("no workspace")?;
-        let host = root.join("target/measured/embedded-host");
-        let runner = Runner {
-            path: spin.map_or(host, PathBuf::from),
-            is_spin: spin.is_some(),
-        };
-        if runner.is_spin {
-            // A Spin that is not there is told before the long builds.
-            runner.version().context(
-                "install Spin (https://spinframework.dev/install) and give its path as SPIN, \
-                 or leave SPIN out to measure the embedded host",
-            )?;
-        } else {
-            cargo(root, "--profile measured -p embedded-host", "")?;
-        }
+    /// Builds everything that is measured; `component` is another build of the component.
+    pub fn build(component: Option<&Path>) -> Result<Self> {
+        let root = workspace();
+        let runner = runner()?;
         let output = root.join("target/bench");
         fs::create_dir_all(&output)?;
         let components = "--target wasm32-wasip1 --release -p cpu-load-gen -p hello -p control";
-        cargo(root, components, "")?;
+        cargo(components, "")?;
         // The hash in software, as in the component, instead of the instructions of this processor.
         let software = r#"--cfg sha2_backend="soft""#;
         let natives = "--release -p native --target-dir target/bench/native";
-        cargo(root, natives, software)?;
+        cargo(natives, software)?;
         let others = root.join("target/wasm32-wasip1/release");
         Ok(Self {
             component: component.map_or_else(|| others.join("cpu_load_gen.wasm"), Path::to_owned),
@@ -67,18 +81,18 @@ impl Testbed {
         Ok([ours?.len(), hello?.len()])
     }
 
-    pub async fn component(&self, share: Share) -> Result<Server> {
+    pub fn component(&self, share: Share) -> Result<Server> {
         const MANIFEST: &str = include_str!("../../../spin.toml");
         const BUILT: &str = "target/wasm32-wasip1/release/cpu_load_gen.wasm";
         ensure!(MANIFEST.contains(BUILT), "spin.toml has another source");
         let wasm = fs::canonicalize(&self.component)
             .with_context(|| format!("cannot find {}", self.component.display()))?;
         let manifest = MANIFEST.replace(BUILT, &wasm.display().to_string());
-        self.serve("component", &manifest, share).await
+        self.serve("component", &manifest, share)
     }
 
     /// A component that stands beside ours: hello or control.
-    pub async fn other(&self, name: &str, share: Share) -> Result<Server> {
+    pub fn other(&self, name: &str, share: Share) -> Result<Server> {
         let wasm = self.others.join(name).with_extension("wasm");
         let manifest = format!(
             "spin_manifest_version = 2\n\
@@ -86,49 +100,62 @@ impl Testbed {
              [[trigger.http]]\nroute = \"/...\"\ncomponent = {name:?}\n\
              [component.{name}]\nsource = {wasm:?}\n"
         );
-        self.serve(name, &manifest, share).await
+        self.serve(name, &manifest, share)
     }
 
-    async fn serve(&self, name: &str, manifest: &str, share: Share) -> Result<Server> {
+    fn serve(&self, name: &str, manifest: &str, share: Share) -> Result<Server> {
         let path = self.output.join(name).with_extension("toml");
         fs::write(&path, manifest)?;
-        Server::start(&self.runner, &path, share).await
+        Launch::new(&self.runner, &path)?
+            .limits(share.limits()?)
+            .start()
     }
 
-    /// Starts a neighbour on the core of `Share::OneCore`: by turns busy and asleep for so many
+    /// Starts a neighbour on the core of `Share::OneCore`, in turn busy and asleep for these
     /// microseconds. It is stopped when dropped.
-    pub fn neighbour(&self, busy: u32, asleep: u32) -> Result<Child> {
-        let micros = [busy, asleep].map(|micros| micros.to_string());
-        let mut neighbour = self.native("neighbour", &micros, Share::OneCore)?;
-        Ok(neighbour.spawn()?)
+    pub fn neighbour(&self, busy: u32, asleep: u32) -> Result<Process> {
+        let mut neighbour = self.native("neighbour", Share::OneCore)?;
+        neighbour.args([busy, asleep].map(|micros| micros.to_string()));
+        Process::spawn(neighbour)
     }
 
     /// The hashes per second of CPU time of the native loop, from this many.
-    pub async fn native_hash_rate(&self, iterations: u32) -> Result<f64> {
-        let mut native = self.native("native", &[iterations.to_string()], Share::TwoCores)?;
-        let output = native.output().await?;
+    pub fn native_hash_rate(&self, iterations: u32) -> Result<f64> {
+        let mut native = self.native("native", Share::TwoCores)?;
+        let output = native.arg(iterations.to_string()).output()?;
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "native: {}", error.trim());
         Ok(String::from_utf8(output.stdout)?.trim().parse()?)
     }
 
-    fn native(&self, name: &str, args: &[String], share: Share) -> Result<tokio::process::Command> {
+    fn native(&self, name: &str, share: Share) -> Result<Command> {
         let program = self.output.join("native/release").join(name);
-        let mut command = tokio::process::Command::from(confined(&program, share, None)?);
-        command.args(args).kill_on_drop(true);
-        Ok(command)
+        Ok(pinned(&program, &share.cores()?))
     }
 }
 
+fn workspace() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// What serves: the Spin that `SPIN` names, or the embedded host, built first.
+pub fn runner() -> Result<Runner> {
+    let runner = Runner::from_env()?;
+    if let Runner::EmbeddedHost(_) = runner {
+        cargo("--profile measured -p embedded-host", "")?;
+    }
+    Ok(runner)
+}
+
 /// Builds packages of this workspace.
-fn cargo(root: &Path, what: &str, rustflags: &str) -> Result<()> {
+fn cargo(what: &str, rustflags: &str) -> Result<()> {
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(program);
     build.args(["build", "--locked"]).args(what.split(' '));
     if !rustflags.is_empty() {
         build.env("RUSTFLAGS", rustflags);
     }
-    let status = build.current_dir(root).status();
+    let status = build.current_dir(workspace()).status();
     let status = status.context("cannot run cargo")?;
     ensure!(status.success(), "`cargo build --locked {what}` failed");
     Ok(())

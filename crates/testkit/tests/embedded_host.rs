@@ -4,17 +4,11 @@
 
 use std::{
     fs,
-    io::{self, BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
-    thread::{self, sleep},
-    time::{Duration, Instant},
 };
 
-/// How long anything may take that is to end by itself.
-const PATIENCE: Duration = Duration::from_secs(10);
+use testkit::{Launch, Runner, Server};
 
 const MANIFEST: &str = r#"spin_manifest_version = 2
 application = { name = "app" }
@@ -47,114 +41,36 @@ fn component(body: &str) -> Vec<u8> {
     .expect("the text format of a component")
 }
 
-/// A new directory with a manifest, and with an `app.wasm` where one is given.
+/// A manifest in a folder of its own, with an `app.wasm` where one is given.
 fn application(name: &str, manifest: &str, wasm: Option<&[u8]>) -> PathBuf {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = fs::remove_dir_all(&directory);
-    fs::create_dir_all(&directory).unwrap();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("a folder");
     if let Some(wasm) = wasm {
-        fs::write(directory.join("app.wasm"), wasm).unwrap();
+        fs::write(folder.join("app.wasm"), wasm).expect("a component");
     }
-    let path = directory.join("spin.toml");
-    fs::write(&path, manifest).unwrap();
+    let path = folder.join("spin.toml");
+    fs::write(&path, manifest).expect("a manifest");
     path
 }
 
-fn command(manifest: &Path, listen: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_embedded-host"));
-    command
-        .arg("--manifest")
-        .arg(manifest)
-        .args(["--listen", listen])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
+fn start(manifest: &Path, listen: &str) -> anyhow::Result<Server> {
+    // Beside this test, whatever SPIN names.
+    let host = env!("CARGO_BIN_EXE_with-server");
+    let host = Path::new(host).with_file_name("embedded-host");
+    let launch = Launch::new(&Runner::EmbeddedHost(host), manifest)?;
+    launch.listen(listen).start()
 }
 
-/// What the host says when it refuses to serve: one line, and an exit status other than 0.
+/// The error with which the host refuses to serve: one line, and an exit status other than 0.
 fn refusal(manifest: &Path, listen: &str) -> String {
-    let mut host = Process::start(&mut command(manifest, listen));
-    let stdout = host.0.stdout.take().unwrap();
-    let (status, stderr) = host.end();
-    assert_eq!(status.code(), Some(1));
-    assert_eq!(io::read_to_string(stdout).unwrap(), "");
-    let (line, "") = stderr.split_once('\n').expect("a line") else {
-        panic!("more than a line: {stderr}");
-    };
-    line.strip_prefix("error: ").expect("an error").to_owned()
-}
-
-/// The host in a process of its own, killed when dropped.
-struct Process(Child);
-
-impl Process {
-    fn start(command: &mut Command) -> Self {
-        Self(command.spawn().unwrap())
-    }
-
-    /// A host that serves, and the address that it says it serves on.
-    fn serving(manifest: &Path) -> (Self, SocketAddr) {
-        let mut host = Self::start(&mut command(manifest, "127.0.0.1:0"));
-        let mut stdout = BufReader::new(host.0.stdout.take().unwrap());
-        let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || {
-            let mut line = String::new();
-            stdout.read_line(&mut line).unwrap();
-            sender.send(line)
-        });
-        let line = receiver.recv_timeout(PATIENCE).unwrap();
-        let addr = line.trim_end().strip_prefix("Serving http://").unwrap();
-        (host, addr.parse().unwrap())
-    }
-
-    /// What it printed to standard error until now, when it is killed.
-    fn killed(&mut self) -> String {
-        self.0.kill().unwrap();
-        io::read_to_string(self.0.stderr.take().unwrap()).unwrap()
-    }
-
-    /// Its exit status and what it printed to standard error. It must end by itself.
-    fn end(mut self) -> (ExitStatus, String) {
-        let limit = Instant::now() + PATIENCE;
-        let status = loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                break status;
-            }
-            assert!(Instant::now() < limit, "still running after {PATIENCE:?}");
-            sleep(Duration::from_millis(10));
-        };
-        let stderr = io::read_to_string(self.0.stderr.take().unwrap()).unwrap();
-        (status, stderr)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn send(addr: SocketAddr, path: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(addr).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
-    stream
-}
-
-/// The status and the body of the answer.
-fn get(addr: SocketAddr, path: &str) -> (u16, String) {
-    let mut text = String::new();
-    send(addr, path).read_to_string(&mut text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    (
-        head.split(' ').nth(1).unwrap().parse().unwrap(),
-        body.to_owned(),
-    )
+    let error = start(manifest, listen).err().expect("a refusal");
+    let error = format!("{error:#}");
+    let (_, line) = error
+        .split_once("ended with exit status: 1: error: ")
+        .expect(&error);
+    assert!(!line.contains('\n'), "{error}");
+    line.to_owned()
 }
 
 #[test]
@@ -274,23 +190,31 @@ fn a_port_in_use_is_named() {
     );
 }
 
+fn serving(name: &str, guest: &str) -> Server {
+    let path = application(name, MANIFEST, Some(&component(guest)));
+    start(&path, "127.0.0.1:0").expect("a host that serves")
+}
+
 #[test]
 fn spins_own_paths_are_answered_without_the_guest() {
-    let path = application("own-paths", MANIFEST, Some(&component("unreachable")));
-    let (_host, addr) = Process::serving(&path);
-    for (path, answer) in [
+    let host = serving("own-paths", "unreachable");
+    for (path, expected) in [
         ("/.well-known/spin/health", (200, "OK")),
         ("/.well-known/spin/other", (404, "")),
         ("/.well-known/other", (500, "")),
     ] {
-        let (status, body) = get(addr, path);
-        assert_eq!((status, body.as_str()), answer, "{path}");
+        let response = host.get(path);
+        assert_eq!(
+            (response.status, response.body.as_str()),
+            expected,
+            "{path}"
+        );
     }
 }
 
 #[test]
-fn a_guest_without_an_answer_is_a_500_and_a_line() {
-    for (name, body, line) in [
+fn a_guest_without_a_response_is_a_500_and_a_line() {
+    for (name, guest, line) in [
         (
             "trap",
             "unreachable",
@@ -302,9 +226,14 @@ fn a_guest_without_an_answer_is_a_500_and_a_line() {
             "A request failed: the guest returned without a response\n",
         ),
     ] {
-        let path = application(name, MANIFEST, Some(&component(body)));
-        let (mut host, addr) = Process::serving(&path);
-        assert_eq!(get(addr, "/"), (500, String::new()), "{name}");
-        assert_eq!(host.killed(), line, "{name}");
+        let host = serving(name, guest);
+        let response = host.get("/");
+        assert_eq!(
+            (response.status, response.body.as_str()),
+            (500, ""),
+            "{name}"
+        );
+        let log = host.log().expect("a log");
+        assert!(log.ends_with(line), "{name}: {log}");
     }
 }

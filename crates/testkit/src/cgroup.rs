@@ -67,7 +67,7 @@ impl Cgroup {
     }
 
     /// The files to which a process writes `0` in order to join.
-    pub fn doors(&self) -> impl Iterator<Item = PathBuf> {
+    pub fn procs_files(&self) -> impl Iterator<Item = PathBuf> {
         self.directories.iter().map(|it| it.join("cgroup.procs"))
     }
 }

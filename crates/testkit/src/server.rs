@@ -1,0 +1,458 @@
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fmt,
+    fs::{self, File},
+    iter::successors,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use tempfile::TempDir;
+use ureq::{
+    Agent,
+    http::{HeaderMap, Method, Request},
+};
+
+use crate::{
+    cgroup::Cgroup,
+    process::{Process, confined},
+};
+
+/// How long a server may take to start: with a limit of 500m it compiles the component at half speed.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The program that serves a Spin application.
+pub enum Runner {
+    Spin(PathBuf),
+    EmbeddedHost(PathBuf),
+}
+
+impl Runner {
+    /// The Spin that the environment variable `SPIN` names, as a path or as a command on `PATH`. Without one, the
+    /// embedded host that was built beside this program.
+    ///
+    /// # Errors
+    /// Where that program cannot run, or is no Spin.
+    pub fn from_env() -> Result<Self> {
+        if let Some(spin) = env::var_os("SPIN").filter(|it| !it.is_empty()) {
+            let spin = Self::Spin(spin.into());
+            let version = spin.version().context(
+                "SPIN names the Spin to use: install one (https://spinframework.dev/install), \
+                 or unset SPIN to use the embedded host",
+            )?;
+            let is_spin = version.starts_with("spin ");
+            ensure!(is_spin, "SPIN names a program that is not Spin: {version}");
+            return Ok(spin);
+        }
+        let this = env::current_exe()?;
+        let mut folders = this.ancestors().skip(1);
+        // The programs of tests and examples are in a folder of their own.
+        let folder = folders.find(|it| {
+            !matches!(
+                it.file_name().and_then(OsStr::to_str),
+                Some("deps" | "examples")
+            )
+        });
+        let folder = folder.context("this program is in no folder")?;
+        Ok(Self::EmbeddedHost(folder.join("embedded-host")))
+    }
+
+    /// In words.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Spin(_) => "Spin",
+            Self::EmbeddedHost(_) => "embedded host",
+        }
+    }
+
+    fn path(&self) -> &Path {
+        let (Self::Spin(path) | Self::EmbeddedHost(path)) = self;
+        path
+    }
+
+    /// What the program prints for `--version`, in one line.
+    ///
+    /// # Errors
+    /// Where it cannot run.
+    pub fn version(&self) -> Result<String> {
+        let output = Command::new(self.path()).arg("--version").output();
+        let output = output.with_context(|| format!("cannot run {}", self.path().display()))?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+/// The manifest of the component.
+pub fn manifest() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../spin.toml"))
+}
+
+/// The CPU that a server may use. It holds before the server starts, as a pod's limit does: a server counts its threads
+/// by it.
+#[derive(Clone)]
+pub struct Limits {
+    /// The cores that it may run on, as `taskset --cpu-list` reads them.
+    pub cores: String,
+    /// How many cores it may use in all, such as 0.5 for 500m.
+    pub cpu: Option<f64>,
+}
+
+/// How to start a server.
+pub struct Launch {
+    program: PathBuf,
+    args: Vec<OsString>,
+    variables: Vec<(String, String)>,
+    limits: Option<Limits>,
+    descriptors: Option<u32>,
+    listen: Option<String>,
+    /// Where it serves, as `http://host:port`; none where the server prints it.
+    url: Option<String>,
+    health_path: &'static str,
+    /// For its log, and for what Spin writes.
+    folder: TempDir,
+}
+
+impl Launch {
+    /// Serves the application of `manifest` on a free port of the loopback interface.
+    ///
+    /// # Errors
+    /// Where the embedded host was not built, or there is no folder for temporary files.
+    pub fn new(runner: &Runner, manifest: &Path) -> Result<Self> {
+        let launch = Self::of(runner.path(), None, "/.well-known/spin/health")?;
+        let launch = launch.listen("127.0.0.1:0");
+        Ok(match runner {
+            Runner::Spin(_) => {
+                let state = launch.folder.path().join("spin");
+                let launch = launch.args(["up", "--quiet", "--from"]).args([manifest]);
+                let launch = launch.args([OsStr::new("--state-dir"), state.as_ref()]);
+                launch.args([OsStr::new("--log-dir"), state.join("logs").as_ref()])
+            }
+            Runner::EmbeddedHost(host) => {
+                ensure!(
+                    host.exists(),
+                    "{} does not exist: run `make test`",
+                    host.display()
+                );
+                launch.args(["--manifest"]).args([manifest])
+            }
+        })
+    }
+
+    /// Any other program, which serves at `url` and answers `health_path` with a status of success.
+    ///
+    /// # Errors
+    /// Where there is no folder for temporary files.
+    pub fn program(program: &Path, url: &str, health_path: &'static str) -> Result<Self> {
+        Self::of(program, Some(url.to_owned()), health_path)
+    }
+
+    fn of(program: &Path, url: Option<String>, health_path: &'static str) -> Result<Self> {
+        Ok(Self {
+            program: program.to_owned(),
+            args: Vec::new(),
+            variables: Vec::new(),
+            limits: None,
+            descriptors: None,
+            listen: None,
+            url,
+            health_path,
+            folder: TempDir::new()?,
+        })
+    }
+
+    /// Adds arguments.
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
+        self.args.extend(args);
+        self
+    }
+
+    /// Sets variables of the application in place of the defaults in its manifest.
+    pub fn variables(mut self, variables: &[(&str, &str)]) -> Self {
+        let name = |name: &str| format!("SPIN_VARIABLE_{}", name.to_uppercase());
+        let variables = variables
+            .iter()
+            .map(|(key, value)| (name(key), (*value).to_owned()));
+        self.variables.extend(variables);
+        self
+    }
+
+    /// Has it listen on another address.
+    pub fn listen(mut self, address: &str) -> Self {
+        self.listen = Some(address.to_owned());
+        self
+    }
+
+    /// Limits its CPU. On Linux only, and as root.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// Limits its open file descriptors.
+    pub fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
+    /// Starts the server and waits until its health endpoint answers.
+    ///
+    /// # Errors
+    /// Where the server ends, or does not answer in time, with its log.
+    pub fn start(self) -> Result<Server> {
+        let cgroup = match &self.limits {
+            Some(limits) => Some(Cgroup::create(limits.cpu)?),
+            None => None,
+        };
+        let cores = self.limits.as_ref().map(|limits| limits.cores.as_str());
+        let mut command = confined(&self.program, cores, cgroup.as_ref(), self.descriptors);
+        let log = File::create(self.folder.path().join("log"))?;
+        command.args(self.args).envs(self.variables);
+        if let Some(address) = self.listen {
+            command.arg("--listen").arg(address);
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let config = Agent::config_builder().http_status_as_error(false);
+        let config = config.timeout_global(Some(REQUEST_TIMEOUT)).proxy(None);
+        let mut server = Server {
+            process: Process::spawn(command)?,
+            cgroup,
+            folder: self.folder,
+            url: self.url.unwrap_or_default(),
+            health_path: self.health_path,
+            agent: config.build().into(),
+        };
+        match server.wait_until_healthy() {
+            Ok(()) => Ok(server),
+            Err(error) => bail!(
+                "{} {error:#}: {}",
+                self.program.display(),
+                server.log()?.trim()
+            ),
+        }
+    }
+}
+
+/// A running server, which is ended when this is dropped.
+pub struct Server {
+    // Ends before its cgroup and its folder are removed.
+    process: Process,
+    cgroup: Option<Cgroup>,
+    folder: TempDir,
+    /// As `http://host:port`.
+    url: String,
+    health_path: &'static str,
+    agent: Agent,
+}
+
+/// A whole response.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+/// What the processes of a server hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// In bytes.
+    pub resident: u64,
+    pub threads: u64,
+    /// Open file descriptors.
+    pub descriptors: u64,
+}
+
+impl Server {
+    /// Serves the component with these variables, by the program that [`Runner::from_env`] finds.
+    ///
+    /// # Panics
+    /// Where it does not start: for tests.
+    pub fn start(variables: &[(&str, &str)]) -> Self {
+        let launch = Runner::from_env().and_then(|runner| Launch::new(&runner, manifest()));
+        let server = launch.and_then(|launch| launch.variables(variables).start());
+        server.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    fn wait_until_healthy(&mut self) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < START_TIMEOUT {
+            if let Some(status) = self.process.status()? {
+                bail!("ended with {status}");
+            }
+            if self.url.is_empty() {
+                let log = self.log()?;
+                // Whole lines only.
+                let mut lines = log
+                    .split_inclusive('\n')
+                    .filter_map(|line| line.strip_suffix('\n'));
+                let url = lines.find_map(|line| line.strip_prefix("Serving "));
+                self.url = url.unwrap_or_default().to_owned();
+            }
+            if !self.url.is_empty() && self.is_healthy() {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        bail!("is not healthy after {START_TIMEOUT:?}")
+    }
+
+    /// The address as `host:port`.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    /// The URL of `path`, which begins with a slash and may have a query.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// The URL of the server's own health endpoint.
+    pub fn health_url(&self) -> String {
+        self.url(self.health_path)
+    }
+
+    /// Whether the health endpoint answers within a second, on a new connection as a kubelet opens it.
+    pub fn is_healthy(&self) -> bool {
+        let request = ureq::get(self.health_url()).config();
+        let request = request.timeout_global(Some(HEALTH_TIMEOUT)).proxy(None);
+        request.build().call().is_ok()
+    }
+
+    /// The response to a request without a body.
+    ///
+    /// # Errors
+    /// Where there is no whole response within a minute.
+    pub fn request(&self, method: Method, path: &str) -> Result<Response> {
+        let what = || format!("{method} {path}");
+        let request = Request::builder().method(&method).uri(self.url(path));
+        let mut response = self.agent.run(request.body(())?).with_context(what)?;
+        let body = response.body_mut().read_to_string().with_context(what)?;
+        Ok(Response {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body,
+        })
+    }
+
+    /// The response to a GET.
+    ///
+    /// # Panics
+    /// Where there is no whole response within a minute: for tests.
+    pub fn get(&self, path: &str) -> Response {
+        self.ask(Method::GET, path)
+    }
+
+    /// The response to a request without a body.
+    ///
+    /// # Panics
+    /// Where there is no whole response within a minute: for tests.
+    pub fn ask(&self, method: Method, path: &str) -> Response {
+        let response = self.request(method, path);
+        response.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// What the server has printed.
+    ///
+    /// # Errors
+    /// Where its log cannot be read.
+    pub fn log(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.folder.path().join("log"))?)
+    }
+
+    /// The CPU time that its processes have used: exact where the server has limits, in steps of up to 10 ms elsewhere.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        if let Some(cgroup) = &self.cgroup {
+            return cgroup.used();
+        }
+        let system = processes(ProcessRefreshKind::nothing().with_cpu());
+        let millis = self
+            .own(&system)
+            .map(sysinfo::Process::accumulated_cpu_time);
+        Ok(Duration::from_millis(millis.sum()))
+    }
+
+    /// What its processes hold now. On Linux only.
+    ///
+    /// # Errors
+    /// On another system, or where the server has ended.
+    pub fn usage(&self) -> Result<Usage> {
+        let system = processes(ProcessRefreshKind::nothing().with_memory().with_tasks());
+        let mut usage = Usage::default();
+        for process in self.own(&system) {
+            let threads = process.tasks().context("only Linux tells the threads")?;
+            let descriptors = process.open_files().context("no descriptors")?;
+            usage.resident += process.memory();
+            usage.threads += threads.len() as u64;
+            usage.descriptors += descriptors as u64;
+        }
+        ensure!(usage.resident > 0, "the server has ended");
+        Ok(usage)
+    }
+
+    /// Its processes: Spin serves in a child of the one that was started.
+    fn own<'a>(&self, system: &'a System) -> impl Iterator<Item = &'a sysinfo::Process> {
+        let server = Pid::from_u32(self.process.id());
+        let parent = |pid: &Pid| system.process(*pid).and_then(sysinfo::Process::parent);
+        let is_own = move |pid| successors(Some(pid), parent).any(|pid| pid == server);
+        let processes = system.processes().values();
+        processes.filter(move |it| it.thread_kind().is_none() && is_own(it.pid()))
+    }
+
+    /// Sends SIGTERM, and returns the time until it has ended; none where that takes longer than `timeout`.
+    ///
+    /// # Errors
+    /// Where the operating system refuses.
+    pub fn terminate(&mut self, timeout: Duration) -> Result<Option<Duration>> {
+        Ok(self.process.terminate(timeout)?)
+    }
+}
+
+fn processes(what: ProcessRefreshKind) -> System {
+    let mut system = System::new();
+    system.refresh_processes_specifics(ProcessesToUpdate::All, true, what);
+    system
+}
+
+impl Response {
+    /// A header, empty where there is none of that name.
+    ///
+    /// # Panics
+    /// Where it is not ASCII.
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.map_or("", |value| value.to_str().expect("a header in ASCII"))
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// Where it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = self.resident as f64 / f64::from(1 << 20);
+        let (threads, descriptors) = (self.threads, self.descriptors);
+        write!(
+            f,
+            "{mib:.1} MiB, {threads} threads, {descriptors} descriptors"
+        )
+    }
+}
