@@ -1,4 +1,4 @@
-//! What the built component imports: exactly what has a reason here.
+//! The built component imports exactly the interfaces that have a reason here.
 
 use std::collections::BTreeSet;
 
@@ -9,15 +9,15 @@ const WASM: &str = concat!(
     "/target/wasm32-wasip1/release/cpu_load_gen.wasm"
 );
 
-/// An interface, the functions of it (all where there are none), and what they are for. A host gives
-/// the functions of `wasi_snapshot_preview1` by an adapter that asks it for more, files among them:
+/// An interface, its functions (all if none are listed), and what they are for. A host provides
+/// the functions of `wasi_snapshot_preview1` by an adapter that imports more, files among them:
 /// it has none to give, and no environment, since `spin.toml` names none.
 const IMPORTS: [(&str, &[&str], &str); 9] = [
     ("wasi:http/types", &[], "its own exchange"),
     (
         "wasi:io/streams",
         &[],
-        "the body, and whether its reader has left",
+        "the body, and whether its client has disconnected",
     ),
     ("wasi:io/error", &[], "the errors of streams"),
     ("wasi:io/poll", &[], "to wait"),
@@ -45,7 +45,7 @@ const IMPORTS: [(&str, &[&str], &str); 9] = [
 ];
 
 #[test]
-fn the_component_imports_what_has_a_reason_and_no_way_out() {
+fn the_component_imports_only_what_has_a_reason() {
     let wasm =
         std::fs::read(WASM).unwrap_or_else(|error| panic!("{WASM}: {error}; run `make build`"));
     let mut used = BTreeSet::new();

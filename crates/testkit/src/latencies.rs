@@ -1,14 +1,14 @@
-use std::{ops::AddAssign, time::Duration};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// Latencies and their percentiles, to three significant digits.
+/// Latencies and their percentiles, to four significant digits.
 #[derive(Clone)]
 pub struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self(Histogram::new(3).expect("three significant digits are allowed"))
+        Self(Histogram::new(4).expect("four significant digits are allowed"))
     }
 }
 
@@ -33,12 +33,6 @@ impl Latencies {
     /// The share that exceeds `limit`, from 0 to 1.
     pub fn share_above(&self, limit: Duration) -> f64 {
         1.0 - self.0.percentile_below(limit.as_micros() as u64) / 100.0
-    }
-}
-
-impl AddAssign<&Self> for Latencies {
-    fn add_assign(&mut self, other: &Self) {
-        self.0 += &other.0;
     }
 }
 

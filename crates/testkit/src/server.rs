@@ -24,8 +24,8 @@ use crate::{
     process::{Process, confined},
 };
 
-/// How long a server may take to start: with a limit of 500m it compiles the component at half speed.
-const START_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long a server may take to start: it compiles the component, with a limit of 500m at half speed.
+const START_TIMEOUT: Duration = Duration::from_secs(180);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -112,6 +112,7 @@ pub struct Launch {
     limits: Option<Limits>,
     descriptors: Option<u32>,
     listen: Option<String>,
+    working_folder: Option<PathBuf>,
     /// Where it serves, as `http://host:port`; none where the server prints it.
     url: Option<String>,
     health_path: &'static str,
@@ -145,7 +146,7 @@ impl Launch {
         })
     }
 
-    /// Any other program, which serves at `url` and answers `health_path` with a status of success.
+    /// Any other program, which serves at `url` and answers `health_path` with any status below 500.
     ///
     /// # Errors
     /// Where there is no folder for temporary files.
@@ -161,6 +162,7 @@ impl Launch {
             limits: None,
             descriptors: None,
             listen: None,
+            working_folder: None,
             url,
             health_path,
             folder: TempDir::new()?,
@@ -190,6 +192,12 @@ impl Launch {
         self
     }
 
+    /// Runs it in this folder.
+    pub fn working_folder(mut self, folder: &Path) -> Self {
+        self.working_folder = Some(folder.to_owned());
+        self
+    }
+
     /// Limits its CPU. On Linux only, and as root.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
@@ -213,6 +221,9 @@ impl Launch {
         };
         let cores = self.limits.as_ref().map(|limits| limits.cores.as_str());
         let mut command = confined(&self.program, cores, cgroup.as_ref(), self.descriptors);
+        if let Some(folder) = self.working_folder {
+            command.current_dir(folder);
+        }
         let log = File::create(self.folder.path().join("log"))?;
         command.args(self.args).envs(self.variables);
         if let Some(address) = self.listen {
@@ -326,7 +337,8 @@ impl Server {
     pub fn is_healthy(&self) -> bool {
         let request = ureq::get(self.health_url()).config();
         let request = request.timeout_global(Some(HEALTH_TIMEOUT)).proxy(None);
-        request.build().call().is_ok()
+        let response = request.http_status_as_error(false).build().call();
+        response.is_ok_and(|response| !response.status().is_server_error())
     }
 
     /// The response to a request without a body.

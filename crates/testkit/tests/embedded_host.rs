@@ -4,7 +4,8 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
     path::{Path, PathBuf},
 };
 
@@ -188,6 +189,32 @@ fn a_port_in_use_is_named() {
         error.starts_with(&format!("cannot listen on {addr}: Address already in use")),
         "{error}"
     );
+    for advice in ["--listen", "LISTEN="] {
+        assert!(error.contains(advice), "no {advice} in {error}");
+    }
+}
+
+#[test]
+fn an_address_may_have_a_name_and_must_have_a_port() {
+    let path = application("address", MANIFEST, Some(&component("unreachable")));
+    let host = start(&path, "localhost:0").expect("a host that serves");
+    assert!(host.is_healthy());
+    let error = refusal(&path, "localhost");
+    assert!(error.starts_with("cannot listen on localhost: "), "{error}");
+}
+
+#[test]
+fn a_client_that_has_finished_sending_gets_its_response() {
+    let host = serving("half-closed", "unreachable");
+    let mut client = TcpStream::connect(host.address()).expect("a connection");
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .expect("a request is sent");
+    client.shutdown(Shutdown::Write).expect("half closed");
+    let mut response = String::new();
+    // Until the host closes too, although the connection could be kept.
+    client.read_to_string(&mut response).expect("a response");
+    assert!(response.starts_with("HTTP/1.1 500 "), "{response}");
 }
 
 fn serving(name: &str, guest: &str) -> Server {
