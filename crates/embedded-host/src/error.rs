@@ -1,4 +1,4 @@
-//! What can keep the host from serving, in words for the person who starts it.
+//! The reasons why the host cannot serve, in words for the person who starts it.
 
 use std::{io, net::SocketAddr, path::PathBuf};
 

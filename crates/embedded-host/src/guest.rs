@@ -32,10 +32,10 @@ const EPOCH_TICK: Duration = Duration::from_millis(10);
 /// As Spin does, no deadline ends a guest. It is counted from the current epoch and must not overflow.
 const NO_DEADLINE: u64 = u64::MAX / 2;
 
-/// As many guests as Spin runs at once.
+/// As many guests as Spin runs at once. Beyond them both answer 500 with an empty body.
 const MAX_INSTANCES: u32 = 1000;
 
-/// What a core module begins with; a component has another version.
+/// The first bytes of a core module; a component has another version.
 const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
 /// A component that is ready to serve requests.
@@ -115,7 +115,7 @@ impl Guest {
     }
 }
 
-/// Tells on stderr, in one line, why a request failed.
+/// Prints on stderr, in one line, why a request failed.
 pub fn report(error: &wasmtime::Error) {
     // Above the root cause stands a backtrace of many lines.
     eprintln!(
@@ -191,7 +191,7 @@ fn prepare(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<ProxyPre<State>> {
     ProxyPre::new(linker.instantiate_pre(&component)?)
 }
 
-/// What one instance has of its own.
+/// The state of one instance.
 struct State {
     table: ResourceTable,
     wasi: WasiCtx,

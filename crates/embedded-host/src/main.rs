@@ -1,8 +1,9 @@
 //! The embedded host: serves the Spin application of a `spin.toml` over HTTP on Wasmtime, where Spin is not installed.
 //!
-//! It runs what Spin 3 would run, with the engine settings that change how the guest's code runs, and a new
-//! instance for every request. It serves one component with one HTTP trigger and knows no runtime config.
+//! It follows Spin 4: the engine settings that change how the guest's code runs, the number of instances, and a new
+//! instance for every request. It serves one component with one HTTP trigger and reads no runtime config.
 
+mod connection;
 mod error;
 mod guest;
 mod manifest;
@@ -64,16 +65,4 @@ async fn run(args: Args) -> Result<std::convert::Infallible, Error> {
     let addr = listener.local_addr().expect("the address of a listener");
     println!("Serving http://{addr}");
     server::serve(listener, guest).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_may_be_a_name() {
-        assert_eq!(address("localhost:3001"), Ok(([127, 0, 0, 1], 3001).into()));
-        assert_eq!(address("[::1]:0"), Ok(([0, 0, 0, 0, 0, 0, 0, 1], 0).into()));
-        assert!(address("3001").unwrap_err().contains("HOST:PORT"));
-    }
 }

@@ -18,11 +18,12 @@ use tokio::{net::TcpListener, time::sleep};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::{
+    connection::Connection,
     error::Error,
     guest::{Guest, report},
 };
 
-/// What Spin keeps for itself.
+/// The paths that Spin answers itself.
 const WELL_KNOWN: &str = "/.well-known/spin/";
 
 /// Listens on `addr`; port 0 takes a free one.
@@ -43,10 +44,11 @@ pub async fn serve(listener: TcpListener, guest: Guest) -> ! {
                 let guest = guest.clone();
                 let service = service_fn(move |request| answer(request, guest.clone()));
                 tokio::spawn(async move {
-                    // It fails when the client leaves or does not speak HTTP: nothing that the host could do about.
-                    let _ = auto::Builder::new(TokioExecutor::new())
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
+                    let mut builder = auto::Builder::new(TokioExecutor::new());
+                    builder.http1().half_close(true);
+                    let connection = TokioIo::new(Connection::new(stream));
+                    // It fails when the client disconnects or does not speak HTTP: the host can do nothing about that.
+                    let _ = builder.serve_connection(connection, service).await;
                 });
             }
             Err(error) => {
