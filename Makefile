@@ -16,8 +16,10 @@ export LISTEN ?= 127.0.0.1:3000
 export FOR :=
 # The checks of `make deny`; `advisories` needs the database on GitHub, so that only CI asks for it.
 export CHECKS := bans licenses sources
-# The rows of `make bench`; empty: all.
-ROWS :=
+# The cases of `make bench`; empty: all that need nothing but this repository.
+export CASES :=
+# The data of `make crowds`; empty: measure.
+export FROM :=
 
 # The app: a tag or a digest (name@sha256:…), where it runs, and what scales it (keda or hpa).
 export IMAGE ?= ttl.sh/cpu-load-gen:1h
@@ -57,6 +59,7 @@ export RECORDING := $(OUTPUT)
 # The component is built with its own flags alone, not with those of the account (RUSTFLAGS, build.rustflags).
 BUILD := CARGO_ENCODED_RUSTFLAGS= cargo build --locked --target wasm32-wasip1 --target-dir target --release
 BUILD_HOST := cargo build --locked --package embedded-host
+BENCH := cargo run --locked --quiet --profile measured --package bench --
 
 .PHONY: help
 help:
@@ -109,12 +112,16 @@ deny: ## Check the dependencies: bans, licences, sources (CHECKS=advisories: kno
 	@scripts/deny.sh
 
 .PHONY: bench
-bench: setup ## Measure the figures of the documents, on Linux, in 15 minutes (ROWS=accuracy,pacing SPIN=path WASM=path)
-	@cargo run --locked --quiet --profile measured -p bench -- measure $(if $(ROWS),--rows "$$ROWS")
+bench: setup ## Measure the figures of the documents, on Linux, in half an hour (CASES=accuracy,pacing SPIN=path WASM=path)
+	@$(BENCH) measure $${CASES:+--cases "$$CASES"}
+
+.PHONY: crowds
+crowds: setup ## Measure growing crowds and draw docs/crowds.svg, on Linux (FROM=docs/crowds.csv: only draw)
+	@$(BENCH) crowds $${FROM:+--from "$$FROM"}
 
 .PHONY: soak
 soak: build ## Mixed load for FOR=10m, then faults (SPIN=path: a real Spin)
-	@cargo run --locked --quiet --profile measured -p bench -- soak --for "$${FOR:-10m}"
+	@$(BENCH) soak --for "$${FOR:-10m}"
 
 .PHONY: fuzz
 fuzz: ## Fuzz the parser of loads (FOR=5m); needs a nightly toolchain and cargo-fuzz

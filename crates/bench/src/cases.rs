@@ -1,9 +1,10 @@
-//! The table: each row with its figures, what they must reach, and what they should.
+//! The cases: what each measures, what is required of it, and its target.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use serde_json::Value as Json;
 use testkit::Server;
 use tokio::{
     select,
@@ -12,22 +13,26 @@ use tokio::{
 };
 
 use crate::{
-    figure::{Figure::*, Goal::*, *},
-    load::{Stop::*, *},
-    measure::*,
+    bombardier,
+    measure::{
+        Crowd, LONG_TIMEOUT, Outcome, component, cores, cost, idle_cores, traffic, until_idle,
+    },
+    peers,
     report::Report,
     testbed::{Share, Testbed},
+    traffic::{Client, Clients, Stop, Traffic, Window},
+    value::{Goal, Value, deviation, largest, median},
 };
 
-/// The last figure of the rows that take it off.
-const IDLE: &str = "CPU of the idle server, which is taken off here";
+/// The last value of the cases that subtract it.
+const IDLE: &str = "CPU of the idle server, which is subtracted here";
 
-/// Figures that are measured together.
+/// Values that are measured together.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-pub enum Row {
-    /// The CPU of a request is what it asked for
+pub enum Case {
+    /// A request uses the CPU time that it asks for
     Accuracy,
-    /// A paced load uses what it is to use, and ends on time
+    /// A paced load uses its share of a core, and ends on time
     Pacing,
     /// So do both beside others on the same core
     Neighbours,
@@ -35,43 +40,47 @@ pub enum Row {
     Alone,
     /// A crowd keeps all cores busy
     Saturated,
-    /// The crowd of the tutorial on its one replica
+    /// The crowd of the tutorial on its one replica, and bombardier itself
     Tutorial,
-    /// What the tutorial's crowd gets of components that burn in one go
+    /// The tutorial's crowd with components that burn without a wait
     Control,
-    /// A crowd that the limit just fits
+    /// Crowds that fit the limit are served evenly
+    Fair,
+    /// The same for loads and limits that nothing was tuned for
+    Untuned,
+    /// A crowd that only just fits the limit
     JustFits,
-    /// Crowds that are more than the limit allows
+    /// Crowds that ask for more than the limit
     Overload,
     /// Few connections use up the limit
     Few,
-    /// Probes of a crowd without a limit
+    /// Health beside a crowd without a limit
     NoLimit,
-    /// A burn ends when its client leaves
-    Leaving,
+    /// A burn ends when its client disconnects
+    Disconnect,
     /// A request without a load costs no more than hello-world
     Overhead,
-    /// Hashes are as fast as those of a native program
+    /// The rate of hashes is that of a native program
     HashRate,
     /// The component is not much larger than hello-world
     Size,
     /// A request costs the same in a crowd
     Growth,
-    /// Latency and health over the number of connections, for a picture
-    Crowds,
+    /// The same requests to other load generators: PEERS=FOLDER with `autoscale-go`, `resource-consumer`
+    Peers,
 }
 
-impl Row {
-    /// Those that have something to reach.
-    pub fn judged() -> Vec<Self> {
+impl Case {
+    /// All that need nothing but this repository.
+    pub fn default_cases() -> Vec<Self> {
         let all = Self::value_variants().iter().copied();
-        all.filter(|&row| row != Self::Crowds).collect()
+        all.filter(|&case| case != Self::Peers).collect()
     }
 
-    /// Measures the row; what cannot be measured is told in the report.
+    /// Measures the case; the report says why where that is not possible.
     pub async fn measure(self, testbed: &Testbed, report: &mut Report) {
-        let value = self.to_possible_value().expect("no row is skipped");
-        report.begin_row(value.get_name());
+        let value = self.to_possible_value().expect("no case is skipped");
+        report.begin_case(value.get_name());
         let measured = match self {
             Self::Accuracy => accuracy(testbed, report).await,
             Self::Pacing => pacing(testbed, report).await,
@@ -80,16 +89,18 @@ impl Row {
             Self::Saturated => saturated(testbed, report).await,
             Self::Tutorial => tutorial(testbed, report).await,
             Self::Control => control(testbed, report).await,
+            Self::Fair => fair(testbed, report).await,
+            Self::Untuned => untuned(testbed, report).await,
             Self::JustFits => just_fits(testbed, report).await,
             Self::Overload => overload(testbed, report).await,
             Self::Few => few(testbed, report).await,
             Self::NoLimit => no_limit(testbed, report).await,
-            Self::Leaving => leaving(testbed, report).await,
+            Self::Disconnect => disconnect(testbed, report).await,
             Self::Overhead => overhead(testbed, report).await,
             Self::HashRate => hash_rate(testbed, report).await,
             Self::Size => size(testbed, report),
             Self::Growth => growth(testbed, report).await,
-            Self::Crowds => crowds(testbed, report).await,
+            Self::Peers => peers::measure(testbed, report).await,
         };
         if let Err(error) = measured {
             report.not_measured(&error);
@@ -98,82 +109,91 @@ impl Row {
 }
 
 async fn accuracy(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let server = component(testbed, Share::TwoCores).await?;
-    let mut own = Vec::new();
-    // Milliseconds, connections, requests.
-    for (load, goal) in [
-        ((20, 1, 100), Within(8.0, 3.0)),
-        ((20, 8, 200), Within(8.0, 3.0)),
-        ((50, 1, 40), Within(5.0, 2.0)),
-        ((50, 8, 160), Within(5.0, 2.0)),
-        ((200, 1, 15), Within(5.0, 2.0)),
-        ((200, 8, 40), Within(5.0, 2.0)),
+    let server = component(testbed, Share::TWO_CORES).await?;
+    let mut reports = Vec::new();
+    for (millis, connections, requests, goal) in [
+        (20, 1, 100, Goal::within(8.0, 3.0)),
+        (20, 8, 200, Goal::within(8.0, 3.0)),
+        (50, 1, 40, Goal::within(5.0, 2.0)),
+        (50, 8, 160, Goal::within(5.0, 2.0)),
+        (200, 1, 15, Goal::within(5.0, 2.0)),
+        (200, 8, 40, Goal::within(5.0, 2.0)),
     ] {
-        let (cpu, reported) = off(&server, load).await?;
-        let measure = format!("CPU per request off `cpu_time={}ms`, c={}", load.0, load.1);
-        report.add(measure, Percent(cpu), goal);
-        own.push(reported);
+        let (used, reported) = deviations(&server, millis, connections, requests).await?;
+        let measure = format!("deviation of CPU per request from {millis} ms, c={connections}");
+        report.add(measure, Value::Percent(used), goal);
+        reports.push(reported);
     }
     drop(server);
-    let server = component(testbed, Share::Limited).await?;
-    let (cpu, reported) = off(&server, (50, 8, 80)).await?;
-    let measure = "CPU per request off `cpu_time=50ms`, c=8, limited to 500m";
-    report.add(measure, Percent(cpu), Within(8.0, 3.0));
-    own.push(reported);
+    let server = component(testbed, Share::LIMITED).await?;
+    let (used, reported) = deviations(&server, 50, 8, 80).await?;
+    let measure = "deviation of CPU per request from 50 ms, c=8, limited to 500m";
+    report.add(measure, Value::Percent(used), Goal::within(8.0, 3.0));
+    reports.push(reported);
     let measure =
-        "`cpu_time_ms` off CPU per request less that of `iterations=0`: the largest of these";
-    report.add(measure, Percent(largest(own)), Within(5.0, 2.0));
+        "largest deviation of `cpu_time_ms` from CPU per request less that of `iterations=0`";
+    report.add(
+        measure,
+        Value::Percent(largest(reports)),
+        Goal::within(5.0, 2.0),
+    );
     Ok(())
 }
 
-/// How far, in percent, CPU per request is off what was asked for, and how far its report is off that.
-async fn off(
+/// The deviations, in percent, of CPU per request from the CPU time that it asks for, and of its report from that.
+async fn deviations(
     server: &Server,
-    (millis, connections, requests): (u32, usize, usize),
+    millis: u32,
+    connections: usize,
+    requests: usize,
 ) -> Result<(f64, f64)> {
-    let query = format!("?cpu_time={millis}ms");
+    let target = format!("/?cpu_time={millis}ms");
     let (mut cpu, mut burn, mut reported) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..3 {
-        let empty = cost(server, "?iterations=0", connections, 200).await?;
-        let load = cost(server, &query, connections, requests).await?;
+        let empty = cost(server, "/?iterations=0", connections, 200).await?;
+        let load = cost(server, &target, connections, requests).await?;
         cpu.push(load.cpu_ms);
         burn.push(load.cpu_ms - empty.cpu_ms);
         reported.push(load.reported_ms);
     }
-    let cpu = percent_off(median(&cpu), millis.into());
-    Ok((cpu, percent_off(median(&reported), median(&burn))))
+    let used = deviation(median(&cpu), millis.into());
+    Ok((used, deviation(median(&reported), median(&burn))))
 }
 
 async fn pacing(testbed: &Testbed, report: &mut Report) -> Result<()> {
     const DURATION_MS: f64 = 5000.0;
-    let server = component(testbed, Share::TwoCores).await?;
-    let idle = idle(&server, 5).await?;
+    let server = component(testbed, Share::TWO_CORES).await?;
+    let idle = idle_cores(&server, 5).await?;
     let mut ends = Vec::new();
     for (millicores, connections) in [(100, 1), (500, 1), (900, 1), (250, 3)] {
-        let query = format!("?cpu={millicores}m&duration=5s");
-        let load = load(&server, &query, connections);
-        let mut cores = Vec::new();
+        let target = format!("/?cpu={millicores}m&duration=5s");
+        let traffic = traffic(&server, &target, connections);
+        let mut shares = Vec::new();
         for _ in 0..3 {
             let before = server.cpu_time()?;
-            let tally = load.run(After(connections)).await?;
+            let tally = traffic.run(Stop::After(connections)).await?;
             let used = 1000.0 * (server.cpu_time()? - before).as_secs_f64();
-            cores.push((used / DURATION_MS - idle) / connections as f64);
+            shares.push((used / DURATION_MS - idle) / connections as f64);
             ends.extend([0.0, 1.0].map(|share| 1000.0 * tally.seconds(share) - DURATION_MS));
         }
-        let off = percent_off(1000.0 * median(&cores), millicores.into());
-        let measure = format!("mean CPU off `cpu={millicores}m&duration=5s`, c={connections}");
-        report.add(measure, Percent(off), Within(5.0, 2.0));
+        let used = deviation(1000.0 * median(&shares), millicores.into());
+        let measure = format!("deviation of mean CPU from {millicores}m, 5 s, c={connections}");
+        report.add(measure, Value::Percent(used), Goal::within(5.0, 2.0));
     }
-    let measure = "end off 5 s: the largest of these";
-    report.add(measure, Milliseconds(largest(ends)), Within(50.0, 20.0));
-    report.add(IDLE, Plain(idle), Reported);
+    let measure = "largest deviation of the duration from 5 s";
+    report.add(
+        measure,
+        Value::Milliseconds(largest(ends)),
+        Goal::within(50.0, 20.0),
+    );
+    report.add(IDLE, Value::Plain(idle), Goal::NONE);
     Ok(())
 }
 
 async fn neighbours(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let server = component(testbed, Share::OneCore).await?;
-    let idle = idle(&server, 5).await?;
-    // So many neighbours, each busy and then asleep for so many microseconds.
+    let server = component(testbed, Share::ONE_CORE).await?;
+    let idle = idle_cores(&server, 5).await?;
+    // How many neighbours, and for how many microseconds each is busy and then asleep.
     for (count, busy, asleep) in [
         (0, 0, 0),
         (1, 300, 650),
@@ -190,236 +210,441 @@ async fn neighbours(testbed: &Testbed, report: &mut Report) -> Result<()> {
         };
         let start = |_| testbed.neighbour(busy, asleep);
         let _neighbours: Vec<_> = (0..count).map(start).collect::<Result<_>>()?;
-        for (query, requests, cpu) in [
-            ("?cpu_time=200ms", 15, 0.2),
-            ("?cpu=500m&duration=5s", 1, 2.5),
+        for (target, requests, cpu) in [
+            ("/?cpu_time=200ms", 15, 0.2),
+            ("/?cpu=500m&duration=5s", 1, 2.5),
         ] {
             let started = Instant::now();
-            let cost = cost(&server, query, 1, requests).await?;
+            let cost = cost(&server, target, 1, requests).await?;
             let idle = idle * started.elapsed().as_secs_f64() / requests as f64;
-            let off = percent_off(cost.cpu_ms / 1000.0 - idle, cpu);
-            let measure = format!("CPU off `{}`, {place}", &query[1..]);
-            report.add(measure, Percent(off), Within(5.0, 3.0));
+            let used = deviation(cost.cpu_ms / 1000.0 - idle, cpu);
+            let measure = format!("deviation of CPU from `{}`, {place}", &target[2..]);
+            report.add(measure, Value::Percent(used), Goal::within(5.0, 3.0));
         }
     }
-    report.add(IDLE, Plain(idle), Reported);
+    report.add(IDLE, Value::Plain(idle), Goal::NONE);
     Ok(())
 }
 
 async fn alone(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let used = cores_used(testbed, "?cpu_time=50ms", 1).await?;
-    report.add("cores used, `cpu_time=50ms`, c=1", used, AtLeast(0.9, 0.97));
+    let used = cores_used(testbed, "/?cpu_time=50ms", 1).await?;
+    let measure = "cores used, `cpu_time=50ms`, c=1";
+    report.add(measure, used, Goal::at_least(0.9, 0.97));
     Ok(())
 }
 
 async fn saturated(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let used = cores_used(testbed, "", 40).await?;
+    let used = cores_used(testbed, "/", 40).await?;
     let measure = "cores used of 2, default load, c=40";
-    report.add(measure, used, AtLeast(1.8, 1.97));
+    report.add(measure, used, Goal::at_least(1.8, 1.97));
     Ok(())
 }
 
-async fn cores_used(testbed: &Testbed, query: &str, connections: usize) -> Result<Figure> {
-    let server = component(testbed, Share::TwoCores).await?;
-    let load = load(&server, query, connections);
+async fn cores_used(testbed: &Testbed, target: &str, connections: usize) -> Result<Value> {
+    let server = component(testbed, Share::TWO_CORES).await?;
+    let traffic = traffic(&server, target, connections);
     let mut used = Vec::new();
     for _ in 0..3 {
         let window = Window::new(Duration::from_secs(2), Duration::from_secs(10));
-        let (cores, _) = try_join!(cores(&server, window), load.run(Answered(window)))?;
+        let (cores, _) = try_join!(cores(&server, window), traffic.run(Stop::Answered(window)))?;
         used.push(cores);
     }
-    Ok(Plain(median(&used)))
+    Ok(Value::Plain(median(&used)))
+}
+
+/// Both kinds of clients, and how the measures name them.
+const CLIENTS: [(Clients, &str); 2] = [
+    (Clients::Disconnect, "clients that disconnect after 5 s"),
+    (Clients::Wait, "clients that wait"),
+];
+
+/// The crowd of the tutorial: the default load from 40 connections.
+fn tutorials_crowd() -> Crowd<'static> {
+    Crowd {
+        target: "/",
+        connections: 40,
+        clients: Clients::Disconnect,
+        ramp: 3,
+        length: 60,
+        stop: Stop::Answered,
+    }
 }
 
 async fn tutorial(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let server = component(testbed, Share::Limited).await?;
-    let crowd = crowd(&server, "", 40, [3, 90], Answered).await?;
-    let measure = "requests that time out after 5 s, default load, c=40, limited to 500m";
-    report.add(measure, crowd.late(), AtMost(0.0, 0.0));
-    report.add("requests, in all", Count(crowd.tally.requests()), Reported);
-    report.add("latency p50", crowd.latency(0.5), Reported);
-    report.add("latency p95", crowd.latency(0.95), Reported);
-    report.add("health p99", crowd.health(), AtMost(150.0, 80.0));
-    report.add("CPU used, of the limit", crowd.used(), AtLeast(0.95, 0.98));
-    let measure = "answered in time, of what the limit allows";
-    report.add(measure, crowd.answered(20), AtLeast(0.88, 0.95));
+    let share = Share::LIMITED;
+    let server = component(testbed, share).await?;
+    for (clients, name) in CLIENTS {
+        let crowd = Crowd {
+            clients,
+            ..tutorials_crowd()
+        };
+        let outcome = crowd.run(&server).await?;
+        let measure = format!("late requests, default load, c=40, limited to 500m, {name}");
+        report.add(measure, outcome.late(), Goal::at_most(0.0, 0.0));
+        let requests = Value::Count(outcome.tally.requests());
+        report.add(format!("all requests, {name}"), requests, Goal::NONE);
+        report.add(
+            format!("latency p50, {name}"),
+            outcome.latency(0.5),
+            Goal::NONE,
+        );
+        let (measure, goal) = (format!("latency p95, {name}"), Goal::target_at_most(2.24));
+        report.add(measure, outcome.latency(0.95), goal);
+        let (measure, goal) = (format!("health p99, {name}"), Goal::at_most(150.0, 80.0));
+        report.add(measure, outcome.health_p99(), goal);
+        let (measure, goal) = (
+            format!("CPU used, of the limit, {name}"),
+            Goal::at_least(0.95, 0.98),
+        );
+        report.add(measure, outcome.used(share), goal);
+        let measure = format!("answered in time, of the limit, {name}");
+        report.add(
+            measure,
+            outcome.answered(20, share),
+            Goal::at_least(0.88, 0.95),
+        );
+    }
+    // Its client sends a request that timed out again by itself, up to four times, and counts only the last response:
+    // the longest latency tells.
+    let result = bombardier::run(&server.url("/"), 40, Duration::from_secs(60)).await?;
+    let failed = Value::Count(result.failed);
+    report.add(
+        "failed requests, bombardier",
+        failed,
+        Goal::at_most(0.0, 0.0),
+    );
+    report.add(
+        "all requests, bombardier",
+        Value::Count(result.requests),
+        Goal::NONE,
+    );
+    report.add(
+        "latency p50, bombardier",
+        Value::Seconds(result.p50),
+        Goal::NONE,
+    );
+    report.add(
+        "latency p95, bombardier",
+        Value::Seconds(result.p95),
+        Goal::target_at_most(2.24),
+    );
+    let measure = "longest latency, bombardier; above 5 s, a request was sent again";
+    report.add(
+        measure,
+        Value::Seconds(result.max),
+        Goal::target_at_most(5.0),
+    );
     Ok(())
 }
 
 async fn control(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    // As many iterations as a request of the tutorial makes.
-    let server = component(testbed, Share::TwoCores).await?;
-    let body = Client::new(server.url("/?cpu_time=20ms"))?.get().await?;
-    drop(server);
-    let answer: serde_json::Value = serde_json::from_str(&body)?;
-    let iterations = answer["iterations"].as_u64().context("no iterations")?;
-    let server = testbed.other("control", Share::Limited)?;
+    let iterations = iterations_of(testbed, "/?cpu_time=20ms").await?;
+    let server = testbed.other("control", Share::LIMITED)?;
     for (target, name) in [
-        (format!("chain?{iterations}"), "20 ms without a wait"),
-        ("fib".to_owned(), "`fib(43)`"),
+        (format!("/chain?{iterations}"), "20 ms without a wait"),
+        ("/fib".to_owned(), "`fib(43)`"),
     ] {
-        let crowd = crowd(&server, &target, 40, [0, 20], Answered).await?;
-        let late = crowd.tally.late as f64 / crowd.tally.requests() as f64;
-        let measure = format!("{name}: share of requests that time out");
-        report.add(measure, Plain(late), Reported);
-        // A kubelet, which waits for a second by default, takes these for failed.
-        let failed = crowd.health.iter().filter(|&&took| took > 1000.0).count();
-        let failed = failed as f64 / crowd.health.len() as f64;
-        let measure = format!("{name}: share of probes not answered within 1 s");
-        report.add(measure, Plain(failed), Reported);
+        let crowd = Crowd {
+            target: &target,
+            ramp: 0,
+            length: 20,
+            ..tutorials_crowd()
+        };
+        let outcome = crowd.run(&server).await?;
+        let late = outcome.tally.late as f64 / outcome.tally.requests() as f64;
+        let measure = format!("{name}: share of late requests");
+        report.add(measure, Value::Plain(late), Goal::NONE);
+        let measure = format!("{name}: share of probes without a response within 1 s");
+        report.add(measure, outcome.failed_probes(), Goal::NONE);
+    }
+    Ok(())
+}
+
+/// The iterations that a load makes without neighbours.
+pub async fn iterations_of(testbed: &Testbed, target: &str) -> Result<u64> {
+    let server = component(testbed, Share::TWO_CORES).await?;
+    let body = Client::new(server.url(target))?.get().await?;
+    let body: Json = serde_json::from_str(&body)?;
+    body["iterations"].as_u64().context("no iterations")
+}
+
+async fn fair(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    evenly(
+        testbed,
+        report,
+        &[(30, 40, Share::LIMITED), (35, 40, Share::LIMITED)],
+    )
+    .await
+}
+
+async fn untuned(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let quarter = Share::limited(0.25);
+    let crowds = [
+        (25, 60, Share::LIMITED),
+        (20, 40, quarter),
+        (50, 80, Share::TWO_CORES),
+    ];
+    evenly(testbed, report, &crowds).await
+}
+
+/// Crowds that fit: the CPU time of a request in milliseconds, connections, and the CPU of the server.
+async fn evenly(
+    testbed: &Testbed,
+    report: &mut Report,
+    crowds: &[(u32, usize, Share)],
+) -> Result<()> {
+    for &(millis, connections, share) in crowds {
+        let server = component(testbed, share).await?;
+        // The latency of each request, were all served at the same rate.
+        let fair = f64::from(millis) / 1000.0 * connections as f64 / share.cpu();
+        for (clients, name) in CLIENTS {
+            let crowd = Crowd {
+                target: &format!("/?cpu_time={millis}ms"),
+                connections,
+                clients,
+                ramp: 5,
+                length: 20,
+                stop: Stop::Answered,
+            };
+            let outcome = crowd.run(&server).await?;
+            let what = format!("`cpu_time={millis}ms`, c={connections}, {share}, {name}");
+            report.add(
+                format!("late requests: {what}"),
+                outcome.late(),
+                Goal::target_at_most(0.0),
+            );
+            let p95 = Value::Plain(outcome.tally.seconds(0.95) / fair);
+            let measure = format!("latency p95, of that of fair sharing: {what}");
+            report.add(measure, p95, Goal::target_at_most(1.4));
+            report.add(
+                format!("answered in time, of the CPU: {what}"),
+                outcome.answered(millis, share),
+                Goal::target_at_least(0.95),
+            );
+            let measure = format!("health p99: {what}");
+            report.add(measure, outcome.health_p99(), Goal::target_at_most(80.0));
+        }
     }
     Ok(())
 }
 
 async fn just_fits(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let server = component(testbed, Share::Limited).await?;
-    let crowd = crowd(&server, "?cpu_time=48ms", 40, [5, 30], Answered).await?;
-    let measure = "answered in time, of what the limit allows: `cpu_time=48ms`, c=40";
-    report.add(measure, crowd.answered(48), AtLeast(0.85, 0.95));
-    report.add("requests that time out", crowd.late(), Reported);
-    report.add("health p99", crowd.health(), Reported);
+    let share = Share::LIMITED;
+    let server = component(testbed, share).await?;
+    for (clients, name) in CLIENTS {
+        let crowd = Crowd {
+            target: "/?cpu_time=48ms",
+            clients,
+            ramp: 5,
+            length: 30,
+            ..tutorials_crowd()
+        };
+        let outcome = crowd.run(&server).await?;
+        let measure = format!("answered in time, of the limit: `cpu_time=48ms`, c=40, {name}");
+        let goal = match clients {
+            Clients::Disconnect => Goal::at_least(0.85, 0.95),
+            Clients::Wait => Goal::target_at_least(0.95),
+        };
+        report.add(measure, outcome.answered(48, share), goal);
+        report.add(format!("late requests, {name}"), outcome.late(), Goal::NONE);
+        report.add(
+            format!("health p99, {name}"),
+            outcome.health_p99(),
+            Goal::NONE,
+        );
+    }
     Ok(())
 }
 
 async fn overload(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let server = component(testbed, Share::Limited).await?;
-    for (millis, c, answered, health) in [
-        (100, 40, AtLeast(0.6, 0.8), AtMost(250.0, 120.0)),
-        (20, 125, AtLeast(0.75, 0.9), AtMost(300.0, 120.0)),
+    let share = Share::LIMITED;
+    let server = component(testbed, share).await?;
+    for (millis, connections, answered, health) in [
+        (
+            100,
+            40,
+            Goal::at_least(0.6, 0.8),
+            Goal::at_most(250.0, 120.0),
+        ),
+        (
+            20,
+            125,
+            Goal::at_least(0.75, 0.9),
+            Goal::at_most(300.0, 120.0),
+        ),
     ] {
-        let what = format!("`cpu_time={millis}ms`, c={c}");
-        let query = format!("?cpu_time={millis}ms");
-        let crowd = crowd(&server, &query, c, [5, 30], Dropped).await?;
-        let measure = format!("answered in time, of what the limit allows: {what}");
-        report.add(measure, crowd.answered(millis), answered);
-        report.add(format!("health p99: {what}"), crowd.health(), health);
-        let measure = format!("time until the CPU is idle once the load is gone: {what}");
-        report.add(measure, Seconds(crowd.until_idle), AtMost(2.0, 1.2));
+        for (clients, name) in CLIENTS {
+            let crowd = Crowd {
+                target: &format!("/?cpu_time={millis}ms"),
+                connections,
+                clients,
+                ramp: 5,
+                length: 30,
+                stop: Stop::Dropped,
+            };
+            let outcome = crowd.run(&server).await?;
+            let what = format!("`cpu_time={millis}ms`, c={connections}, {name}");
+            let goal = match clients {
+                Clients::Disconnect => answered,
+                Clients::Wait => Goal::NONE,
+            };
+            let measure = format!("answered in time, of the limit: {what}");
+            report.add(measure, outcome.answered(millis, share), goal);
+            report.add(format!("health p99: {what}"), outcome.health_p99(), health);
+            let measure = format!("time until the CPU is idle after the traffic: {what}");
+            report.add(
+                measure,
+                Value::Seconds(outcome.until_idle),
+                Goal::at_most(2.0, 1.2),
+            );
+        }
     }
     Ok(())
 }
 
 async fn few(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let server = component(testbed, Share::Limited).await?;
-    for c in [2, 8] {
-        let crowd = crowd(&server, "?cpu_time=20ms", c, [2, 20], Answered).await?;
-        let measure = format!("CPU used, of the limit: `cpu_time=20ms`, c={c}");
-        report.add(measure, crowd.used(), AtLeast(0.96, 0.99));
-        if c == 8 {
-            report.add("latency p95, c=8", crowd.latency(0.95), AtMost(1.1, 0.5));
+    let share = Share::LIMITED;
+    let server = component(testbed, share).await?;
+    for connections in [2, 8] {
+        let outcome = small_crowd("/?cpu_time=20ms", connections)
+            .run(&server)
+            .await?;
+        let measure = format!("CPU used, of the limit: `cpu_time=20ms`, c={connections}");
+        report.add(measure, outcome.used(share), Goal::at_least(0.96, 0.99));
+        if connections == 8 {
+            report.add(
+                "latency p95, c=8",
+                outcome.latency(0.95),
+                Goal::at_most(1.1, 0.5),
+            );
         }
     }
     Ok(())
 }
 
+fn small_crowd(target: &str, connections: usize) -> Crowd<'_> {
+    Crowd {
+        target,
+        connections,
+        ramp: 2,
+        length: 20,
+        ..tutorials_crowd()
+    }
+}
+
 async fn no_limit(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let server = component(testbed, Share::TwoCores).await?;
-    let crowd = crowd(&server, "", 40, [2, 20], Answered).await?;
+    let server = component(testbed, Share::TWO_CORES).await?;
+    let outcome = small_crowd("/", 40).run(&server).await?;
     let measure = "health p99, default load, c=40";
-    report.add(measure, crowd.health(), AtMost(50.0, 15.0));
-    report.add("latency p95", crowd.latency(0.95), Reported);
+    report.add(measure, outcome.health_p99(), Goal::at_most(50.0, 15.0));
+    report.add("latency p95", outcome.latency(0.95), Goal::NONE);
     Ok(())
 }
 
-async fn leaving(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let server = component(testbed, Share::TwoCores).await?;
-    let idle = idle(&server, 2).await?;
+async fn disconnect(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let server = component(testbed, Share::TWO_CORES).await?;
+    let idle = idle_cores(&server, 2).await?;
     for query in ["cpu_time=10s", "cpu=150m&duration=60s"] {
         let mut rounds = Vec::new();
         for _ in 0..3 {
             let client = Client::new(server.url(&format!("/?{query}")))?;
-            let mut request = Box::pin(timeout(ENDLESS, client.get()));
+            let mut request = Box::pin(timeout(LONG_TIMEOUT, client.get()));
             select! {
-                answer = &mut request => bail!("`{query}` ended before its client left: {answer:?}"),
+                response = &mut request => bail!("`{query}` ended early: {response:?}"),
                 () = sleep(Duration::from_secs(2)) => {}
             }
-            let (left, before) = (Instant::now(), server.cpu_time()?);
+            let (disconnected, before) = (Instant::now(), server.cpu_time()?);
             drop(request);
-            until_idle(&server, left).await?;
+            until_idle(&server, disconnected).await?;
             let used = (server.cpu_time()? - before).as_secs_f64();
-            rounds.push(1000.0 * (used - idle * left.elapsed().as_secs_f64()));
+            let own = idle * disconnected.elapsed().as_secs_f64();
+            rounds.push(1000.0 * (used - own));
         }
-        let measure = format!("CPU used after the client of `{query}` left");
-        report.add(measure, Milliseconds(median(&rounds)), AtMost(50.0, 10.0));
+        let measure = format!("CPU used after the client of `{query}` disconnected");
+        report.add(
+            measure,
+            Value::Milliseconds(median(&rounds)),
+            Goal::at_most(50.0, 10.0),
+        );
     }
     Ok(())
 }
 
 async fn overhead(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let component = component(testbed, Share::TwoCores).await?;
-    let hello = testbed.other("hello", Share::TwoCores)?;
-    let loads = [&component, &hello].map(|server| load(server, "?iterations=0", 8));
+    let component = component(testbed, Share::TWO_CORES).await?;
+    let hello = testbed.other("hello", Share::TWO_CORES)?;
+    let [ours, theirs] = [&component, &hello].map(|server| traffic(server, "/?iterations=0", 8));
     let mut ratios = Vec::new();
     for _ in 0..15 {
-        let ours = requests_per_second(&loads[0]).await?;
-        ratios.push(ours / requests_per_second(&loads[1]).await?);
+        let rate = requests_per_second(&ours).await?;
+        ratios.push(rate / requests_per_second(&theirs).await?);
     }
-    let measure = "requests per second of `iterations=0` against hello-world, c=8";
-    report.add(measure, Plain(median(&ratios)), AtLeast(0.95, 0.98));
-    Ok(())
-}
-
-async fn requests_per_second(load: &Load) -> Result<f64> {
-    let window = Window::new(Duration::from_millis(200), Duration::from_secs(1));
-    Ok(load.run(Answered(window)).await?.rate(window))
-}
-
-async fn hash_rate(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    // Short rounds, and many: what slows the machine down meets both sides.
-    const HASHES: u32 = 1_000_000;
-    let server = component(testbed, Share::TwoCores).await?;
-    let empty = cost(&server, "?iterations=0", 1, 200).await?;
-    let mut ratios = Vec::new();
-    for _ in 0..20 {
-        let burn = cost(&server, &format!("?iterations={HASHES}"), 1, 2).await?;
-        let ours = 1000.0 * f64::from(HASHES) / (burn.cpu_ms - empty.cpu_ms);
-        ratios.push(ours / testbed.native_hash_rate(2 * HASHES)?);
-    }
-    let measure = "hashes per CPU second against the usual loop of native `sha2` in software";
-    report.add(measure, Plain(median(&ratios)), AtLeast(0.95, 1.0));
-    Ok(())
-}
-
-fn size(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let [ours, hello] = testbed.sizes()?;
-    let measure = "`.wasm` against that of hello-world";
+    let measure = "requests per second of `iterations=0`, of those of hello-world, c=8";
     report.add(
         measure,
-        Plain(ours as f64 / hello as f64),
-        AtMost(1.25, 1.1),
+        Value::Plain(median(&ratios)),
+        Goal::at_least(0.95, 0.98),
     );
     Ok(())
 }
 
-async fn growth(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let server = component(testbed, Share::TwoCores).await?;
-    let (mut cpu, mut health) = (Vec::new(), Vec::new());
-    for connections in [1, 4, 16, 64] {
-        let before = server.cpu_time()?;
-        let crowd = crowd(&server, "", connections, [0, 15], Answered).await?;
-        let used = server.cpu_time()? - before;
-        cpu.push(used.as_secs_f64() / crowd.tally.requests() as f64);
-        health.push(quantile(&crowd.health, 0.99) / connections as f64);
+async fn requests_per_second(traffic: &Traffic) -> Result<f64> {
+    let window = Window::new(Duration::from_millis(200), Duration::from_secs(1));
+    Ok(traffic.run(Stop::Answered(window)).await?.rate(window))
+}
+
+async fn hash_rate(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    // Many short rounds: what slows the machine down meets both sides.
+    const HASHES: u32 = 1_000_000;
+    let server = component(testbed, Share::TWO_CORES).await?;
+    let empty = cost(&server, "/?iterations=0", 1, 200).await?;
+    let mut ratios = Vec::new();
+    for _ in 0..20 {
+        let burn = cost(&server, &format!("/?iterations={HASHES}"), 1, 2).await?;
+        let rate = 1000.0 * f64::from(HASHES) / (burn.cpu_ms - empty.cpu_ms);
+        ratios.push(rate / testbed.native_hash_rate(2 * HASHES)?);
     }
-    let lowest = quantile(&cpu, 0.0);
-    let spread = largest(cpu.iter().map(|&used| percent_off(used, lowest)));
-    let measure = "spread of CPU per request, default load, c=1, 4, 16, 64";
-    report.add(measure, Percent(spread), AtMost(5.0, 5.0));
-    let growth = quantile(&health[1..], 1.0) / health[0];
-    let measure = "growth of health p99 against that of c";
-    report.add(measure, Plain(growth), ShouldBeAtMost(1.0));
+    let measure =
+        "hashes per CPU second, of those of the usual loop with native `sha2` in software";
+    report.add(
+        measure,
+        Value::Plain(median(&ratios)),
+        Goal::at_least(0.95, 1.0),
+    );
     Ok(())
 }
 
-async fn crowds(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let server = component(testbed, Share::Limited).await?;
-    for c in [1, 2, 4, 8, 16, 40, 80, 125] {
-        let crowd = crowd(&server, "?cpu_time=20ms", c, [5, 20], Answered).await?;
-        report.add(format!("latency p50, c={c}"), crowd.latency(0.5), Reported);
-        report.add(format!("latency p95, c={c}"), crowd.latency(0.95), Reported);
-        let measure = format!("requests that time out, c={c}");
-        report.add(measure, crowd.late(), Reported);
-        report.add(format!("health p99, c={c}"), crowd.health(), Reported);
+fn size(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let [component, hello] = testbed.sizes()?;
+    let ratio = component as f64 / hello as f64;
+    let measure = "size of `.wasm`, of that of hello-world";
+    report.add(measure, Value::Plain(ratio), Goal::at_most(1.25, 1.1));
+    Ok(())
+}
+
+async fn growth(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    let server = component(testbed, Share::TWO_CORES).await?;
+    let (mut cpu, mut health) = (Vec::new(), Vec::new());
+    for connections in [1, 4, 16, 64] {
+        let before = server.cpu_time()?;
+        let crowd = Crowd {
+            connections,
+            ramp: 0,
+            length: 15,
+            ..tutorials_crowd()
+        };
+        let outcome: Outcome = crowd.run(&server).await?;
+        let used = server.cpu_time()? - before;
+        cpu.push(used.as_secs_f64() / outcome.tally.requests() as f64);
+        let p99 = outcome.health.quantile(0.99).context("no probes")?;
+        health.push(p99.as_secs_f64() / connections as f64);
     }
+    let lowest = cpu.iter().copied().fold(f64::INFINITY, f64::min);
+    let spread = largest(cpu.iter().map(|&used| deviation(used, lowest)));
+    let measure = "spread of CPU per request, default load, c=1, 4, 16, 64";
+    report.add(measure, Value::Percent(spread), Goal::at_most(5.0, 5.0));
+    let growth = largest(health[1..].iter().copied()) / health[0];
+    let measure = "growth of health p99, of that of c";
+    report.add(measure, Value::Plain(growth), Goal::target_at_most(1.0));
     Ok(())
 }

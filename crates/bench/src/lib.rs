@@ -1,22 +1,25 @@
-//! The benchmark: measures each row of its table against a server in a process of its own, and fails
-//! where one falls short of what it must reach.
+//! The benchmark: measures each case with a server in a process of its own, and fails where a value misses what is
+//! required of it. And the soak, which loads a server for minutes.
 #![cfg(target_os = "linux")]
 
-mod figure;
-mod load;
+mod bombardier;
+mod cases;
+mod chart;
 mod measure;
+mod peers;
 mod report;
-mod rows;
 mod soak;
 mod testbed;
+mod traffic;
+mod value;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{report::Report, rows::Row, testbed::Testbed};
+use crate::{cases::Case, report::Report, testbed::Testbed};
 
 /// Measure what a request costs, and how the host answers meanwhile
 ///
@@ -29,32 +32,36 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Print a table in Markdown; exits with 1 where a figure falls short of what it must reach, and with 2 where one
-    /// could not be measured
+    /// Print a table in Markdown; exits with 1 where a value misses what is required, with 2 where one was not measured
     Measure {
-        /// Measure these rows only; by default all but `crowds`, which judges nothing
-        #[arg(long, value_enum, value_delimiter = ',', default_values_t = Row::judged(), hide_default_value = true)]
-        rows: Vec<Row>,
+        /// Measure these cases only; by default all but `peers`
+        #[arg(long, value_enum, value_delimiter = ',', default_values_t = Case::default_cases(), hide_default_value = true)]
+        cases: Vec<Case>,
         /// Another build of the component, to compare it
         #[arg(long, env = "WASM", value_name = "PATH")]
         wasm: Option<PathBuf>,
     },
-    /// Send mixed requests for minutes, then break what the server stands on
+    /// Measure crowds of growing size and draw them: `crowds.csv` and `crowds.svg`
+    Crowds {
+        /// Draw the data of this file instead of measuring
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
+        /// The folder for both files
+        #[arg(long, value_name = "FOLDER", default_value = "docs")]
+        output: PathBuf,
+    },
+    /// Send mixed requests for minutes, then cause faults
     Soak(soak::Args),
 }
 
-// One thread: it has to leave both cores to the server, and servers end with the thread that started
-// them.
+// One thread: both cores are for the server, and servers end with the thread that started them.
 #[tokio::main(flavor = "current_thread")]
 pub async fn main() -> ExitCode {
     let result = match Args::parse().command {
-        Command::Measure { rows, wasm } => tokio::select! {
-            result = measure(rows, wasm) => result,
-            result = interrupted() => result,
-        },
-        Command::Soak(args) => testbed::runner()
-            .and_then(|runner| soak::run(args, &runner))
-            .map(|()| ExitCode::SUCCESS),
+        Command::Measure { cases, wasm } => until_interrupted(measure(cases, wasm)).await,
+        Command::Crowds { from, output } => until_interrupted(crowds(from, output)).await,
+        // It blocks, and leaves nothing to remove: its servers end with it.
+        Command::Soak(args) => testbed::runner().and_then(|runner| soak::run(args, &runner)),
     };
     match result {
         Ok(status) => status,
@@ -65,20 +72,36 @@ pub async fn main() -> ExitCode {
     }
 }
 
-async fn measure(rows: Vec<Row>, wasm: Option<PathBuf>) -> Result<ExitCode> {
+async fn measure(cases: Vec<Case>, wasm: Option<PathBuf>) -> Result<ExitCode> {
     let testbed = Testbed::build(wasm.as_deref())?;
     let mut report = Report::begin(testbed.runner(), wasm.as_deref())?;
-    for row in rows {
-        row.measure(&testbed, &mut report).await;
+    for case in cases {
+        case.measure(&testbed, &mut report).await;
     }
     Ok(report.exit_status().into())
 }
 
-/// Waits for a signal to end, so that servers are ended and cgroups removed before.
-async fn interrupted() -> Result<ExitCode> {
+async fn crowds(from: Option<PathBuf>, output: PathBuf) -> Result<ExitCode> {
+    let points = match from {
+        Some(data) => chart::read(&data)?,
+        None => {
+            let testbed = Testbed::build(None)?;
+            println!("{}", report::conditions(testbed.runner(), None)?);
+            let points = chart::measure(&testbed).await?;
+            chart::write(&points, &output.join("crowds.csv"))?;
+            points
+        }
+    };
+    fs::write(output.join("crowds.svg"), chart::draw(&points)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends early at a signal to end, in such a way that servers are ended and cgroups removed.
+async fn until_interrupted(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     tokio::select! {
+        result = work => return result,
         result = tokio::signal::ctrl_c() => result?,
         _ = terminate.recv() => {}
         _ = hang_up.recv() => {}

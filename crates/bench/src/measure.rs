@@ -1,57 +1,58 @@
-//! What the rows are measured by. CPU is always what the kernel accounts to the server.
+//! How the cases measure. CPU is always what the kernel accounts to the server.
 
 use std::{collections::VecDeque, time::Duration};
 
 use anyhow::{Result, ensure};
-use testkit::Server;
+use testkit::{Latencies, Server};
 use tokio::{
     time::{Instant, interval, sleep_until},
     try_join,
 };
 
 use crate::{
-    figure::{Figure, quantile},
-    load::{self, Load, Stop, Tally, Window},
-    testbed::{LIMIT, Share, Testbed},
+    testbed::{Share, Testbed},
+    traffic::{Clients, Stop, Tally, Traffic, Window, probe},
+    value::Value,
 };
 
-/// What the clients of a crowd wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// What clients wait whose requests are all to be answered.
-pub const ENDLESS: Duration = Duration::from_secs(60);
+/// The timeout of the clients of a crowd: bombardier's in the tutorial.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// The timeout of clients that need every response.
+pub const LONG_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Starts the component and lets its first requests go by.
+/// Starts the component and sends its first requests, which cost more than others.
 pub async fn component(testbed: &Testbed, share: Share) -> Result<Server> {
     let server = testbed.component(share)?;
-    cost(&server, "?iterations=0", 8, 100).await?;
-    cost(&server, "?cpu_time=20ms", 2, 20).await?;
+    cost(&server, "/?iterations=0", 8, 100).await?;
+    cost(&server, "/?cpu_time=20ms", 2, 20).await?;
     Ok(server)
 }
 
-/// A load whose every request is to be answered.
-pub fn load(server: &Server, target: &str, connections: usize) -> Load {
-    Load {
-        url: server.url(&format!("/{target}")),
+/// Traffic whose every request needs a response.
+pub fn traffic(server: &Server, target: &str, connections: usize) -> Traffic {
+    Traffic {
+        url: server.url(target),
         connections,
-        patience: ENDLESS,
+        clients: Clients::Disconnect,
+        timeout: LONG_TIMEOUT,
     }
 }
 
-/// What a request costs, in milliseconds, and what it reports.
+/// The CPU time of a request in milliseconds: used, and reported.
 pub struct Cost {
     pub cpu_ms: f64,
     pub reported_ms: f64,
 }
 
-pub async fn cost(server: &Server, query: &str, connections: usize, count: usize) -> Result<Cost> {
+pub async fn cost(server: &Server, target: &str, connections: usize, count: usize) -> Result<Cost> {
     let before = server.cpu_time()?;
-    let load = load(server, query, connections);
-    let tally = load.run(Stop::After(count)).await?;
+    let traffic = traffic(server, target, connections);
+    let tally = traffic.run(Stop::After(count)).await?;
     let used = server.cpu_time()? - before;
     let late = tally.late;
     ensure!(
         late == 0,
-        "{late} of {count} requests of {query} were not answered"
+        "{late} of {count} requests of {target} were not answered"
     );
     Ok(Cost {
         cpu_ms: 1000.0 * used.as_secs_f64() / count as f64,
@@ -59,67 +60,86 @@ pub async fn cost(server: &Server, query: &str, connections: usize, count: usize
     })
 }
 
-/// What a crowd did: to its requests, to the CPU of the server, and to its health endpoint.
-pub struct Crowd {
+/// Clients that send the same request at once, while the server's health is probed.
+#[derive(Clone, Copy)]
+pub struct Crowd<'a> {
+    /// The path with its query.
+    pub target: &'a str,
+    pub connections: usize,
+    pub clients: Clients,
+    /// The seconds before the window.
+    pub ramp: u64,
+    /// The seconds of the window.
+    pub length: u64,
+    pub stop: fn(Window) -> Stop,
+}
+
+/// What a crowd met.
+pub struct Outcome {
     pub tally: Tally,
-    /// What its answers took, in milliseconds.
-    pub health: Vec<f64>,
-    cores: f64,
-    /// Whole answers in time, per second.
-    rate: f64,
+    pub health: Latencies,
+    /// Responses in time per second.
+    pub rate: f64,
+    /// The cores that the server used.
+    pub cores: f64,
     /// The seconds from the end of the window until the server was idle.
     pub until_idle: f64,
 }
 
-impl Crowd {
-    /// Whole answers in time that asked for so much CPU each, as a share of what the limit allows.
-    pub fn answered(&self, cpu_time_ms: u32) -> Figure {
-        Figure::Plain(self.rate * f64::from(cpu_time_ms) / 1000.0 / LIMIT)
-    }
-
-    /// The CPU that was used, as a share of the limit.
-    pub fn used(&self) -> Figure {
-        Figure::Plain(self.cores / LIMIT)
-    }
-
-    pub fn late(&self) -> Figure {
-        Figure::Count(self.tally.late)
-    }
-
-    pub fn latency(&self, share: f64) -> Figure {
-        Figure::Seconds(self.tally.seconds(share))
-    }
-
-    pub fn health(&self) -> Figure {
-        Figure::Milliseconds(quantile(&self.health, 0.99))
+impl Crowd<'_> {
+    pub async fn run(&self, server: &Server) -> Result<Outcome> {
+        let traffic = Traffic {
+            url: server.url(self.target),
+            connections: self.connections,
+            clients: self.clients,
+            timeout: TIMEOUT,
+        };
+        let [ramp, length] = [self.ramp, self.length].map(Duration::from_secs);
+        let window = Window::new(ramp, length);
+        let (tally, health, cores, idle) = try_join!(
+            traffic.run((self.stop)(window)),
+            probe(server.health_url(), window.end),
+            cores(server, window),
+            until_idle(server, window.end),
+        )?;
+        Ok(Outcome {
+            rate: tally.rate(window),
+            tally,
+            health,
+            cores,
+            until_idle: (idle - window.end).as_secs_f64(),
+        })
     }
 }
 
-/// Clients that do not wait for long, for some seconds of ramp and then of a window; the server is
-/// probed meanwhile.
-pub async fn crowd(
-    server: &Server,
-    target: &str,
-    connections: usize,
-    [ramp, length]: [u64; 2],
-    stop: fn(Window) -> Stop,
-) -> Result<Crowd> {
-    let mut load = load(server, target, connections);
-    load.patience = PATIENCE;
-    let window = Window::new(Duration::from_secs(ramp), Duration::from_secs(length));
-    let (tally, health, cores, idle) = try_join!(
-        load.run(stop(window)),
-        load::probe(server.health_url(), window.end),
-        cores(server, window),
-        until_idle(server, window.end),
-    )?;
-    Ok(Crowd {
-        rate: tally.rate(window),
-        tally,
-        health,
-        cores,
-        until_idle: (idle - window.end).as_secs_f64(),
-    })
+impl Outcome {
+    /// The CPU time of the responses in time, as a share of the CPU that the server may use.
+    pub fn answered(&self, cpu_time_ms: u32, share: Share) -> Value {
+        Value::Plain(self.rate * f64::from(cpu_time_ms) / 1000.0 / share.cpu())
+    }
+
+    /// The CPU that was used, as a share of the CPU that the server may use.
+    pub fn used(&self, share: Share) -> Value {
+        Value::Plain(self.cores / share.cpu())
+    }
+
+    pub fn late(&self) -> Value {
+        Value::Count(self.tally.late)
+    }
+
+    pub fn latency(&self, quantile: f64) -> Value {
+        Value::Seconds(self.tally.seconds(quantile))
+    }
+
+    pub fn health_p99(&self) -> Value {
+        let p99 = self.health.quantile(0.99);
+        Value::Milliseconds(p99.map_or(f64::NAN, |it| 1000.0 * it.as_secs_f64()))
+    }
+
+    /// The share of probes that a kubelet would count as failed: by default it waits for a second.
+    pub fn failed_probes(&self) -> Value {
+        Value::Plain(self.health.share_above(Duration::from_secs(1)))
+    }
 }
 
 /// The cores that a server uses within a window.
@@ -131,23 +151,22 @@ pub async fn cores(server: &Server, window: Window) -> Result<f64> {
     Ok(used.as_secs_f64() / start.elapsed().as_secs_f64())
 }
 
-/// The cores that a server uses by itself.
-pub async fn idle(server: &Server, seconds: u64) -> Result<f64> {
+/// The cores that a server uses without requests.
+pub async fn idle_cores(server: &Server, seconds: u64) -> Result<f64> {
     let window = Window::new(Duration::ZERO, Duration::from_secs(seconds));
     cores(server, window).await
 }
 
-/// When a server ceased to use CPU, from `start` on: it used under 2 % of a core over the 200 ms from
-/// then.
+/// The time, from `start` on, at which a server became idle: it used under 2 % of a core in the 200 ms from then.
 pub async fn until_idle(server: &Server, start: Instant) -> Result<Instant> {
     const SAMPLE: Duration = Duration::from_millis(50);
     const SAMPLES: usize = 4;
     const IDLE: f64 = 0.02;
-    const CAP: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
     sleep_until(start).await;
     let mut schedule = interval(SAMPLE);
     let mut samples = VecDeque::new();
-    while start.elapsed() < CAP {
+    while start.elapsed() < TIMEOUT {
         schedule.tick().await;
         let (now, used) = (Instant::now(), server.cpu_time()?);
         samples.push_back((now, used));
@@ -158,5 +177,5 @@ pub async fn until_idle(server: &Server, start: Instant) -> Result<Instant> {
             return Ok(from);
         }
     }
-    Ok(start + CAP)
+    Ok(start + TIMEOUT)
 }

@@ -1,7 +1,7 @@
-//! The servers and programs under test: built in the same run, and started as the rows need them.
+//! The servers and programs under test: built in the same run, and started as the cases need them.
 
 use std::{
-    env, fs,
+    env, fmt, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -10,42 +10,69 @@ use anyhow::{Context, Result, ensure};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use testkit::{Launch, Limits, Process, Runner, Server, pinned};
 
-/// The cores of `Share::Limited`: 500m.
-pub const LIMIT: f64 = 0.5;
-
 /// The CPU that a server may use.
 #[derive(Clone, Copy)]
-pub enum Share {
-    TwoCores,
-    /// Two cores, with a limit of 500m in all.
-    Limited,
-    OneCore,
+pub struct Share {
+    cores: usize,
+    limit: Option<f64>,
 }
 
 impl Share {
-    /// The first cores that this program may use.
-    fn cores(self) -> Result<String> {
-        let count = if matches!(self, Self::OneCore) { 1 } else { 2 };
-        let allowed = sched_getaffinity(None)?;
-        let cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
-        let cores: Vec<_> = cores.take(count).map(|core| core.to_string()).collect();
-        Ok(cores.join(","))
+    pub const ONE_CORE: Self = Self {
+        cores: 1,
+        limit: None,
+    };
+    pub const TWO_CORES: Self = Self {
+        cores: 2,
+        limit: None,
+    };
+    /// The limit of the tutorial's pod: 500m.
+    pub const LIMITED: Self = Self::limited(0.5);
+
+    /// Two cores, with a limit of `cpu` in all.
+    pub const fn limited(cpu: f64) -> Self {
+        Self {
+            cores: 2,
+            limit: Some(cpu),
+        }
     }
 
-    fn limits(self) -> Result<Limits> {
+    /// The cores that it may use at a time.
+    pub fn cpu(self) -> f64 {
+        self.limit.unwrap_or(self.cores as f64)
+    }
+
+    /// The first cores that this program may use.
+    fn cores(self) -> Result<String> {
+        let allowed = sched_getaffinity(None)?;
+        let cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
+        let cores = cores.take(self.cores).map(|core| core.to_string());
+        Ok(cores.collect::<Vec<_>>().join(","))
+    }
+
+    pub fn limits(self) -> Result<Limits> {
         Ok(Limits {
             cores: self.cores()?,
-            cpu: matches!(self, Self::Limited).then_some(LIMIT),
+            cpu: self.limit,
         })
     }
 }
 
-/// A directory for what the benchmark writes, and what it measures.
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.limit {
+            Some(cpu) => write!(f, "limited to {}m", 1000.0 * cpu),
+            None => write!(f, "{} cores", self.cores),
+        }
+    }
+}
+
+/// The servers under test, and a folder for the files of the benchmark.
 pub struct Testbed {
     output: PathBuf,
     runner: Runner,
     component: PathBuf,
-    /// Where hello and control are.
+    /// The folder of hello and control.
     others: PathBuf,
 }
 
@@ -111,17 +138,17 @@ impl Testbed {
             .start()
     }
 
-    /// Starts a neighbour on the core of `Share::OneCore`, in turn busy and asleep for these
+    /// Starts a neighbour on the core of `Share::ONE_CORE`, in turn busy and asleep for these
     /// microseconds. It is stopped when dropped.
     pub fn neighbour(&self, busy: u32, asleep: u32) -> Result<Process> {
-        let mut neighbour = self.native("neighbour", Share::OneCore)?;
+        let mut neighbour = self.native("neighbour", Share::ONE_CORE)?;
         neighbour.args([busy, asleep].map(|micros| micros.to_string()));
         Process::spawn(neighbour)
     }
 
     /// The hashes per second of CPU time of the native loop, from this many.
     pub fn native_hash_rate(&self, iterations: u32) -> Result<f64> {
-        let mut native = self.native("native", Share::TwoCores)?;
+        let mut native = self.native("native", Share::TWO_CORES)?;
         let output = native.arg(iterations.to_string()).output()?;
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "native: {}", error.trim());

@@ -1,29 +1,31 @@
-//! Requests in a closed loop, as a load generator makes them, and probes of the host's health in an
-//! open one, as a kubelet does.
+//! What clients send: requests in a closed loop, as a load generator sends them, and probes of the health endpoint in an
+//! open one, as a kubelet sends them.
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use testkit::Latencies;
 use tokio::{
     task::JoinSet,
     time::{Instant, interval, timeout_at},
 };
 
-use crate::figure::quantile;
-
-const PROBE_EVERY: Duration = Duration::from_millis(200);
-const PROBE_CAP: Duration = Duration::from_secs(30);
-/// How long the probes that are under way when the load ends are waited for.
+const PROBE_INTERVAL: Duration = Duration::from_millis(200);
+/// The latency of a probe without a response.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time after the traffic within which a probe must be answered.
 const PROBE_GRACE: Duration = Duration::from_secs(2);
+/// The time without a byte after which a client that waits gives up, as nginx does.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One connection, which is kept as long as every answer is in time and opened anew after that.
+/// One connection, which is kept as long as each response is in time, and opened anew after that.
 pub struct Client {
     client: reqwest::Client,
     url: String,
@@ -31,24 +33,23 @@ pub struct Client {
 
 impl Client {
     pub fn new(url: String) -> Result<Self> {
-        Ok(Self {
-            client: reqwest::Client::builder().no_proxy().build()?,
-            url,
-        })
+        let client = reqwest::Client::builder().no_proxy();
+        let client = client.read_timeout(IDLE_TIMEOUT).build()?;
+        Ok(Self { client, url })
     }
 
-    /// The whole body of an answer with status 200.
+    /// The body of a whole response with status 200.
     pub async fn get(&self) -> Result<String> {
-        let answer = self.client.get(&self.url).send().await?;
-        let status = answer.status();
-        let body = answer.text().await?;
+        let response = self.client.get(&self.url).send().await?;
+        let status = response.status();
+        let body = response.text().await?;
         let (url, text) = (&self.url, body.trim());
         ensure!(status == 200, "{url} answers {status}: {text}");
         Ok(body)
     }
 }
 
-/// A span of time: a load runs from now to its end, and is counted from its start.
+/// The span of time in which responses are counted.
 #[derive(Clone, Copy)]
 pub struct Window {
     pub start: Instant,
@@ -56,18 +57,22 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window of `length` that begins once the load has run for `ramp`.
+    /// A window of `length` that begins after the traffic has lasted for `ramp`.
     pub fn new(ramp: Duration, length: Duration) -> Self {
         let start = Instant::now() + ramp;
         let end = start + length;
         Self { start, end }
     }
+
+    fn contains(self, time: Instant) -> bool {
+        self.start <= time && time < self.end
+    }
 }
 
-/// When a closed loop ends.
+/// When traffic ends.
 #[derive(Clone, Copy)]
 pub enum Stop {
-    /// After so many requests, counted over all connections.
+    /// After this many requests over all connections.
     After(usize),
     /// At the end of the window; requests under way are answered first.
     Answered(Window),
@@ -75,124 +80,147 @@ pub enum Stop {
     Dropped(Window),
 }
 
-/// A load: each connection asks again as soon as it is answered.
-pub struct Load {
-    pub url: String,
-    pub connections: usize,
-    /// After this long a connection is closed, and the next request goes out on a new one.
-    pub patience: Duration,
+/// What clients do when a response takes longer than their timeout. It is late either way.
+#[derive(Clone, Copy, Debug)]
+pub enum Clients {
+    /// They disconnect, and send the request again on a new connection, as bombardier does.
+    Disconnect,
+    /// They wait as long as bytes arrive, as curl, nginx and Python's requests do.
+    Wait,
 }
 
-/// What became of the requests of a load.
+/// Clients that each send the next request as soon as they have a response.
+pub struct Traffic {
+    pub url: String,
+    pub connections: usize,
+    pub clients: Clients,
+    pub timeout: Duration,
+}
+
+/// What became of the requests.
 #[derive(Default)]
 pub struct Tally {
-    /// What the whole answers in time took, in seconds.
-    latencies: Vec<f64>,
-    /// How many of them came within the window.
+    /// Of the whole responses within the timeout.
+    pub latencies: Latencies,
+    /// The number of these that came within the window.
     in_window: usize,
+    /// The number of requests without a whole response within the timeout.
     pub late: usize,
-    /// The CPU time that the answers report, in all.
+    /// The CPU time that the responses report, in all.
     pub reported_cpu_ms: f64,
 }
 
 impl Tally {
-    fn add(&mut self, other: Self) {
-        self.latencies.extend(other.latencies);
-        self.in_window += other.in_window;
-        self.late += other.late;
-        self.reported_cpu_ms += other.reported_cpu_ms;
-    }
-
     /// The requests that were answered in time or were late.
     pub fn requests(&self) -> usize {
-        self.latencies.len() + self.late
+        self.latencies.count() as usize + self.late
     }
 
-    /// Answers per second within the window.
+    /// Responses in time per second, within the window.
     pub fn rate(&self, window: Window) -> f64 {
         self.in_window as f64 / (window.end - window.start).as_secs_f64()
     }
 
-    /// The time in seconds within which this share of the answers came.
-    pub fn seconds(&self, share: f64) -> f64 {
-        quantile(&self.latencies, share)
+    /// The latency in seconds that this share of the responses in time does not exceed; NaN without any.
+    pub fn seconds(&self, quantile: f64) -> f64 {
+        let latency = self.latencies.quantile(quantile);
+        latency.map_or(f64::NAN, |it| it.as_secs_f64())
     }
 }
 
-impl Load {
-    /// Runs the load. A request that is refused, or answered with anything but a whole 200, makes the
-    /// measurement worthless and is an error.
+impl Traffic {
+    /// Sends the requests.
+    ///
+    /// # Errors
+    /// Where a request is refused, or answered with anything but a whole 200: that makes a measurement worthless.
     pub async fn run(&self, stop: Stop) -> Result<Tally> {
         let sent = Arc::new(AtomicUsize::new(0));
+        let tally = Arc::new(Mutex::new(Tally::default()));
         let mut loops = JoinSet::new();
         for _ in 0..self.connections {
             let client = Client::new(self.url.clone())?;
-            loops.spawn(closed_loop(client, self.patience, stop, sent.clone()));
+            let (sent, tally) = (sent.clone(), tally.clone());
+            let (clients, timeout) = (self.clients, self.timeout);
+            loops.spawn(closed_loop(client, clients, timeout, stop, sent, tally));
         }
-        let mut total = Tally::default();
-        while let Some(tally) = loops.join_next().await {
-            total.add(tally??);
+        while let Some(ended) = loops.join_next().await {
+            ended??;
         }
-        Ok(total)
+        let tally = Arc::into_inner(tally).and_then(|tally| tally.into_inner().ok());
+        tally.context("a client still runs")
     }
 }
 
 async fn closed_loop(
     client: Client,
-    patience: Duration,
+    clients: Clients,
+    timeout: Duration,
     stop: Stop,
     sent: Arc<AtomicUsize>,
-) -> Result<Tally> {
-    let mut tally = Tally::default();
+    tally: Arc<Mutex<Tally>>,
+) -> Result<()> {
+    let far = Instant::now() + Duration::from_secs(24 * 3600);
     loop {
         let begun = Instant::now();
-        let late = begun + patience;
-        let (ended, given_up) = match stop {
-            Stop::After(count) => (sent.fetch_add(1, Ordering::Relaxed) >= count, late),
-            Stop::Answered(window) => (begun >= window.end, late),
-            Stop::Dropped(window) => (begun >= window.end, late.min(window.end)),
+        let (ended, end, window) = match stop {
+            Stop::After(count) => (sent.fetch_add(1, Ordering::Relaxed) >= count, far, None),
+            Stop::Answered(window) => (begun >= window.end, far, Some(window)),
+            Stop::Dropped(window) => (begun >= window.end, window.end, Some(window)),
         };
         if ended {
-            return Ok(tally);
+            return Ok(());
         }
-        match timeout_at(given_up, client.get()).await {
-            Ok(body) => {
-                let now = Instant::now();
-                tally.reported_cpu_ms += reported_cpu_ms(&body?);
-                tally.latencies.push((now - begun).as_secs_f64());
-                if let Stop::Answered(window) | Stop::Dropped(window) = stop {
-                    tally.in_window += usize::from(window.start <= now && now < window.end);
-                }
+        let late = begun + timeout;
+        let give_up = match clients {
+            Clients::Disconnect => late.min(end),
+            Clients::Wait => end,
+        };
+        let response = timeout_at(give_up, client.get()).await;
+        let now = Instant::now();
+        let mut tally = tally.lock().expect("no client panics");
+        if now >= late {
+            tally.late += 1;
+        }
+        if let Ok(body) = response {
+            tally.reported_cpu_ms += reported_cpu_ms(&body?);
+            if now < late {
+                tally.latencies.record(now - begun);
+                tally.in_window += usize::from(window.is_some_and(|it| it.contains(now)));
             }
-            Err(_) if given_up == late => tally.late += 1,
-            Err(_) => return Ok(tally),
         }
     }
 }
 
-/// What an answer of the component says that it used; those of others say nothing.
+/// The CPU time that a response of the component reports; 0 for those of others.
 fn reported_cpu_ms(body: &str) -> f64 {
-    let answer: Value = serde_json::from_str(body).unwrap_or_default();
-    answer["cpu_time_ms"].as_f64().unwrap_or_default()
+    let report: Value = serde_json::from_str(body).unwrap_or_default();
+    report["cpu_time_ms"].as_f64().unwrap_or_default()
 }
 
-/// Probes a health endpoint until `end`, each time on a new connection and without waiting for the
-/// probes before. Tells what the answers took, in milliseconds; none counts as 30 s.
-pub async fn probe(url: String, end: Instant) -> Result<Vec<f64>> {
+/// Probes `url` until `end`, each time on a new connection and without waiting for the probes before.
+pub async fn probe(url: String, end: Instant) -> Result<Latencies> {
     let mut probes = JoinSet::new();
-    let mut schedule = interval(PROBE_EVERY);
+    let mut schedule = interval(PROBE_INTERVAL);
     loop {
         let due = schedule.tick().await;
         if due >= end {
-            return Ok(probes.join_all().await);
+            break;
         }
         let client = Client::new(url.clone())?;
         probes.spawn(async move {
-            let given_up = (due + PROBE_CAP).min(end + PROBE_GRACE);
-            let answer = timeout_at(given_up, client.get()).await;
-            let answered = matches!(answer, Ok(Ok(_)));
-            let took = if answered { due.elapsed() } else { PROBE_CAP };
-            1000.0 * took.as_secs_f64()
+            let give_up = (due + PROBE_TIMEOUT).min(end + PROBE_GRACE);
+            let response = timeout_at(give_up, client.get()).await;
+            let answered = matches!(response, Ok(Ok(_)));
+            if answered {
+                due.elapsed()
+            } else {
+                PROBE_TIMEOUT
+            }
         });
     }
+    let mut latencies = Latencies::default();
+    for latency in probes.join_all().await {
+        latencies.record(latency);
+    }
+    Ok(latencies)
 }

@@ -1,10 +1,10 @@
-//! Figures with their units, and what they have to reach.
+//! Measured values with their units, and what they have to reach.
 
 use std::fmt;
 
 #[derive(Clone, Copy)]
-pub enum Figure {
-    /// How far off something is, in either direction.
+pub enum Value {
+    /// A deviation, in either direction.
     Percent(f64),
     Milliseconds(f64),
     Seconds(f64),
@@ -13,139 +13,211 @@ pub enum Figure {
     Count(usize),
 }
 
-/// What a figure must reach, and what it should.
+use Value::{Count, Milliseconds, Percent, Plain, Seconds};
+
+impl Value {
+    /// The number in the unit that it is printed in.
+    fn number(self) -> f64 {
+        match self {
+            Percent(it) | Milliseconds(it) | Seconds(it) | Plain(it) => it,
+            Count(count) => count as f64,
+        }
+    }
+
+    fn unit(self) -> &'static str {
+        match self {
+            Percent(_) => " %",
+            Milliseconds(_) => " ms",
+            Seconds(_) => " s",
+            Plain(_) | Count(_) => "",
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (number, unit) = (self.number(), self.unit());
+        match self {
+            Percent(_) => write!(f, "{number:+.1}{unit}"),
+            Milliseconds(_) => write!(f, "{number:.1}{unit}"),
+            Seconds(_) => write!(f, "{number:.2}{unit}"),
+            Plain(_) => write!(f, "{number:.3}"),
+            Count(count) => write!(f, "{count}"),
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
-pub enum Goal {
-    AtMost(f64, f64),
-    AtLeast(f64, f64),
+enum Comparison {
+    AtMost,
+    AtLeast,
     /// At most this far from 0, in either direction.
-    Within(f64, f64),
-    /// It should only.
-    ShouldBeAtMost(f64),
-    /// Neither.
+    Within,
+}
+
+/// What a value has to reach: the benchmark fails where it misses what is required. The target is what it should reach.
+#[derive(Clone, Copy)]
+pub struct Goal {
+    comparison: Comparison,
+    required: Option<f64>,
+    target: Option<f64>,
+}
+
+/// How a value compares with its goal.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    Target,
+    Required,
+    Missed,
+    /// There is nothing that it is required to reach, and it does not reach its target, if it has one.
     Reported,
 }
 
-/// The mark of what misses its must.
-pub const SHORT: &str = "SHORT";
+impl Goal {
+    /// A value that is only reported.
+    pub const NONE: Self = Self {
+        comparison: Comparison::AtMost,
+        required: None,
+        target: None,
+    };
 
-impl Figure {
-    fn value_and_unit(self) -> (f64, &'static str) {
-        match self {
-            Self::Percent(value) => (value, " %"),
-            Self::Milliseconds(value) => (value, " ms"),
-            Self::Seconds(value) => (value, " s"),
-            Self::Plain(value) => (value, ""),
-            Self::Count(count) => (count as f64, ""),
+    pub fn at_most(required: f64, target: f64) -> Self {
+        Self::both(Comparison::AtMost, required, target)
+    }
+
+    pub fn at_least(required: f64, target: f64) -> Self {
+        Self::both(Comparison::AtLeast, required, target)
+    }
+
+    pub fn within(required: f64, target: f64) -> Self {
+        Self::both(Comparison::Within, required, target)
+    }
+
+    fn both(comparison: Comparison, required: f64, target: f64) -> Self {
+        Self {
+            comparison,
+            required: Some(required),
+            target: Some(target),
         }
     }
 
-    /// The must and the aim in words, and how the figure came out.
-    pub fn judge(self, goal: Goal) -> (String, String, &'static str) {
-        let (value, unit) = self.value_and_unit();
-        let (sign, must, aim) = match goal {
-            Goal::AtMost(must, aim) => ('≤', Some(must), Some(aim)),
-            Goal::AtLeast(must, aim) => ('≥', Some(must), Some(aim)),
-            Goal::Within(must, aim) => ('±', Some(must), Some(aim)),
-            Goal::ShouldBeAtMost(aim) => ('≤', None, Some(aim)),
-            Goal::Reported => (' ', None, None),
+    /// A target of at most this, and nothing that is required.
+    pub fn target_at_most(target: f64) -> Self {
+        Self {
+            target: Some(target),
+            ..Self::NONE
+        }
+    }
+
+    /// A target of at least this, and nothing that is required.
+    pub fn target_at_least(target: f64) -> Self {
+        Self {
+            comparison: Comparison::AtLeast,
+            ..Self::target_at_most(target)
+        }
+    }
+
+    pub fn evaluate(self, value: Value) -> Verdict {
+        let number = value.number();
+        let reaches = |bound| match self.comparison {
+            Comparison::AtMost => number <= bound,
+            Comparison::AtLeast => number >= bound,
+            Comparison::Within => number.abs() <= bound,
         };
-        let reached = |bound| match goal {
-            Goal::AtLeast(..) => value >= bound,
-            Goal::Within(..) => value.abs() <= bound,
-            _ => value <= bound,
+        match (self.required.map(reaches), self.target.map(reaches)) {
+            (Some(false), _) => Verdict::Missed,
+            (_, Some(true)) => Verdict::Target,
+            (Some(true), _) => Verdict::Required,
+            (None, _) => Verdict::Reported,
+        }
+    }
+
+    /// What is required of `value`, such as `≤ 5 ms`.
+    pub fn required(self, value: Value) -> String {
+        self.describe(self.required, value)
+    }
+
+    /// The target of `value`, such as `≤ 5 ms`.
+    pub fn target(self, value: Value) -> String {
+        self.describe(self.target, value)
+    }
+
+    fn describe(self, bound: Option<f64>, value: Value) -> String {
+        let sign = match self.comparison {
+            Comparison::AtMost => '≤',
+            Comparison::AtLeast => '≥',
+            Comparison::Within => '±',
         };
-        let mark = match (must.map(reached), aim.map(reached)) {
-            (_, Some(true)) => "aim",
-            (Some(true), _) => "must",
-            (Some(false), _) => SHORT,
-            (None, _) => "reported",
-        };
-        let words =
-            |bound: Option<f64>| bound.map_or("–".into(), |it| format!("{sign} {it}{unit}"));
-        (words(must), words(aim), mark)
+        let unit = value.unit();
+        bound.map_or_else(|| "none".into(), |bound| format!("{sign} {bound}{unit}"))
     }
 }
 
-impl fmt::Display for Figure {
+impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (value, unit) = self.value_and_unit();
-        match self {
-            Self::Percent(_) => write!(f, "{value:+.1}{unit}"),
-            Self::Milliseconds(_) => write!(f, "{value:.1}{unit}"),
-            Self::Seconds(_) => write!(f, "{value:.2}{unit}"),
-            Self::Plain(_) => write!(f, "{value:.3}"),
-            Self::Count(count) => write!(f, "{count}"),
-        }
+        f.write_str(match self {
+            Self::Target => "target",
+            Self::Required => "required",
+            Self::Missed => "MISSED",
+            Self::Reported => "reported",
+        })
     }
 }
 
-/// How far `value` is off `expected`, in percent.
-pub fn percent_off(value: f64, expected: f64) -> f64 {
+/// The deviation of `value` from `expected`, in percent.
+pub fn deviation(value: f64, expected: f64) -> f64 {
     100.0 * (value / expected - 1.0)
 }
 
-/// The largest of some deviations in either direction. What is no number is the largest, and so falls short.
+/// The largest of some deviations, in either direction. NaN is the largest, and so misses its goal.
 pub fn largest(deviations: impl IntoIterator<Item = f64>) -> f64 {
     let by_size = |a: &f64, b: &f64| a.abs().total_cmp(&b.abs());
     deviations.into_iter().max_by(by_size).unwrap_or(f64::NAN)
 }
 
+/// The median of a few values, the lower one of an even number; NaN without any.
 pub fn median(values: &[f64]) -> f64 {
-    quantile(values, 0.5)
-}
-
-/// The value that this share of the values does not exceed (nearest rank); of none, what is no number.
-pub fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    let value = sorted.get(rank.saturating_sub(1));
-    value.copied().unwrap_or(f64::NAN)
+    let middle = sorted.len().saturating_sub(1) / 2;
+    sorted.get(middle).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Figure::*, Goal::*, *};
+    use super::*;
 
     #[test]
-    fn marks() {
-        for (value, goal, mark) in [
-            (-2.0, Within(5.0, 2.0), "aim"),
-            (2.1, Within(5.0, 2.0), "must"),
-            (-5.0, Within(5.0, 2.0), "must"),
-            (-5.1, Within(5.0, 2.0), SHORT),
-            (f64::NAN, Within(5.0, 2.0), SHORT),
-            (0.9, AtLeast(0.9, 0.97), "must"),
-            (0.9, AtMost(0.8, 0.5), SHORT),
-            (0.9, ShouldBeAtMost(0.8), "reported"),
-            (0.9, Reported, "reported"),
+    fn verdicts() {
+        for (value, goal, verdict) in [
+            (-2.0, Goal::within(5.0, 2.0), Verdict::Target),
+            (2.1, Goal::within(5.0, 2.0), Verdict::Required),
+            (-5.0, Goal::within(5.0, 2.0), Verdict::Required),
+            (-5.1, Goal::within(5.0, 2.0), Verdict::Missed),
+            (f64::NAN, Goal::within(5.0, 2.0), Verdict::Missed),
+            (0.9, Goal::at_least(0.9, 0.97), Verdict::Required),
+            (0.9, Goal::at_most(0.8, 0.5), Verdict::Missed),
+            (0.9, Goal::target_at_most(0.8), Verdict::Reported),
+            (0.9, Goal::target_at_least(0.8), Verdict::Target),
+            (0.9, Goal::NONE, Verdict::Reported),
         ] {
-            assert_eq!(Plain(value).judge(goal).2, mark, "{value}");
+            assert_eq!(goal.evaluate(Plain(value)), verdict, "{value}");
         }
     }
 
     #[test]
     fn in_words() {
-        let off = Percent(-1.26);
-        assert_eq!(off.to_string(), "-1.3 %");
-        let words = ("± 5 %".into(), "± 2.5 %".into(), "aim");
-        assert_eq!(off.judge(Within(5.0, 2.5)), words);
-        let words = ("–".into(), "–".into(), "reported");
-        assert_eq!(Count(0).judge(Reported), words);
+        let (value, goal) = (Percent(-1.26), Goal::within(5.0, 2.5));
+        assert_eq!(value.to_string(), "-1.3 %");
+        assert_eq!(goal.required(value), "± 5 %");
+        assert_eq!(goal.target(value), "± 2.5 %");
+        assert_eq!(Goal::NONE.target(Count(0)), "none");
     }
 
     #[test]
-    fn quantiles() {
+    fn medians_and_deviations() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert!(median(&[]).is_nan());
-        let hundred: Vec<_> = (1..=100).map(f64::from).collect();
-        assert_eq!(quantile(&hundred, 0.99), 99.0);
-        assert_eq!(quantile(&hundred, 1.0), 100.0);
-    }
-
-    #[test]
-    fn the_largest_deviation() {
         assert_eq!(largest([1.0, -3.0, 2.0]), -3.0);
         assert!(largest([1.0, f64::NAN, 2.0]).is_nan());
         assert!(largest([]).is_nan());

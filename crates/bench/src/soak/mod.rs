@@ -5,6 +5,7 @@ mod clients;
 mod faults;
 
 use std::{
+    process::ExitCode,
     thread::{scope, sleep},
     time::{Duration, Instant},
 };
@@ -38,7 +39,7 @@ fn period(text: &str) -> Result<Duration, String> {
     Ok(period)
 }
 
-pub fn run(args: Args, runner: &Runner) -> Result<()> {
+pub fn run(args: Args, runner: &Runner) -> Result<ExitCode> {
     let server = Launch::new(runner, manifest())?.start()?;
     let mut failures = work(&server, args.period)?;
     drop(server);
@@ -50,7 +51,7 @@ pub fn run(args: Args, runner: &Runner) -> Result<()> {
         println!("FAILED {failure}");
     }
     ensure!(failures.is_empty(), "{} out of bounds", failures.len());
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Sends requests for this period, and returns what is out of bounds.
