@@ -199,7 +199,10 @@ fn an_address_may_have_a_name_and_must_have_a_port() {
     let path = application("address", MANIFEST, Some(&component("unreachable")));
     let host = start(&path, "localhost:0").expect("a host that serves");
     assert!(host.is_healthy());
-    assert!(host.address().starts_with("127.0.0.1:"), "as Spin prefers it");
+    assert!(
+        host.address().starts_with("127.0.0.1:"),
+        "as Spin prefers it"
+    );
     let error = start(&path, "localhost").err().expect("a refusal");
     assert!(format!("{error:#}").contains("HOST:PORT"), "{error:#}");
 }
