@@ -4,7 +4,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
 
 use crate::{
     decisions::Decision,
@@ -12,7 +11,7 @@ use crate::{
 };
 
 /// When what happened.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Milestones {
     pub first_decision: Option<f64>,
     pub first_new_pod_ready: Option<f64>,
@@ -96,14 +95,14 @@ pub fn is_idle(state: &State) -> bool {
 }
 
 /// The answers to the probes of one phase; latencies in seconds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Phase {
     pub name: &'static str,
     pub answers: u64,
     pub failed: u64,
     pub p50: Option<f64>,
     pub p95: Option<f64>,
-    pub worst: Option<f64>,
+    pub max: Option<f64>,
 }
 
 /// Before, during and after the scale-out, and after the traffic. A probe belongs to the phase in which it was sent.
@@ -149,7 +148,7 @@ impl Phase {
             failed,
             p50: seconds(0.5),
             p95: seconds(0.95),
-            worst: seconds(1.0),
+            max: seconds(1.0),
         }
     }
 }
@@ -279,7 +278,7 @@ mod tests {
             ]
         );
         let scale_out = &phases[1];
-        for seconds in [scale_out.p50, scale_out.worst] {
+        for seconds in [scale_out.p50, scale_out.max] {
             let seconds = seconds.expect("an answer");
             assert!((seconds - 4.0).abs() < 0.01, "{seconds} s");
         }

@@ -12,11 +12,12 @@ use plotters::{
     prelude::*,
     style::text_anchor::{HPos, Pos, VPos},
 };
+use serde::Deserialize;
 
 use crate::{
     analysis::probes,
     decisions::Decision,
-    record::{ObservationKind, Record, State},
+    record::{ObservationKind, Pod, Record, State},
     rules::Constraint,
 };
 
@@ -39,7 +40,8 @@ const MAX_ROWS: usize = 8;
 const LONGEST_SAMPLE: f64 = 20.0;
 
 /// The ground that a chart is drawn for.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
 pub enum Theme {
     Light,
     Dark,
@@ -105,11 +107,16 @@ pub fn draw(
     theme: Theme,
 ) -> Result<String> {
     let marks = marks(decisions);
-    let panels = Panels::new(record, theme);
+    let panels = Panels::new(record, &marks, theme);
     let rows = panels.rows(&marks);
     let row_count = rows.iter().flatten().max().map_or(0, |row| row + 1) as i32;
     let traffic = 2 * LINE;
-    let plot = traffic + LINE + row_count * LINE + 8;
+    let label = if record.traffic_span().is_some() {
+        LINE
+    } else {
+        0
+    };
+    let plot = traffic + label + row_count * LINE + 8;
     let cpu = plot + REPLICAS + 2 * LINE;
     let latency = cpu + CPU + 2 * LINE;
     let axis = latency + LATENCY;
@@ -189,17 +196,26 @@ enum Swatch {
 struct Panels<'a> {
     record: &'a Record,
     colors: Colors,
-    /// Seconds since the start of the traffic.
+    /// The axis, in seconds since the start of the traffic.
     time: Range<f64>,
+    /// When the last observation was made.
+    end: f64,
 }
 
 impl<'a> Panels<'a> {
-    fn new(record: &'a Record, theme: Theme) -> Self {
-        let origin = record.time_origin();
+    fn new(record: &'a Record, marks: &[Mark], theme: Theme) -> Self {
+        let start = -record.time_origin();
+        let end = (record.end() + start).max(1.0 + start);
+        // The axis goes on as far as the labels of the last marks need it.
+        let with_room = |mark: &Mark| {
+            let room = WIDTH - LEFT - text_width(&mark.label) - 16;
+            start + (mark.at - start) * f64::from(RIGHT - LEFT) / f64::from(room)
+        };
         Self {
             record,
             colors: theme.colors(),
-            time: -origin..(record.end() - origin).max(1.0 - origin),
+            time: start..marks.iter().map(with_room).fold(end, f64::max),
+            end,
         }
     }
 
@@ -228,22 +244,9 @@ impl<'a> Panels<'a> {
 
     /// The span of each load, shaded and labelled.
     fn traffic(&self, root: &Area, y: Range<i32>) -> Result<()> {
-        let origin = self.record.time_origin();
-        let mut spans: Vec<(f64, f64, &str)> = Vec::new();
-        for observation in &self.record.observations {
-            let at = observation.at - origin;
-            match &observation.kind {
-                ObservationKind::TrafficStarted(label) => spans.push((at, self.time.end, label)),
-                ObservationKind::TrafficEnded(_) => {
-                    if let Some(last) = spans.last_mut() {
-                        last.1 = at;
-                    }
-                }
-                _ => {}
-            }
-        }
-        for (start, end, label) in spans {
-            let (start, end) = (self.x(start), self.x(end));
+        for load in self.record.loads() {
+            let (start, end) = (self.x(load.start), self.x(load.end.unwrap_or(self.end)));
+            let label = load.label;
             root.draw(&Rectangle::new(
                 [(start, y.start), (end, y.end)],
                 self.colors.traffic.filled(),
@@ -279,20 +282,18 @@ impl<'a> Panels<'a> {
         rows: &[Option<usize>],
     ) -> Result<()> {
         let most = self.most(|state| {
-            let deployment = state.deployment.as_ref();
-            let counts = deployment.map(|one| one.desired.max(one.existing));
-            counts
-                .max(state.autoscaler().map(|one| one.rules.max))
-                .map(f64::from)
+            let max = state.autoscaler().map(|one| one.rules.max);
+            desired(state).max(existing(state)).max(max).map(f64::from)
         });
         let mut plot = self.plot(root, top, REPLICAS, 0.0..most * 1.04, 5, |count| {
             format!("{count:.0}")
         })?;
         let counts =
             |count: fn(&State) -> Option<u32>| self.steps(move |state| count(state).map(f64::from));
-        let starting = counts(|state| Some(state.deployment.as_ref()?.existing));
-        let ready = counts(|state| Some(state.deployment.as_ref()?.ready));
-        for (areas, color) in [(starting, self.colors.starting), (ready, self.colors.ready)] {
+        for (areas, color) in [
+            (counts(existing), self.colors.starting),
+            (counts(ready), self.colors.ready),
+        ] {
             plot.draw_series(areas.into_iter().map(|mut line| {
                 // Closed along the axis.
                 let ends = line
@@ -324,7 +325,7 @@ impl<'a> Panels<'a> {
                 ))?;
             }
         }
-        for line in counts(|state| Some(state.deployment.as_ref()?.desired)) {
+        for line in counts(desired) {
             plot.draw_series(LineSeries::new(line, self.colors.desired.stroke_width(3)))?;
         }
         for (mark, row) in marks.iter().zip(rows) {
@@ -529,7 +530,11 @@ impl<'a> Panels<'a> {
                 self.colors.text,
             )?;
         }
-        let name = format!("{name} since the traffic started");
+        let start = match self.record.traffic_span() {
+            Some(_) => "the traffic started",
+            None => "the recording began",
+        };
+        let name = format!("{name} since {start}");
         self.text(
             root,
             &name,
@@ -539,7 +544,7 @@ impl<'a> Panels<'a> {
         )
     }
 
-    /// The name of a line, and its last value, at its right end.
+    /// The name of a line, and its last value, beside the plot.
     fn label_end<Y: Ranged<ValueType = f64>>(
         &self,
         root: &Area,
@@ -552,11 +557,11 @@ impl<'a> Panels<'a> {
         let Some((at, value)) = lines.last().and_then(|line| line.last()) else {
             return Ok(());
         };
-        let (x, y) = plot.plotting_area().map_coordinate(&(*at, *value));
+        let (_, y) = plot.plotting_area().map_coordinate(&(*at, *value));
         self.text(
             root,
             &format!("{name} {value:.0}{unit}"),
-            (x + 6, y - TEXT / 2),
+            (RIGHT + 6, y - TEXT / 2),
             HPos::Left,
             color,
         )
@@ -630,7 +635,7 @@ impl<'a> Panels<'a> {
             last = now;
         });
         if let (Some(last), Some(line)) = (last, lines.last_mut()) {
-            line.push((self.time.end, last));
+            line.push((self.end, last));
         }
         lines
     }
@@ -641,6 +646,31 @@ impl<'a> Panels<'a> {
             .replay(|_, state| most = most.max(number(state).unwrap_or_default()));
         most
     }
+}
+
+fn desired(state: &State) -> Option<u32> {
+    let deployment = state.deployment.as_ref();
+    deployment.map(|one| one.desired).or_else(|| {
+        // Where only the autoscaler and the pods were observed.
+        let autoscaler = state.autoscaler().filter(|_| !state.pods.is_empty());
+        autoscaler.map(|one| one.to)
+    })
+}
+
+fn existing(state: &State) -> Option<u32> {
+    let deployment = state.deployment.as_ref();
+    let pods = state.pods.values().filter(|pod| !pod.leaving).count() as u32;
+    let pods = Some(pods).filter(|pods| *pods > 0);
+    deployment.map(|one| one.existing).or(pods)
+}
+
+fn ready(state: &State) -> Option<u32> {
+    let deployment = state.deployment.as_ref();
+    let is_ready = |pod: &&Pod| !pod.leaving && pod.is_ready();
+    let pods = state.pods.values().filter(is_ready).count() as u32;
+    deployment
+        .map(|one| one.ready)
+        .or(existing(state).map(|_| pods))
 }
 
 /// An estimate, since the font depends on the viewer.
@@ -794,7 +824,7 @@ mod tests {
     #[test]
     fn labels_of_decisions_do_not_overlap() {
         let record = record();
-        let panels = Panels::new(&record, Theme::Light);
+        let panels = Panels::new(&record, &[], Theme::Light);
         let mark = |at| Mark {
             at,
             replicas: 4,
@@ -818,7 +848,7 @@ mod tests {
         record.add(10.0, ObservationKind::DeploymentGone);
         record.add(20.0, deployment(3));
         record.add(30.0, deployment(3));
-        let lines = Panels::new(&record, Theme::Light)
+        let lines = Panels::new(&record, &[], Theme::Light)
             .steps(|state| Some(f64::from(state.deployment.as_ref()?.desired)));
         assert_eq!(
             lines,

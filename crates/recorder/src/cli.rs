@@ -2,19 +2,21 @@
 
 use std::{
     ffi::OsString,
-    path::{Path, PathBuf},
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use go_duration::GoDuration;
 use tokio::{runtime::Builder, task::LocalSet};
 
 use crate::{
     cluster::Target,
     expectation::{Expectation, Verdict},
+    files,
     hold::Hold,
     observations::{self, Header},
     probe::Probe,
@@ -118,7 +120,13 @@ struct Options {
     /// Time limit for one of them
     #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
-    /// The folder for replicas.csv, autoscale.json and autoscale.svg
+    /// Serve a page that shows the recording: a port of this machine alone, or an address such as 0.0.0.0:8082
+    #[arg(long, global = true, value_name = "ADDRESS", value_parser = address)]
+    serve: Option<SocketAddr>,
+    /// The format of the report on standard output
+    #[arg(long, global = true, value_enum, default_value_t)]
+    format: Format,
+    /// The folder for the files
     #[arg(
         long,
         global = true,
@@ -126,6 +134,24 @@ struct Options {
         default_value = "target/autoscale"
     )]
     output: PathBuf,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Format {
+    #[default]
+    Markdown,
+    /// The content of autoscale.json
+    Json,
+}
+
+/// A port of the loopback interface, or an address with its port.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(port) = text.parse::<u16>() {
+        return Ok((Ipv4Addr::LOCALHOST, port).into());
+    }
+    text.parse().map_err(|_| {
+        "it must be a port, or an IP address with a port, such as 8082 or 0.0.0.0:8082".into()
+    })
 }
 
 /// As in the query of the component: the durations of Go.
@@ -159,7 +185,7 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
         Action::Record(command) => command,
         Action::Explain { file } => {
             let (header, record) = observations::read(&file)?;
-            report(&header, &record, &options.output)?;
+            report(&header, &record, &options)?;
             return Ok(Verdict::default());
         }
     };
@@ -186,11 +212,11 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
     let (record, log, verdict) = recording.record(&target, probe).await?;
     let header = Header {
         began: record.began,
-        deployment: options.deployment,
+        deployment: options.deployment.clone(),
         expected,
         verdict,
     };
-    report(&header, &record, &options.output)?;
+    report(&header, &record, &options)?;
     let path = options.output.join("observations.jsonl");
     log.write(&header, &path)
         .with_context(|| format!("{} cannot be written", path.display()))?;
@@ -198,19 +224,13 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
 }
 
 /// Prints a recording, and writes its files.
-fn report(header: &Header, record: &Record, output: &Path) -> Result<()> {
+fn report(header: &Header, record: &Record, options: &Options) -> Result<()> {
     let report = Report::new(header, record);
-    print!("\n{}", report.text());
-    report.write(output)?;
-    println!(
-        "Written to {}: replicas.csv, autoscale.json, autoscale.svg",
-        output.display()
-    );
-    match &header.verdict {
-        Verdict::AsExpected(Some(what)) => println!("As expected: {what}"),
-        Verdict::AsExpected(None) => {}
-        Verdict::Unexpected(why) => eprintln!("Not as expected: {why}"),
-        Verdict::Unobserved(why) => eprintln!("Not observed: {why}"),
+    report.write(&options.output)?;
+    eprintln!("The files are in {}", options.output.display());
+    match options.format {
+        Format::Markdown => print!("{}", report.markdown()),
+        Format::Json => println!("{:#}", files::json(&report)),
     }
     Ok(())
 }
@@ -295,6 +315,7 @@ impl Command {
             deployment: options.deployment.clone(),
             expectation,
             mode,
+            serve: options.serve,
         })
     }
 }

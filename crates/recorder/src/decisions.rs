@@ -6,7 +6,6 @@
 use std::{collections::BTreeMap, iter::Peekable, mem::discriminant, slice};
 
 use jiff::Timestamp;
-use serde::Serialize;
 
 use crate::{
     observations::AUTOSCALERS,
@@ -25,7 +24,7 @@ const JITTER: f64 = 1.0;
 const LAG: f64 = 6.0;
 
 /// A change of the number of replicas, or that there was none although the formula asked for one.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     /// In seconds since the traffic started.
     pub at: f64,
@@ -51,7 +50,7 @@ pub struct Decision {
 }
 
 /// Something else that belongs beside the decisions.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Note {
     /// In seconds since the traffic started.
     pub at: f64,

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use humantime::format_duration;
 use serde::{Deserialize, Serialize};
 
+use crate::format::replicas as count;
 use crate::record::{Deployment, ObservationKind, Record};
 
 /// A number of replicas: ready within a time from the start of the traffic; with `hold` exactly that number, for that long.
@@ -56,12 +57,12 @@ impl Verdict {
 impl fmt::Display for Expectation {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self.hold {
-            None => write!(f, "{} replicas ready", self.replicas)?,
+            None => write!(f, "{} ready", count(self.replicas))?,
             Some(hold) => {
                 write!(
                     f,
-                    "exactly {} replicas for {}",
-                    self.replicas,
+                    "exactly {} for {}",
+                    count(self.replicas),
                     format_duration(hold)
                 )?;
             }

@@ -40,6 +40,14 @@ pub fn describe(seen: &ObservationKind) -> String {
     }
 }
 
+/// `1 replica`, `2 replicas`.
+pub fn replicas(count: u32) -> String {
+    match count {
+        1 => "1 replica".into(),
+        count => format!("{count} replicas"),
+    }
+}
+
 /// Three digits: `4.21 ms`, `1.70 s`.
 pub fn duration(seconds: f64) -> String {
     let (number, unit) = if seconds < 1.0 {

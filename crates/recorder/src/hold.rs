@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use humantime::format_duration;
 
 use crate::{
+    format::replicas,
     record::{Deployment, Record},
     rules::Pods,
     steady_load::{Plan, REST, SteadyLoad, Way},
@@ -95,7 +96,7 @@ impl Hold {
                 return (rested_for >= REST).then(|| {
                     self.is_first = false;
                     self.load_started = now;
-                    format!("{desired} replicas are at rest")
+                    format!("at rest with {}", replicas(desired))
                 });
             }
         } else if rested == Some(goal) {
@@ -118,7 +119,7 @@ impl Hold {
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let goal = self.plan.replicas;
-        write!(f, "For {goal} replicas: {}", describe(self.way()))?;
+        write!(f, "For {}: {}", replicas(goal), describe(self.way()))?;
         write!(f, ". This takes about {}", minutes(self.way().takes))?;
         if let (Some(_), Some(above)) = (&self.plan.from_below, &self.plan.from_above) {
             write!(

@@ -17,14 +17,16 @@ pub struct Progress {
     last: String,
 }
 
-impl Progress {
-    pub fn new() -> Self {
+impl Default for Progress {
+    fn default() -> Self {
         Self {
             line: stderr().is_terminal().then(ProgressBar::new_spinner),
             last: String::new(),
         }
     }
+}
 
+impl Progress {
     /// `now` is the time since the recording began.
     pub fn show(&mut self, record: &Record, now: Duration, waiting_for: &str) {
         let known = replicas(&record.state);
@@ -97,24 +99,26 @@ fn replicas(state: &State) -> String {
         "{} ready of {}, {} wanted",
         deployment.ready, deployment.existing, deployment.desired
     );
+    format!("{replicas}, {}", cpu(state))
+}
+
+/// The CPU that the autoscaler reads, and its target, or why there is none.
+pub fn cpu(state: &State) -> String {
     let Some(autoscaler) = state.autoscaler() else {
-        return format!("{replicas}, no autoscaler targets it");
+        return "no autoscaler targets it".into();
     };
     let Some(cpu) = autoscaler.cpu() else {
-        return format!(
-            "{replicas}, the autoscaler {} has no CPU metric",
-            autoscaler.name
-        );
+        return format!("the autoscaler {} has no CPU metric", autoscaler.name);
     };
     let target = cpu.unit.format(cpu.target);
     match cpu.current {
-        Some(current) => format!("{replicas}, CPU {} of {target}", cpu.unit.format(current)),
+        Some(current) => format!("CPU {} of {target}", cpu.unit.format(current)),
         None => {
             let why = autoscaler
                 .condition("ScalingActive")
                 .filter(|active| !active.is_true);
             let why = why.map_or(String::new(), |why| format!(" ({})", why.reason));
-            format!("{replicas}, CPU not known yet, of {target}{why}")
+            format!("CPU not known yet, of {target}{why}")
         }
     }
 }

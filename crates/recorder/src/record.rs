@@ -415,6 +415,16 @@ pub struct Record {
     traffic_ended: Option<f64>,
 }
 
+/// A span of traffic, in seconds since the first one started.
+pub struct Load<'a> {
+    /// Such as `40 connections`.
+    pub label: &'a str,
+    pub start: f64,
+    /// Unless it is still running.
+    pub end: Option<f64>,
+    pub result: Option<&'a TrafficResult>,
+}
+
 /// What is known at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct State {
@@ -488,6 +498,26 @@ impl Record {
         self.began
             .saturating_add(SignedDuration::from_secs_f64(at))
             .unwrap_or(self.began)
+    }
+
+    pub fn loads(&self) -> Vec<Load<'_>> {
+        let mut loads: Vec<Load> = Vec::new();
+        for observation in &self.observations {
+            let at = observation.at - self.time_origin();
+            match (&observation.kind, loads.last_mut()) {
+                (ObservationKind::TrafficStarted(label), _) => loads.push(Load {
+                    label,
+                    start: at,
+                    end: None,
+                    result: None,
+                }),
+                (ObservationKind::TrafficEnded(result), Some(last)) => {
+                    (last.end, last.result) = (Some(at), Some(result));
+                }
+                _ => {}
+            }
+        }
+        loads
     }
 
     pub fn traffic_result(&self) -> Option<&TrafficResult> {

@@ -1,8 +1,8 @@
 //! Runs a recording until it is over, and evaluates the record.
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use humantime::format_duration;
 use jiff::Timestamp;
 use tokio::{
@@ -17,11 +17,14 @@ use crate::{
     analysis::is_idle,
     cluster::Target,
     expectation::{Evaluation, Expectation, Verdict},
+    format::replicas,
     hold::Hold,
     observations::{Log, Seen},
     probe::Probe,
     progress::Progress,
     record::{ObservationKind, Record},
+    report::conclusion,
+    serve::Page,
     traffic::{self, Traffic, TrafficResult},
 };
 
@@ -33,6 +36,8 @@ pub struct Recording {
     pub deployment: String,
     pub expectation: Option<Expectation>,
     pub mode: Mode,
+    /// The address of a page that shows it.
+    pub serve: Option<SocketAddr>,
 }
 
 pub enum Mode {
@@ -71,7 +76,8 @@ impl Recording {
         let began = Instant::now();
         let mut record = Record::new(Timestamp::now());
         let mut log = Log::default();
-        let mut progress = Progress::new();
+        let page = self.page(record.began).await?;
+        let mut progress = Progress::default();
         target.watch(&sender);
         if let Some(probe) = probe {
             spawn_local(probe.run(sender.clone()));
@@ -111,6 +117,9 @@ impl Recording {
                         _ => {}
                     }
                     progress.report(&record, now, &kind);
+                    if let Some(page) = &page {
+                        page.observe(now.as_secs_f64(), &kind);
+                    }
                     record.add(now.as_secs_f64(), kind);
                 }
                 _ = ticks.tick() => {}
@@ -121,7 +130,11 @@ impl Recording {
             }
             let now = began.elapsed();
             let evaluation = self.evaluate(&record, now);
-            progress.show(&record, now, &self.waiting_for(&record, &evaluation));
+            let waiting_for = self.waiting_for(&record, &evaluation);
+            progress.show(&record, now, &waiting_for);
+            if let Some(page) = &page {
+                page.show(now.as_secs_f64(), &self.status(&evaluation, &waiting_for));
+            }
             if end.is_none() && self.is_over(&record, &evaluation, now) {
                 end = Some(End::Done);
             }
@@ -153,7 +166,32 @@ impl Recording {
         }
         progress.end();
         let verdict = self.verdict(&record, end, began.elapsed());
+        if let Some(page) = page {
+            page.end(&conclusion(&verdict).unwrap_or("The recording has ended".into()))
+                .await;
+        }
         Ok((record, log, verdict))
+    }
+
+    async fn page(&self, began: Timestamp) -> Result<Option<Page>> {
+        let Some(address) = self.serve else {
+            return Ok(None);
+        };
+        let served = Page::serve(address, &self.deployment, began).await;
+        let (page, address) = served.with_context(|| format!("cannot serve at {address}"))?;
+        eprintln!("Serving http://{address}/ until the recording ends");
+        Ok(Some(page))
+    }
+
+    /// The verdict so far, and what the recording waits for.
+    fn status(&self, evaluation: &Option<Evaluation>, waiting_for: &str) -> String {
+        match (&self.expectation, evaluation) {
+            (Some(expectation), Some(Evaluation::Met(_) | Evaluation::MetBefore)) => {
+                format!("as expected so far: {expectation}; {waiting_for}")
+            }
+            (_, Some(Evaluation::Missed(why))) => format!("not as expected: {why}; {waiting_for}"),
+            _ => waiting_for.into(),
+        }
     }
 
     fn evaluate(&self, record: &Record, now: Duration) -> Option<Evaluation> {
@@ -257,7 +295,8 @@ impl Recording {
             let left = deployment.map_or(0, |deployment| deployment.existing);
             let limit = format_duration(*limit);
             return Verdict::Unexpected(format!(
-                "{left} replicas were left {limit} after the traffic"
+                "{} left {limit} after the traffic",
+                replicas(left)
             ));
         }
         Verdict::AsExpected(met)

@@ -113,7 +113,7 @@ pub struct Sample {
 }
 
 /// The number of pods of each class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pods {
     pub counted: u32,
     pub not_ready: u32,
@@ -169,7 +169,7 @@ pub struct Recommendation {
 }
 
 /// The deviation from a target that is left alone, as a fraction of it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tolerance {
     pub up: f64,
     pub down: f64,
@@ -330,21 +330,21 @@ pub fn recommend_for_value(
 }
 
 /// The limits that the object sets, and how fast the autoscaler may move between them.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     pub min: u32,
     pub max: u32,
     pub behavior: Option<Behavior>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Behavior {
     pub tolerance: Tolerance,
     pub up: Direction,
     pub down: Direction,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Direction {
     /// The stabilisation window, in seconds.
     pub window: u32,
@@ -352,8 +352,7 @@ pub struct Direction {
     pub policies: Vec<Policy>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Select {
     /// The policy that allows the largest change.
     #[default]
@@ -364,14 +363,13 @@ pub enum Select {
 }
 
 /// The largest change within `period` seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
     pub amount: Amount,
     pub period: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
     Pods(u32),
     Percent(u32),
@@ -388,8 +386,7 @@ impl Default for Rules {
 }
 
 /// Why an autoscaler did something else than `ceil(replicas × current ÷ target)`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Constraint {
     /// The deviation from the target is tolerated, up to this percentage.
     Tolerance(u32),

@@ -153,10 +153,8 @@ impl Plan {
             target,
             idle,
         };
-        let from_below = model
-            .direct(replicas)
-            .or_else(|| model.from_below(replicas));
-        let from_above = model.from_above(replicas);
+        let from_below = model.direct(replicas).or_else(|| model.below(replicas));
+        let from_above = model.above(replicas);
         let (first, second) = match (&from_below, &from_above) {
             (Some(below), Some(above)) => (below, above),
             // A goal with one way may need it twice.
@@ -207,7 +205,7 @@ impl Model<'_> {
         })
     }
 
-    fn from_below(&self, replicas: u32) -> Option<Way> {
+    fn below(&self, replicas: u32) -> Option<Way> {
         let rests: Vec<u32> = (self.rules.min.max(1)..replicas)
             .filter(|from| self.step(self.aim(replicas), *from) == replicas)
             .collect();
@@ -215,7 +213,7 @@ impl Model<'_> {
         self.two_loads(replicas, rests, self.rules.up_window())
     }
 
-    fn from_above(&self, replicas: u32) -> Option<Way> {
+    fn above(&self, replicas: u32) -> Option<Way> {
         let max = self.rules.max;
         let lowest =
             (replicas + 1..=max).find(|from| self.leads(self.aim(replicas), *from, replicas))?;
@@ -319,7 +317,7 @@ impl Model<'_> {
 
     fn at_rest(&self, replicas: u32) -> History {
         let mut history = History::default();
-        for sync in 1..=(self.longest_memory() / SYNC_PERIOD) as u32 {
+        for sync in 0..=(self.longest_memory() / SYNC_PERIOD) as u32 {
             history.recommend(f64::from(sync) * -SYNC_PERIOD, replicas);
         }
         history

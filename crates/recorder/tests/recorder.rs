@@ -1,9 +1,17 @@
 //! The recorder against a fake API server: what it shows, writes and exits with.
 
+mod browser;
 mod fake;
 
-use std::{fs, path::Path, process::Stdio, sync::Arc};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, copy_bidirectional},
@@ -11,6 +19,7 @@ use tokio::{
     process::{Child, ChildStderr, Command},
 };
 
+use crate::browser::Browser;
 use crate::fake::{AUTOSCALERS, DEPLOYMENTS, EVENTS, Fake, METRICS, PODS, SCALED_OBJECTS, folder};
 
 const NAME: &str = "keda-spinapp";
@@ -176,17 +185,17 @@ async fn a_scale_out_is_recorded_over_broken_connections() {
     assert!(text.contains("New size: 4"), "{text}");
     assert!(!text.contains("an earlier deployment"), "{text}");
     let report = report(test);
-    assert_eq!(report["decisions"][0]["computed"], 4);
+    assert_eq!(report["decisions"][0]["computed_replicas"], 4);
     assert_eq!(report["decisions"][0]["constraints"], json!([]));
     assert_eq!(
         report["decisions"][1]["constraints"],
-        json!([{"tolerance": 10}])
+        json!([{"kind": "tolerance", "percent": 10}])
     );
     assert_eq!(report["verdict"]["outcome"], "as_expected");
     let rows = fs::read_to_string(folder(test).join("replicas.csv")).expect("it was written");
     assert!(
         rows.lines()
-            .any(|row| row.contains(",deployment,4,4,4,52,50,")),
+            .any(|row| row.contains(",deployment,4,4,4,52,50,,,")),
         "{rows}"
     );
     let svg = fs::read_to_string(folder(test).join("autoscale.svg")).expect("it was written");
@@ -204,10 +213,8 @@ async fn explained_as_recorded(fake: &Fake, test: &str, text: &str) {
     fs::remove_file(&fake.kubeconfig).expect("it is there");
     let (status, said) = recorder(fake, &again, &["explain", file]).ended().await;
     assert_eq!(status, Some(0), "{said}");
-    let (tables, _) = said
-        .split_once("Written to")
-        .expect("it says what it wrote");
-    assert!(text.contains(tables), "{text}\n is not \n{tables}");
+    let (_, markdown) = said.split_once("## ").expect("it is reported");
+    assert!(text.ends_with(markdown), "{text}\n is not \n{markdown}");
     for name in [
         "replicas.csv",
         "autoscale.json",
@@ -261,7 +268,7 @@ async fn nothing_secret_is_written() {
     let mut deployment = deployment(1, 1);
     secretive(&mut deployment, "/spec/template/spec");
     fake.set(DEPLOYMENTS, deployment);
-    let arguments = ["watch", "--for", "1s"];
+    let arguments = ["watch", "--for", "3s"];
     let (status, text) = recorder(&fake, test, &arguments).ended().await;
     assert_eq!(status, Some(0), "{text}");
     for name in ["observations.jsonl", "autoscale.json"] {
@@ -313,7 +320,7 @@ async fn without_an_autoscaler_there_is_nothing_to_load_for() {
         text.contains("no HorizontalPodAutoscaler targets the Deployment keda-spinapp"),
         "{text}"
     );
-    let (status, text) = recorder(&fake, test, &["watch", "--for", "1s"])
+    let (status, text) = recorder(&fake, test, &["watch", "--for", "3s"])
         .ended()
         .await;
     assert_eq!(status, Some(0), "{text}");
@@ -375,7 +382,7 @@ async fn replicas_that_were_ready_before_the_traffic_are_said() {
         .ended()
         .await;
     assert_eq!(status, Some(0), "{text}");
-    let said = "As expected: 1 replicas ready; already so before the traffic started";
+    let said = "As expected: 1 replica ready; already so before the traffic started";
     assert!(text.contains(said), "{text}");
 }
 
@@ -426,7 +433,7 @@ async fn metrics_that_are_missing_are_shown_and_the_rest_is_recorded() {
         "message": "no metrics returned from resource metrics API",
     }]);
     fake.set(AUTOSCALERS, blind);
-    let (status, text) = recorder(&fake, test, &["watch", "--for", "1s"])
+    let (status, text) = recorder(&fake, test, &["watch", "--for", "3s"])
         .ended()
         .await;
     assert_eq!(status, Some(0), "{text}");
@@ -542,4 +549,181 @@ async fn a_cluster_is_reached_through_the_proxy_unless_no_proxy_names_it() {
     assert_eq!(status, Some(2), "{text}");
     let (status, text) = with(&fake.url, "").await;
     assert_eq!(status, Some(0), "{text}");
+}
+
+/// Chromium, or a word on why a test did not run. Directly to standard error, which is not captured.
+fn chromium(test: &str) -> Option<PathBuf> {
+    let found = browser::find();
+    if found.is_none() {
+        let word = "SKIPPED: there is no Chromium to open the page with (apt-get install chromium)";
+        writeln!(std::io::stderr(), "{test}: {word}").expect("standard error is open");
+    }
+    found
+}
+
+/// The address of its page.
+async fn served(recorder: &mut Recorder) -> String {
+    recorder.says("Serving http://127.0.0.1:").await;
+    let mut words = recorder.said.split_whitespace();
+    words
+        .find(|word| word.starts_with("http://"))
+        .expect("it is said")
+        .into()
+}
+
+#[tokio::test]
+async fn the_page_shows_the_recording_and_its_end() {
+    let test = "page";
+    let Some(chromium) = chromium(test) else {
+        return;
+    };
+    let fake = at_rest(test).await;
+    let url = format!("{}/app", fake.url);
+    let mut recorder = recorder(
+        &fake,
+        test,
+        &["watch", "--expect", "4", "--serve", "0", "--url", &url],
+    );
+    let page = served(&mut recorder).await;
+    let mut browser = Browser::start(&chromium, folder(test).join("profile")).await;
+    browser.resize(1000, 1400, false).await;
+    browser.open(&page).await;
+    let text = |text: &str| format!("document.body.innerText.includes({text:?})");
+    browser.until(&text("1 of 1")).await;
+    let before = browser
+        .value("document.querySelector('svg').outerHTML")
+        .await;
+
+    fake.set(AUTOSCALERS, autoscaler(1, 4, 500));
+    fake.set(DEPLOYMENTS, deployment(4, 2));
+    browser.until(&text("2 of 4")).await;
+    browser.until(&text("largest step, to 4")).await;
+    let after = browser
+        .value("document.querySelector('svg').outerHTML")
+        .await;
+    assert_ne!(before, after, "the chart did not change");
+    screenshot(&mut browser, test, "wide").await;
+    browser.resize(390, 1400, true).await;
+    let ground = "document.querySelector('svg rect').getAttribute('fill')";
+    browser.until(&format!("{ground} === '#0D1117'")).await;
+    screenshot(&mut browser, test, "narrow").await;
+    browser.open(&page).await;
+    browser.until(&text("largest step, to 4")).await;
+
+    fake.set(DEPLOYMENTS, deployment(4, 4));
+    browser.until(&text("As expected: 4 replicas ready")).await;
+    let (status, text) = recorder.ended().await;
+    assert_eq!(status, Some(0), "{text}");
+    assert_eq!(browser.errors, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_page_that_lost_its_recorder_says_so() {
+    let test = "page-lost";
+    let Some(chromium) = chromium(test) else {
+        return;
+    };
+    let fake = at_rest(test).await;
+    let mut recorder = recorder(&fake, test, &["watch", "--serve", "0"]);
+    let page = served(&mut recorder).await;
+    let mut browser = Browser::start(&chromium, folder(test).join("profile")).await;
+    browser.open(&page).await;
+    browser
+        .until("document.body.innerText.includes('1 of 1')")
+        .await;
+    recorder.child.kill().await.expect("it runs");
+    browser
+        .until("document.body.innerText.includes('The recorder cannot be reached')")
+        .await;
+}
+
+/// Kept beside the test's files, to be looked at.
+async fn screenshot(browser: &mut Browser, test: &str, name: &str) {
+    let png = BASE64_STANDARD
+        .decode(browser.screenshot().await)
+        .expect("it is Base64");
+    fs::write(folder(test).join(format!("{name}.png")), png).expect("the folder is writable");
+}
+
+#[tokio::test]
+async fn the_page_answers_only_get_and_allows_only_its_own_parts() {
+    let test = "page-http";
+    let fake = at_rest(test).await;
+    let mut recorder = recorder(&fake, test, &["watch", "--serve", "127.0.0.1:0"]);
+    let page = served(&mut recorder).await;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::new();
+    let answer = client.get(&page).send().await.expect("it answers");
+    let policy = answer.headers()["content-security-policy"]
+        .to_str()
+        .expect("it is ASCII");
+    assert!(
+        policy.starts_with("default-src 'none'; style-src 'sha256-"),
+        "{policy}"
+    );
+    assert!(!policy.contains("unsafe"), "{policy}");
+    for method in [
+        reqwest::Method::POST,
+        reqwest::Method::PUT,
+        reqwest::Method::HEAD,
+    ] {
+        let answer = client
+            .request(method, &page)
+            .send()
+            .await
+            .expect("it answers");
+        assert_eq!(answer.status(), 405);
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_an_error() {
+    let test = "page-taken";
+    let fake = at_rest(test).await;
+    let taken = fake.url.trim_start_matches("http://");
+    let (status, text) = recorder(&fake, test, &["watch", "--serve", taken])
+        .ended()
+        .await;
+    assert_eq!(status, Some(2), "{text}");
+    assert!(text.contains(&format!("cannot serve at {taken}")), "{text}");
+}
+
+/// The report by its schema.
+#[tokio::test]
+async fn the_json_is_that_of_the_schema() {
+    let test = "schema";
+    let fake = at_rest(test).await;
+    let result = r#"{"result":{"timeTakenSeconds":1,"req1xx":0,"req2xx":9,"req3xx":0,"req4xx":1,
+        "req5xx":0,"others":0,"errors":[{"description":"refused","count":1}],
+        "latency":{"mean":1,"max":2,"percentiles":{"50":1,"95":2}}}}"#;
+    let url = format!("{}/app", fake.url);
+    let traffic = format!("sleep 1; echo '{result}'");
+    let recorder = recorder(
+        &fake,
+        test,
+        &[
+            "run", "--expect", "4", "--url", &url, "--", "sh", "-c", &traffic,
+        ],
+    );
+    fake.watched(WATCHES).await;
+    fake.set(AUTOSCALERS, autoscaler(1, 4, 500));
+    fake.set(DEPLOYMENTS, deployment(4, 4));
+    let (_, text) = recorder.ended().await;
+    let schema: Value =
+        serde_json::from_str(include_str!("../autoscale.schema.json")).expect("it is JSON");
+    let schema = jsonschema::validator_for(&schema).expect("it is a schema");
+    let report = report(test);
+    let errors: Vec<_> = schema
+        .iter_errors(&report)
+        .map(|error| error.to_string())
+        .collect();
+    assert_eq!(errors, Vec::<String>::new(), "{text}");
+    assert_eq!(
+        report["traffic"][0]["bombardier"]["requests"], 10,
+        "{report:#}"
+    );
+    assert_eq!(
+        report["decisions"][0]["constraints"][0]["kind"],
+        "largest_step"
+    );
 }
