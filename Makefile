@@ -52,6 +52,8 @@ export HOLD :=
 export UNTIL_IDLE := 15m
 # The replicas of `make hold`.
 export REPLICAS :=
+# The port of a page that shows the recording while it runs: SERVE=8082.
+export SERVE :=
 # The folder for the files of a recording, and the one that `make explain` reads and writes.
 export OUTPUT := target/autoscale
 export RECORDING := $(OUTPUT)
@@ -165,7 +167,7 @@ watch: ## Follow the scaling until Ctrl-C or FOR=5m, and record it
 	@scripts/record.sh watch
 
 .PHONY: autoscale
-autoscale: ## Load the app, record how it scales out and back, and judge it (EXPECT=20 WITHIN=3m)
+autoscale: ## Load the app, record how it scales out and back, and check it (EXPECT=20 WITHIN=3m SERVE=8082)
 	@scripts/record.sh run
 
 .PHONY: hold

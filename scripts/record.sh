@@ -33,6 +33,7 @@ case $command in
 esac
 option --within "$WITHIN"
 option --hold "$HOLD"
+option --serve "$SERVE"
 
 show_context
 exec "${recorder[@]}" "${arguments[@]}" --namespace "$NAMESPACE" --deployment "$app" \
