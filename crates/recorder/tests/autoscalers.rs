@@ -39,7 +39,7 @@ fn report(record: &Record) -> String {
         expected: None,
         verdict: Verdict::default(),
     };
-    Report::new(&header, record).text()
+    Report::new(&header, record).markdown()
 }
 
 const MESSAGE: &str = "the HPA was able to successfully calculate a replica count from";
