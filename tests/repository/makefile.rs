@@ -41,7 +41,7 @@ fn a_value_reaches_the_program_unchanged() {
         ("cluster", "CLUSTER", ODD, "k3d cluster create"),
         ("push", "IMAGE", ODD, "spin registry push"),
         ("run", "LISTEN", ODD, "spin up"),
-        ("bench", "ROWS", ODD, "cargo run"),
+        ("bench", "CASES", ODD, "cargo run"),
     ] {
         let run = programs.make(&[target, &format!("{variable}={value}")]);
         assert!(
