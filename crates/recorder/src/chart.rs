@@ -151,24 +151,28 @@ struct Mark {
 }
 
 fn marks(decisions: &[Decision]) -> Vec<Mark> {
-    let mark = |decision: &Decision| {
-        let change = if decision.from == decision.to {
+    let reason = |decision: &Decision| decision.constraints.last().map(reason);
+    let mut marks = Vec::new();
+    for (index, decision) in decisions.iter().enumerate() {
+        let is_hold = decision.from == decision.to;
+        let before = index.checked_sub(1).map(|before| &decisions[before]);
+        // A hold for the same reason as the decision before shows nothing new.
+        if is_hold && before.is_some_and(|before| reason(before) == reason(decision)) {
+            continue;
+        }
+        let change = if is_hold {
             decision.to.to_string()
         } else {
             format!("{}→{}", decision.from, decision.to)
         };
-        let reason = decision.constraints.last().map(reason);
-        Mark {
+        let label = [Some(change.as_str()), reason(decision)];
+        marks.push(Mark {
             at: decision.at,
             replicas: decision.to,
-            label: [Some(change.as_str()), reason]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .join(" "),
-        }
-    };
-    decisions.iter().map(mark).collect()
+            label: label.into_iter().flatten().collect::<Vec<_>>().join(" "),
+        });
+    }
+    marks
 }
 
 fn reason(constraint: &Constraint) -> &'static str {
@@ -819,6 +823,25 @@ mod tests {
                 texts(&svg)
             );
         }
+    }
+
+    #[test]
+    fn a_hold_is_marked_once_for_each_reason() {
+        let decision = |from, to, constraint| Decision {
+            from,
+            to,
+            constraints: vec![constraint],
+            ..Decision::default()
+        };
+        let marks = marks(&[
+            decision(8, 20, Constraint::Maximum(20)),
+            decision(20, 20, Constraint::Maximum(20)),
+            decision(20, 20, Constraint::Stabilisation(300)),
+            decision(20, 20, Constraint::Stabilisation(300)),
+            decision(20, 2, Constraint::Stabilisation(300)),
+        ]);
+        let labels: Vec<_> = marks.iter().map(|mark| mark.label.as_str()).collect();
+        assert_eq!(labels, ["8→20 maximum", "20 window", "20→2 window"]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ const JITTER: f64 = 1.0;
 const LAG: f64 = 6.0;
 
 /// A change of the number of replicas, or that there was none although the formula asked for one.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decision {
     /// In seconds since the traffic started.
     pub at: f64,
