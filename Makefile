@@ -177,3 +177,7 @@ hold: ## Load the app such that exactly REPLICAS=7 are wanted, and see that they
 .PHONY: explain
 explain: ## Explain a recording again, without a cluster (RECORDING=folder)
 	@scripts/record.sh explain
+
+.PHONY: picture
+picture: ## Draw the picture of the README again from its recording
+	@scripts/picture.sh
