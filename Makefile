@@ -3,7 +3,7 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 
-# What is built is what is served and pushed: spin.toml names a file in target/, wherever else this account builds.
+# spin.toml names a file in target/, so the build must go there, whatever CARGO_TARGET_DIR this account has set.
 override CARGO_TARGET_DIR := $(CURDIR)/target
 export CARGO_TARGET_DIR
 
@@ -12,9 +12,9 @@ export CARGO_TARGET_DIR
 
 # Where `make run` listens.
 export LISTEN ?= 127.0.0.1:3000
-# For how long: fuzz, soak, watch. Empty: the default of each.
+# How long fuzz, soak and watch run. Empty: the default of each.
 export FOR :=
-# The checks of `make deny`; `advisories` needs the database on GitHub, so that only CI asks for it.
+# The checks of `make deny`; `advisories` needs the database on GitHub, so only CI runs it.
 export CHECKS := bans licenses sources
 # The cases of `make bench`; empty: all that need nothing but this repository.
 export CASES :=
@@ -38,17 +38,17 @@ export PORT := 8081
 export REGISTRY_PORT := 5001
 export K3D_FLAGS :=
 
-# The load.
+# The traffic.
 export URL := http://localhost:$(PORT)
 export CONNECTIONS := 40
 export TIMEOUT := 5s
 export DURATION := 3m
 
-# What must come of it: EXPECT=20 WITHIN=3m, or EXPECT=7 HOLD=2m.
+# The expected result: EXPECT=20 WITHIN=3m, or EXPECT=7 HOLD=2m.
 export EXPECT :=
 export WITHIN :=
 export HOLD :=
-# How long `make autoscale` waits after the load for the minimum of replicas; no: not at all.
+# How long `make autoscale` waits after the traffic for the minimum number of replicas; no: not at all.
 export UNTIL_IDLE := 15m
 # The replicas of `make hold`.
 export REPLICAS :=
@@ -122,7 +122,7 @@ crowds: setup ## Measure growing crowds and draw docs/crowds.svg, on Linux (FROM
 	@$(BENCH) crowds $${FROM:+--from "$$FROM"}
 
 .PHONY: soak
-soak: build ## Mixed load for FOR=10m, then faults (SPIN=path: a real Spin)
+soak: build ## Send mixed requests for FOR=10m, then cause faults (SPIN=path: a real Spin)
 	@$(BENCH) soak --for "$${FOR:-10m}"
 
 .PHONY: fuzz
@@ -137,12 +137,12 @@ fuzz-http: build ## Fuzz the component over HTTP as openapi.yaml describes it (S
 	@scripts/fuzz-http.sh
 
 .PHONY: reproducible
-reproducible: setup ## Build the component twice, in different folders: byte for byte the same
+reproducible: setup ## Build the component twice, in different folders, and check that both are identical
 	@scripts/reproducible.sh
 
 ## Cluster
 .PHONY: cluster
-cluster: ## Make the cluster with SpinKube and KEDA, or complete it (CLUSTER_WITH=k3d or kind)
+cluster: ## Create the cluster with SpinKube and KEDA, or install missing parts (CLUSTER_WITH=k3d or kind)
 	@scripts/cluster.sh create
 
 .PHONY: deploy
@@ -150,7 +150,7 @@ deploy: ## Deploy IMAGE with its autoscaler and Ingress in the current context, 
 	@scripts/deploy.sh
 
 .PHONY: load
-load: ## Load the app: CONNECTIONS at once for DURATION; fails if anything but 2xx comes back
+load: ## Load the app with CONNECTIONS at once for DURATION; fails if a response is not 2xx
 	@scripts/load.sh
 
 .PHONY: undeploy
@@ -158,7 +158,7 @@ undeploy: ## Delete the app, its autoscaler, its Ingress and its runtime config 
 	@scripts/undeploy.sh
 
 .PHONY: cluster-delete
-cluster-delete: ## Delete the cluster that `make cluster` made (CLUSTER_WITH=k3d or kind)
+cluster-delete: ## Delete the cluster that `make cluster` created (CLUSTER_WITH=k3d or kind)
 	@scripts/cluster.sh delete
 
 ## Recorder
@@ -171,7 +171,7 @@ autoscale: ## Load the app, record how it scales out and back, and check it (EXP
 	@scripts/record.sh run
 
 .PHONY: hold
-hold: ## Load the app such that exactly REPLICAS=7 are wanted, and see that they stay for HOLD=2m
+hold: ## Load the app so that exactly REPLICAS=7 are wanted, and check that they stay for HOLD=2m
 	@scripts/record.sh hold
 
 .PHONY: explain
