@@ -1,4 +1,4 @@
-//! What a record comes to: what the autoscaler decided and why, and what its users had of it.
+//! Analyses a record: the milestones of the scaling, and the latency for users.
 //! Times are in seconds since the traffic started.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -10,14 +10,14 @@ use crate::{
     record::{Answer, Observation, ObservationKind, Record, State},
 };
 
-/// When what happened.
+/// The times of the main events.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Milestones {
     pub first_decision: Option<f64>,
     pub first_new_pod_ready: Option<f64>,
     pub last_new_pod_ready: Option<f64>,
     pub traffic_ended: Option<f64>,
-    /// As few as the autoscaler may have, since the end of the traffic.
+    /// The time from the end of the traffic until the minimum number of replicas.
     pub back_at_minimum: Option<f64>,
 }
 
@@ -94,7 +94,7 @@ pub fn is_idle(state: &State) -> bool {
         && [deployment.existing, deployment.ready] == [deployment.desired; 2]
 }
 
-/// The answers to the probes of one phase; latencies in seconds.
+/// The responses to the probes of one phase; latencies in seconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Phase {
     pub name: &'static str,

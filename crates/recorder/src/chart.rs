@@ -1,4 +1,4 @@
-//! The chart of a recording: replicas with the decisions, CPU and latency over one axis of time.
+//! The chart of a recording: replicas with the decisions, CPU and latency over one time axis.
 
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ use crate::{
 const WIDTH: i32 = 960;
 /// The only size of text, in pixels: it can still be read when the chart is shown at half its size.
 const TEXT: i32 = 20;
-/// plotters' measure of it.
+/// The same size in the unit of plotters.
 const FONT: (&str, f64) = ("sans-serif", 1.24 * TEXT as f64);
 const LINE: i32 = 28;
 /// Where the plots begin and end.
@@ -34,12 +34,12 @@ const RIGHT: i32 = WIDTH - 128;
 const REPLICAS: i32 = 230;
 const CPU: i32 = 150;
 const LATENCY: i32 = 130;
-/// Decisions above one another; further ones have a mark only.
+/// The most rows of labels above one another; further decisions have a mark only.
 const MAX_ROWS: usize = 8;
 /// Samples of CPU that are further apart than this leave a gap: metrics-server measures every 15 s.
 const LONGEST_SAMPLE: f64 = 20.0;
 
-/// The ground that a chart is drawn for.
+/// The background that a chart is drawn for.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub enum Theme {
@@ -99,7 +99,7 @@ impl Theme {
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Plot<'a, Y> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, Y>>;
 
-/// An SVG with a ground of its own.
+/// An SVG with its own background.
 pub fn draw(
     deployment: &str,
     record: &Record,
@@ -143,7 +143,7 @@ pub fn draw(
     Ok(svg)
 }
 
-/// A decision in the chart: when, from where to where, and why in a word.
+/// A decision in the chart: its time, the replicas before and after, and its reason in a word.
 struct Mark {
     at: f64,
     replicas: u32,
@@ -189,7 +189,7 @@ fn reason(constraint: &Constraint) -> &'static str {
     }
 }
 
-/// A label of a legend, with what it stands for.
+/// A label of a legend, with its symbol.
 enum Swatch {
     Line(RGBColor),
     Area(RGBColor),
@@ -210,7 +210,7 @@ impl<'a> Panels<'a> {
     fn new(record: &'a Record, marks: &[Mark], theme: Theme) -> Self {
         let start = -record.time_origin();
         let end = (record.end() + start).max(1.0 + start);
-        // The axis goes on as far as the labels of the last marks need it.
+        // The axis is long enough for the labels of the last marks.
         let with_room = |mark: &Mark| {
             let room = WIDTH - LEFT - text_width(&mark.label) - 16;
             start + (mark.at - start) * f64::from(RIGHT - LEFT) / f64::from(room)
@@ -782,7 +782,7 @@ mod tests {
             } else {
                 3
             };
-            let failed = (second == 40).then(|| "no answer in time".to_string());
+            let failed = (second == 40).then(|| "no response in time".to_string());
             record.add(
                 at,
                 ObservationKind::Answer(Answer {

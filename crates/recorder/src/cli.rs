@@ -1,4 +1,4 @@
-//! The command line: what is recorded, and for how long.
+//! The command line: parses the options and starts the recording.
 
 use std::{
     ffi::OsString,
@@ -35,7 +35,7 @@ const APP: &str = "keda-spinapp";
 /// current context of kubectl; it never writes to the cluster. At the end it prints each decision of the autoscaler
 /// with its reason, and writes replicas.csv, autoscale.json, autoscale.svg and observations.jsonl.
 ///
-/// Exit status: 0 the expectation was met, 1 it was not, 2 it could not be observed.
+/// Exit status: 0 if the expectation was met, 1 if it was not, 2 if the recording failed or was interrupted.
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -59,7 +59,7 @@ enum Action {
 enum Command {
     /// Record the scaling until Ctrl-C
     Watch {
-        /// End after this long
+        /// End after this time
         #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
         duration: Option<Duration>,
         #[command(flatten)]
@@ -96,7 +96,7 @@ struct Expect {
     /// Number of replicas that must be ready
     #[arg(long, value_name = "REPLICAS")]
     expect: Option<u32>,
-    /// Since the start of the traffic
+    /// Time limit for reaching it, from the start of the traffic
     #[arg(long, value_name = "DURATION", requires = "expect", value_parser = duration)]
     within: Option<Duration>,
     /// How long there must be exactly this number
@@ -110,17 +110,17 @@ struct Options {
     namespace: String,
     #[arg(long, global = true, default_value = APP)]
     deployment: String,
-    /// The address of the app; one request a second measures its latency
+    /// The address of the app, to which one request a second is sent to measure its latency
     #[arg(long, global = true)]
     url: Option<String>,
-    /// The query of these requests, which should need almost no CPU [default: iterations=0 for the Deployment
+    /// The query of these requests, which should use almost no CPU [default: iterations=0 for the Deployment
     /// keda-spinapp, none for others]
     #[arg(long, global = true)]
     query: Option<String>,
-    /// Time limit for one of them
+    /// Time limit for each of these requests
     #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
-    /// Serve a page that shows the recording: a port of this machine alone, or an address such as 0.0.0.0:8082
+    /// Serve a page that shows the recording: a port on loopback, or an address such as 0.0.0.0:8082
     #[arg(long, global = true, value_name = "ADDRESS", value_parser = address)]
     serve: Option<SocketAddr>,
     /// The format of the report on standard output
@@ -154,7 +154,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// As in the query of the component: the durations of Go.
+/// A duration in the syntax of Go, as in the query of the component.
 fn duration(text: &str) -> Result<Duration, &'static str> {
     let nanos = text.parse().ok().map(|GoDuration(nanos)| nanos);
     nanos
@@ -204,7 +204,7 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
         if !matches!(recording.mode, Mode::Watch { .. })
             && let Some(why) = asking.ask().await.failed
         {
-            bail!("{url} does not answer: {why}");
+            bail!("{url} does not respond: {why}");
         }
         probe = Some(asking);
     }

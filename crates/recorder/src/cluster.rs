@@ -1,5 +1,5 @@
-//! The cluster: what it says of the Deployment, its pods, its autoscaler and their events is watched;
-//! the CPU of the pods, which cannot be watched, is asked for. Nothing is written to it.
+//! Observes the cluster: watches the Deployment, its pods, its autoscaler and their events, and polls the
+//! CPU of the pods, which cannot be watched. Writes nothing to it.
 
 use std::{
     cell::RefCell, collections::BTreeSet, env, fmt::Debug, mem::replace, net::IpAddr, pin::pin,
@@ -39,11 +39,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("there is no cluster to ask: {0}")]
+    #[error("no usable kubeconfig: {0}")]
     NoConfig(String),
-    #[error("the cluster {0} does not answer")]
+    #[error("the cluster {0} does not respond")]
     Silent(String),
-    #[error("the cluster {cluster} does not say what {what} there are: {why}")]
+    #[error("the cluster {cluster} does not list {what}: {why}")]
     Refused {
         cluster: String,
         what: &'static str,
@@ -64,9 +64,9 @@ pub struct Target {
     client: Client,
     namespace: String,
     name: String,
-    /// Of its pods.
+    /// The selector of its pods.
     selector: Selector,
-    /// With what its pods request.
+    /// Including the requests of its pods.
     pub deployment: Deployment,
     pub autoscaler: Option<Autoscaler>,
 }
@@ -165,8 +165,8 @@ impl Target {
         async move { scaled_object::paused(client, &namespace, &name).await }
     }
 
-    /// Watches until nobody listens. Connections that break are opened anew, and what changed
-    /// meanwhile is seen then.
+    /// Watches until the receiver is dropped. Reconnects when a connection breaks, and then observes the
+    /// changes made meanwhile.
     pub fn watch(&self, seen: &UnboundedSender<Seen>) {
         let everything = watcher::Config::default();
         let only = everything
@@ -187,7 +187,7 @@ impl Target {
             |one: core::Pod, _| Some(Seen::Pod(Box::new(one.reduced()))),
             |name| Some(Seen::PodGone(name)),
         );
-        // Those that target the Deployment, also if they come later.
+        // Those that target the Deployment, also those that are created later.
         let autoscalers = Rc::new(RefCell::new(BTreeSet::new()));
         let name = self.name.clone();
         let found = autoscalers.clone();
@@ -208,7 +208,7 @@ impl Target {
             "events",
             everything,
             seen,
-            // Those that were there before are of an earlier time, perhaps of an earlier deployment.
+            // Older events may be about an earlier deployment.
             move |event: core::Event, is_old| {
                 let is_new = known.insert((event.uid(), event.resource_version())) && !is_old;
                 let is_own = concerns(&event, &name, &autoscalers.borrow());
@@ -224,8 +224,8 @@ impl Target {
         ));
     }
 
-    /// `changed` is told of every object, and whether it was there when the watch began; `gone` of the
-    /// name of every one that it found worth telling.
+    /// `changed` is called with every object, and whether it existed when the watch began; `gone` with the
+    /// name of every deleted object for which `changed` returned an observation.
     fn follow<K>(
         &self,
         what: &'static str,
@@ -242,7 +242,7 @@ impl Target {
             + 'static,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
-        let mut tell = teller(what, seen);
+        let mut send = sender(what, seen);
         tokio::task::spawn_local(async move {
             let mut is_first_list = true;
             let mut known = BTreeSet::new();
@@ -265,7 +265,7 @@ impl Target {
                             }
                             news.into_iter().collect()
                         }
-                        // What is not listed any more went while nobody watched.
+                        // An object that is no longer listed was deleted while the connection was lost.
                         Event::InitDone => {
                             is_first_list = false;
                             known.retain(|name| !unlisted.contains(name));
@@ -280,7 +280,7 @@ impl Target {
                             .into_iter()
                             .collect(),
                     });
-                if tell(news).is_err() {
+                if send(news).is_err() {
                     return;
                 }
             }
@@ -301,7 +301,7 @@ fn choose_proxy(config: &mut Config) {
     let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
     let is_local = host == "localhost" || address.is_some_and(|address| address.is_loopback());
     let proxy = Matcher::from_env().intercept(&config.cluster_url);
-    // The one of the environment has its credentials too.
+    // The proxy of the environment has its credentials too.
     let is_https = config.cluster_url.scheme_str() == Some("https");
     let proxy = proxy.map(|proxy| https.filter(|_| is_https).unwrap_or(proxy.uri().clone()));
     config.proxy_url = proxy.filter(|_| !is_local);
@@ -313,7 +313,7 @@ fn concerns(event: &core::Event, deployment: &str, autoscalers: &BTreeSet<String
     let (Some(kind), Some(name)) = (&object.kind, &object.name) else {
         return false;
     };
-    // Names of other apps may begin alike; after this one's only generated parts follow.
+    // Names of other apps may begin with this name; only generated parts may follow it.
     let generated = || {
         let parts = name.strip_prefix(deployment)?.strip_prefix('-')?.split('-');
         let is_generated = |part: &str| {
@@ -326,14 +326,14 @@ fn concerns(event: &core::Event, deployment: &str, autoscalers: &BTreeSet<String
     match kind.as_str() {
         "Deployment" => name == deployment,
         "HorizontalPodAutoscaler" => autoscalers.contains(name),
-        // There are events for every step of their start.
+        // Pods have events for every step of their start.
         "ReplicaSet" => is_warning && generated() == Some(1),
         "Pod" => is_warning && generated() == Some(2),
         _ => false,
     }
 }
 
-/// A recorder that is late has gaps, so that it does not wait longer and longer.
+/// Ticks that are missed are skipped, so that delays do not add up.
 struct EverySecond;
 
 impl Iterator for EverySecond {
@@ -348,8 +348,8 @@ impl Backoff for EverySecond {
     fn reset(&mut self) {}
 }
 
-/// Passes on what is new; says once that it is lost, and once that it is back.
-fn teller(
+/// Sends each observation, and reports once that the connection is lost and once that it is back.
+fn sender(
     what: &'static str,
     seen: &UnboundedSender<Seen>,
 ) -> impl FnMut(Result<Vec<Seen>, String>) -> Result<(), ()> + 'static {
@@ -386,20 +386,20 @@ async fn poll_usage(
     let kind = ApiResource::from_gvk_with_plural(&kind, "pods");
     let api: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &kind);
     let list = ListParams::default().labels_from(&selector);
-    let mut tell = teller("the metrics API", &seen);
+    let mut send = sender("the metrics API", &seen);
     let mut last = None;
     loop {
         let polled = match timeout(ANSWER_WITHIN, api.list(&list)).await {
             Ok(Ok(pods)) => pods.items.into_iter().map(pod_metrics).collect(),
             Ok(Err(error)) => Err(why(&error)),
-            Err(_) => Err("no answer in time".into()),
+            Err(_) => Err("no response in time".into()),
         };
         let news = polled.map(|usage: Vec<PodMetrics>| {
             let is_new = last.as_ref() != Some(&usage);
             last = Some(usage.clone());
             is_new.then_some(Seen::Usage(usage)).into_iter().collect()
         });
-        if tell(news).is_err() {
+        if send(news).is_err() {
             return;
         }
         sleep(METRICS_EVERY).await;
@@ -425,7 +425,7 @@ fn watch_error(error: &watcher::Error) -> String {
     }
 }
 
-/// The API's own words, or else what is at the bottom of it.
+/// The message of the API, or else the root cause.
 fn why(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         return if status.message.is_empty() {

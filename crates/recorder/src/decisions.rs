@@ -1,7 +1,7 @@
-//! What the autoscaler decided, and why: each status that it wrote is held against the rules.
+//! The decisions of the autoscaler and their reasons: compares each status that it wrote with the rules.
 //!
 //! An autoscaler computes every 15 s but writes its status only when that changes. The computations in
-//! between are followed too, since what they recommended holds later ones back.
+//! between are repeated too, since their recommendations affect later ones.
 
 use std::{collections::BTreeMap, iter::Peekable, mem::discriminant, slice};
 
@@ -23,33 +23,33 @@ const JITTER: f64 = 1.0;
 /// Usage is polled; an autoscaler may have read it before it was seen, by up to this time.
 const LAG: f64 = 6.0;
 
-/// A change of the number of replicas, or that there was none although the formula asked for one.
+/// A change of the number of replicas, or a computation that made none although the formula asked for one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decision {
     /// In seconds since the traffic started.
     pub at: f64,
-    /// When it was last made, and how often, where nothing else was decided in between.
+    /// When it was last made, and how often in succession.
     pub until: f64,
     pub times: u32,
     pub from: u32,
     pub to: u32,
-    /// The metric that decided, in the words of the autoscaler, if it has several.
+    /// The metric that decided, as the autoscaler names it, if it has several.
     pub metric: Option<String>,
     /// The reading of that metric; there is none if a bound alone decided.
     pub reading: Option<Reading>,
     /// `ceil(replicas × current ÷ target)`.
     pub computed: Option<u32>,
-    /// What the metrics led to, before the windows and the limits.
+    /// The recommendation of the metrics, before the windows and the limits.
     pub recommended: Option<u32>,
     /// The rules that led to another number than `computed`.
     pub constraints: Vec<Constraint>,
-    /// What the rules lead to, if that is something else than was decided.
+    /// The result of the rules, if it differs from the decision.
     pub expected: Option<u32>,
-    /// The words of the autoscaler, where the rules do not explain it.
+    /// The message of the autoscaler, if the rules do not explain the decision.
     pub remark: Option<String>,
 }
 
-/// Something else that belongs beside the decisions.
+/// Another event to report with the decisions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Note {
     /// In seconds since the traffic started.
@@ -111,7 +111,7 @@ fn autoscalers(record: &Record) -> Vec<String> {
     names
 }
 
-/// Why pods were not created, and that several autoscalers are one too many.
+/// Notes about pods that were not created and about several autoscalers.
 fn failures(record: &Record) -> Vec<Note> {
     let mut notes = Vec::new();
     let mut failure = None;
@@ -157,8 +157,8 @@ struct Sync<'a> {
 }
 
 impl Sync<'_> {
-    /// When one was made that was seen at a time. Two are never closer than the period, but one that
-    /// is seen late can seem closer to the next one.
+    /// When a computation was made that was seen at this time. Two are never closer than the period, but
+    /// one that is seen late can seem closer to the next one.
     fn next_made(&self, seen: f64) -> f64 {
         let periods = ((seen - self.made) / SYNC_PERIOD).round();
         let earliest = self.made + periods * SYNC_PERIOD;
@@ -201,7 +201,7 @@ struct Follower<'a> {
     record: &'a Record,
     name: &'a str,
     history: History,
-    /// Since when all of its recommendations are known; from before that some may still hold.
+    /// The time since which all of its recommendations are known; earlier ones may still count.
     known_since: f64,
     usages: Vec<(f64, &'a BTreeMap<String, Usage>)>,
     /// The pods just before a computation, and a moment earlier.
@@ -209,14 +209,14 @@ struct Follower<'a> {
     early: Timeline<'a>,
 }
 
-/// What is known when an autoscaler computes.
+/// The inputs of one computation of an autoscaler.
 pub struct Evidence<'a> {
     pub pods: &'a BTreeMap<&'a str, &'a Pod>,
     pub usage: Option<&'a BTreeMap<String, Usage>>,
     pub now: Timestamp,
 }
 
-/// An autoscaler's computation, done again.
+/// An autoscaler's computation, repeated.
 struct Computation {
     /// The index of the metric with the largest recommendation.
     metric: usize,
@@ -250,7 +250,7 @@ impl<'a> Follower<'a> {
 
     fn follow(mut self, rows: &mut Vec<Decision>, notes: &mut Vec<Note>) {
         let mut last: Option<Sync> = None;
-        // The replicas that it left.
+        // The replicas after its last decision.
         let mut replicas = None;
         let mut gone = None;
         let mut is_lost = false;
@@ -273,7 +273,7 @@ impl<'a> Follower<'a> {
                 _ => continue,
             };
             let is_new = autoscaler.conditions.is_empty();
-            // It forgets when it is gone at the time of a computation.
+            // It loses its memory if it does not exist at the time of a computation.
             if let Some(gone) = gone.take()
                 && last.as_ref().is_none_or(|last| {
                     let syncs = |until: f64| ((until - last.at) / SYNC_PERIOD).floor();
@@ -298,7 +298,7 @@ impl<'a> Follower<'a> {
             if is_first {
                 self.known_since = at;
             } else if last.is_none() {
-                // A new one begins with the replicas that there are.
+                // A new one begins with the current replicas.
                 self.known_since = f64::NEG_INFINITY;
                 self.history.recommend(at, autoscaler.from);
             }
@@ -344,13 +344,13 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// The computations that repeated one, up to a time at which the next one was seen.
+    /// The computations that repeated this one, up to the time at which the next one was seen.
     fn repeat(&mut self, last: &Sync, until: f64) {
         if !last.autoscaler.has_decided() || last.autoscaler.from != last.autoscaler.to {
             return;
         }
         let periods = (until - last.made) / SYNC_PERIOD;
-        // When the one was made that was there at the beginning is not known.
+        // The time of the computation before the recording is not known.
         let (periods, start) = if last.is_first {
             (periods.ceil(), until - periods.ceil() * SYNC_PERIOD)
         } else {
@@ -366,7 +366,7 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Computes again what the autoscaler did, and remembers it; the row, if there is something to say.
+    /// Repeats a computation of the autoscaler and remembers it; returns its row, if it is worth one.
     fn explain(&mut self, sync: &Sync) -> Option<Decision> {
         let Sync { at, autoscaler, .. } = *sync;
         let Autoscaler {
@@ -401,7 +401,7 @@ impl<'a> Follower<'a> {
             row.recommended = Some(computation.recommended);
             row.constraints = computation.constraints;
             let is_explained = computation.result == to
-                // How a value that is not of the pods came about is the autoscaler's knowledge alone.
+                // Only the autoscaler knows the inputs of a value that is not about the pods.
                 || !matches!(metric.source, Source::Resource { .. });
             row.expected = (!is_explained).then_some(computation.result);
             self.history.recommend(sync.made, computation.recommended);
@@ -419,7 +419,7 @@ impl<'a> Follower<'a> {
         Some(row).filter(|_| is_noteworthy)
     }
 
-    /// The computation with the evidence that fits its status best.
+    /// The computation from the inputs that fit its status best.
     fn compute(&self, sync: &Sync) -> Option<Computation> {
         let next = self.usages.partition_point(|(at, _)| *at <= sync.at);
         let before = next.checked_sub(1).map(|last| self.usages[last].1);
@@ -472,7 +472,7 @@ impl<'a> Follower<'a> {
         let mut constraints = deciding.pods.map_or(Vec::new(), |pods| {
             reading.constraints(rules.tolerance(), from, recommended, pods)
         });
-        // What was recommended before the recording began may hold it.
+        // A recommendation from before the recording may still count.
         let window = rules
             .window_of(result, autoscaler.to)
             .filter(|window| sync.at - self.known_since < f64::from(*window));
@@ -530,7 +530,7 @@ impl Evidence<'_> {
         )
     }
 
-    /// Nothing while the metric fails.
+    /// `None` while the metric fails.
     fn recommend(&self, metric: &Metric, autoscaler: &Autoscaler) -> Option<Recommended> {
         let reading = metric.reading().filter(|reading| reading.target > 0)?;
         let from = autoscaler.from;
@@ -557,7 +557,7 @@ impl Evidence<'_> {
         let recommendation = exact.or_else(|| {
             let mut pods: Pods = samples.iter().map(|sample| sample.class).collect();
             if pods.counted == 0 {
-                // There is a reading, so that the autoscaler knew more.
+                // There is a reading, so the autoscaler knew more than was observed.
                 pods = Pods {
                     counted: from,
                     ..Pods::default()
@@ -578,7 +578,7 @@ mod tests {
     use super::*;
     use crate::rules::{Amount, Behavior, Direction, Policy};
 
-    /// What an autoscaler said, and when; the first is what it said before.
+    /// The statuses of an autoscaler and their times; the first is from before the recording.
     fn explained(statuses: Vec<(f64, Autoscaler)>) -> (Vec<Decision>, Vec<Note>) {
         let mut record = Record::new(Timestamp::UNIX_EPOCH);
         for (at, autoscaler) in statuses {

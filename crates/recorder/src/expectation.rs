@@ -1,4 +1,4 @@
-//! What is expected of the autoscaler, and whether it happened.
+//! The expected number of replicas, and whether it was reached.
 
 use std::{fmt, time::Duration};
 
@@ -24,7 +24,7 @@ pub enum Evaluation {
     /// There was traffic, but it was met before.
     MetBefore,
     Pending,
-    /// It cannot be met any more, and what happened instead.
+    /// It cannot be met any more; the reason.
     Missed(String),
 }
 
@@ -32,7 +32,7 @@ pub enum Evaluation {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(tag = "outcome", content = "reason", rename_all = "snake_case")]
 pub enum Verdict {
-    /// What was expected, and when it was met; nothing if nothing was expected.
+    /// The expectation, and when it was met; `None` without an expectation.
     AsExpected(Option<String>),
     Unexpected(String),
     Unobserved(String),
@@ -78,7 +78,7 @@ impl fmt::Display for Expectation {
 /// A time, from the start of the traffic, during which the replicas were as expected.
 struct Span {
     start: Duration,
-    /// Unless it goes on.
+    /// `None` while it lasts.
     end: Option<Duration>,
     /// Whether they already were before the traffic.
     began_before: bool,
@@ -113,7 +113,7 @@ impl Expectation {
         Evaluation::Missed(self.describe_miss(record, now))
     }
 
-    /// What happened, where the expectation was not met.
+    /// Why the expectation was not met.
     pub fn describe_miss(&self, record: &Record, now: Duration) -> String {
         let origin = time_origin(record);
         let after = |at: Duration| format!("{:.0} s", (at - origin).as_secs_f64());
@@ -125,7 +125,10 @@ impl Expectation {
                 span.length(now).as_secs_f64(),
                 after(span.start),
             ),
-            Some(span) => format!("expected {self}; they were after {}", after(span.start)),
+            Some(span) => format!(
+                "expected {self}; they were ready only after {}",
+                after(span.start)
+            ),
             None => {
                 let (most, at) = most_ready(record);
                 format!(
@@ -200,7 +203,7 @@ mod tests {
     use super::*;
     use jiff::Timestamp;
 
-    /// The traffic starts after 10 s; then each row says when how many are desired, exist and are ready.
+    /// The traffic starts after 10 s; each row has a time and the desired, existing and ready replicas.
     fn record(rows: &[(f64, u32, u32)]) -> Record {
         let mut record = Record::new(Timestamp::UNIX_EPOCH);
         let deployment = |desired, ready| {
@@ -257,7 +260,7 @@ mod tests {
         };
         assert_eq!(
             instead,
-            "expected 4 replicas ready within 30s; they were after 40 s"
+            "expected 4 replicas ready within 30s; they were ready only after 40 s"
         );
     }
 

@@ -13,7 +13,7 @@ use crate::{
     traffic::Bombardier,
 };
 
-/// The `version` of autoscale.json, which rises when a field changes its meaning or goes.
+/// The `version` of autoscale.json, which rises when a field changes its meaning or is removed.
 const VERSION: u32 = 1;
 
 pub fn json(report: &Report) -> Value {
@@ -126,7 +126,7 @@ const COLUMNS: [&str; 11] = [
     "latency_seconds",
 ];
 
-/// A row for each observation: what was known once it was made.
+/// A row for each observation, with the state after it.
 pub fn csv(record: &Record) -> Result<Vec<u8>> {
     let mut rows = Vec::new();
     record.replay(|observation, state| {

@@ -19,11 +19,11 @@ pub fn describe(seen: &ObservationKind) -> String {
             };
             format!("pod {} {state}", pod.name)
         }
-        ObservationKind::PodGone(name) => format!("pod {name} gone"),
+        ObservationKind::PodGone(name) => format!("pod {name} deleted"),
         ObservationKind::Usage(_) => "metrics".into(),
         ObservationKind::Answer(answer) => match &answer.failed {
             None => "answer".into(),
-            Some(why) => format!("no answer: {why}"),
+            Some(why) => format!("no response: {why}"),
         },
         ObservationKind::Event(event) => {
             format!("{} {}: {}", event.about, event.reason, event.message)
@@ -34,9 +34,9 @@ pub fn describe(seen: &ObservationKind) -> String {
             .clone()
             .unwrap_or("the traffic has ended".into()),
         ObservationKind::Lost { what, why } => {
-            format!("{what} cannot be seen: {why}; trying again")
+            format!("{what} cannot be read: {why}; trying again")
         }
-        ObservationKind::Regained { what } => format!("{what} can be seen again"),
+        ObservationKind::Regained { what } => format!("{what} can be read again"),
     }
 }
 

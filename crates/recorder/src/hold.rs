@@ -1,4 +1,4 @@
-//! Leads the app to an exact number of replicas: which load is sent next, by what the autoscaler did with the last one.
+//! Scales the app to an exact number of replicas: chooses the next load by the reaction to the last one.
 
 use std::{fmt, time::Duration};
 
@@ -59,7 +59,7 @@ impl Hold {
         }
     }
 
-    /// Takes note of the present state, and says why another load is to be sent, if so. `now` is the time since the
+    /// Updates the state, and returns the reason if another load is to be sent. `now` is the time since the
     /// recording began.
     pub fn observe(&mut self, record: &Record, now: Duration) -> Option<String> {
         let state = &record.state;
@@ -102,10 +102,12 @@ impl Hold {
         } else if rested == Some(goal) {
             return None;
         } else if !self.is_from_above && desired > goal {
-            return Some(self.take_other_way(now, format!("it went past {goal}, to {desired}")));
+            return Some(
+                self.take_other_way(now, format!("there were {desired}, more than {goal}")),
+            );
         }
-        let stuck = rested_for >= self.way().patience;
-        stuck.then(|| self.take_other_way(now, format!("it rests at {desired}")))
+        let stuck = rested_for >= self.way().timeout;
+        stuck.then(|| self.take_other_way(now, format!("it stopped at {desired}")))
     }
 
     fn take_other_way(&mut self, now: Duration, why: String) -> String {
@@ -124,7 +126,7 @@ impl fmt::Display for Hold {
         if let (Some(_), Some(above)) = (&self.plan.from_below, &self.plan.from_above) {
             write!(
                 f,
-                ", or up to {} if it rests elsewhere or goes past {goal}, and comes from above: {}",
+                ", or up to {} if it stops at another number than {goal}, which is then approached from above: {}",
                 minutes(self.plan.at_most),
                 describe(above)
             )?;
@@ -165,7 +167,7 @@ mod tests {
         Hold::new(plan.expect("it is in range"))
     }
 
-    /// What is sent once so many replicas have been there, ready and counted, for some seconds.
+    /// The load that is sent after this number of replicas has been ready and counted for some seconds.
     fn after(hold: &mut Hold, replicas: u32, seconds: std::ops::Range<u64>) -> Option<(u64, u32)> {
         let deployment = Deployment {
             desired: replicas,
@@ -227,7 +229,7 @@ mod tests {
             "until 6–9 replicas are at rest",
             "takes about 5m",
             "or up to 20m",
-            "comes from above",
+            "approached from above",
         ] {
             assert!(said.contains(part), "{said}");
         }

@@ -1,7 +1,7 @@
 //! Records what an autoscaler does with a Deployment, explains each decision and evaluates the result.
 //!
 //! Data flows one way: [`cluster`] → [`observations`] → [`record`] → [`decisions`] and [`analysis`] → [`report`].
-//! What the autoscaler should have decided is computed by [`rules`], pure functions of numbers.
+//! [`rules`], pure functions of numbers, compute the right decision of an autoscaler.
 
 pub mod analysis;
 pub mod chart;

@@ -1,8 +1,8 @@
-//! What is seen of a cluster, as objects of its API, and the file `observations.jsonl` of it.
+//! Observations of a cluster, as objects of its API, and their file `observations.jsonl`.
 //!
 //! The first line of the file says when the recording began and how it ended, each other line is one
-//! observation: `{"at": 12.5, "pod": {…}}`. A recording that is read from such a file and one that is
-//! made are the same from here on.
+//! observation: `{"at": 12.5, "pod": {…}}`. From here on, a live recording and one that is read from
+//! such a file are handled alike.
 
 use std::{
     collections::BTreeMap,
@@ -45,7 +45,7 @@ pub const AUTOSCALERS: &str = "autoscalers";
 #[serde(rename_all = "snake_case")]
 pub enum Seen {
     Hpa(Box<HorizontalPodAutoscaler>),
-    /// Its name; `true` where only one can be meant.
+    /// Its name, or `true` if there is only one.
     HpaGone(Value),
     Deployment(Box<apps::Deployment>),
     DeploymentGone(Value),
@@ -53,13 +53,13 @@ pub enum Seen {
     PodGone(String),
     /// A Kubernetes event about the Deployment, its autoscaler or one of its pods.
     Event(Box<core::Event>),
-    /// All that the metrics API says of the pods.
+    /// The usage of all pods in the metrics API.
     Usage(Vec<PodMetrics>),
     Answer(Answer),
     /// A label of the traffic.
     LoadStarted(Value),
     LoadEnded(Box<TrafficResult>),
-    /// What cannot be watched or polled, and why.
+    /// A watch or poll that failed, and why.
     Lost {
         what: String,
         why: String,
@@ -122,7 +122,7 @@ pub struct Line<S = Seen> {
     pub seen: S,
 }
 
-/// The lines of observations.jsonl, but for the first.
+/// The lines of observations.jsonl after the first.
 #[derive(Default)]
 pub struct Log(String);
 
@@ -166,7 +166,7 @@ pub fn read(path: &Path) -> Result<(Header, Record), Error> {
     Ok((header, record))
 }
 
-/// Objects without what the explanation does not need. Above all nothing secret may get into a file:
+/// Removes the fields that the explanation does not need. Above all no secret may get into a file:
 /// no environment, no command, no annotations (kubectl keeps whole objects there).
 pub trait Reduced {
     fn reduced(self) -> Self;
@@ -211,7 +211,7 @@ impl Reduced for core::Pod {
         Self {
             metadata: self.metadata.reduced(),
             spec: self.spec.map(Reduced::reduced),
-            // The states of containers hold what the app wrote when it ended.
+            // The states of containers include the last output of the app.
             status: self.status.map(|status| core::PodStatus {
                 phase: status.phase,
                 conditions: status.conditions,
@@ -335,8 +335,8 @@ impl From<core::Pod> for Pod {
     }
 }
 
-/// What each container requests; a container without a request has what its limit is, as the API
-/// server sets it for a pod. The empty name is the pod's own request, which takes precedence.
+/// The requests of each container; a container without a request gets its limit, as the API server
+/// sets it for a pod. The empty name is the pod's own request, which takes precedence.
 fn requests(pod: &core::PodSpec) -> Resources {
     let requests = |resources: Option<&core::ResourceRequirements>| {
         let Some(resources) = resources else {
@@ -395,7 +395,7 @@ impl From<HorizontalPodAutoscaler> for Autoscaler {
     fn from(object: HorizontalPodAutoscaler) -> Self {
         let spec = object.spec.unwrap_or_default();
         let status = object.status.unwrap_or_default();
-        // The two lists are of the same order. A metric that fails leaves its place empty.
+        // The two lists have the same order. The place of a metric that fails is empty.
         let current = status.current_metrics.unwrap_or_default();
         let mut current = current.iter().map(metric_status);
         let metrics = spec.metrics.iter().flatten();
@@ -559,6 +559,6 @@ fn thousandths(Quantity(quantity): &Quantity) -> Option<i64> {
         _ => return None,
     };
     let thousandths = number.parse::<f64>().ok()? * factor;
-    // What binary fractions add to a whole number is not rounded up.
+    // The error of a binary fraction must not round a whole number up.
     Some(((thousandths * 1e6).round() / 1e6).ceil() as i64)
 }

@@ -1,4 +1,4 @@
-//! Asks the app once a second how long an answer takes.
+//! Measures the latency of the app with one request a second.
 
 use std::{
     error::Error,
@@ -21,7 +21,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// A request of its own connection, as a new user makes it, with a query that costs next to nothing.
+    /// A request on its own connection, as from a new user, with a query that costs almost nothing.
     pub fn new(url: &str, query: &str, timeout: Duration) -> Result<Self> {
         let mut url = reqwest::Url::parse(url).with_context(|| format!("the URL is {url:?}"))?;
         if url.query().is_none() && !query.is_empty() {
@@ -53,12 +53,12 @@ impl Probe {
         match whole.await {
             Ok(status) if status.is_success() => Ok(()),
             Ok(status) => Err(format!("status {status}")),
-            Err(error) if error.is_timeout() => Err("no answer in time".into()),
+            Err(error) if error.is_timeout() => Err("no response in time".into()),
             Err(error) => Err(root_cause(&error)),
         }
     }
 
-    /// Asks every second, however long the answers before take, until nobody listens.
+    /// Sends a request every second, however long the earlier ones take, until the receiver is dropped.
     pub async fn run(self, seen: UnboundedSender<Seen>) {
         let probe = std::rc::Rc::new(self);
         let mut ticks = interval(EVERY);
@@ -67,7 +67,7 @@ impl Probe {
             ticks.tick().await;
             let (probe, seen) = (probe.clone(), seen.clone());
             tokio::task::spawn_local(async move {
-                // Nobody listens any more: the recording has ended.
+                // The receiver was dropped: the recording has ended.
                 let _ = seen.send(Seen::Answer(probe.ask().await));
             });
         }

@@ -39,8 +39,8 @@ impl Progress {
                 .map_or(String::new(), |answer| {
                     let took = duration(answer.took.as_secs_f64());
                     match &answer.failed {
-                        None => format!(", answers in {took}"),
-                        Some(why) => format!(", no answer: {why}"),
+                        None => format!(", responds in {took}"),
+                        Some(why) => format!(", no response: {why}"),
                     }
                 });
             line.set_message(format!("{since}  {known}{answer}; {waiting_for}"));
@@ -51,7 +51,7 @@ impl Progress {
         }
     }
 
-    /// Prints an observation that is no number on a line of its own.
+    /// Prints an observation that is not a number on its own line.
     pub fn report(&self, record: &Record, now: Duration, kind: &ObservationKind) {
         let is_noteworthy = match kind {
             ObservationKind::DeploymentGone

@@ -1,4 +1,4 @@
-//! What was observed, in the order in which it was; everything else is worked out from this.
+//! The observations in their order; everything else is computed from them.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     traffic::TrafficResult,
 };
 
-/// How long after its start a pod's CPU may be that of its start
+/// How long after its start a pod's CPU may still be that of starting up
 /// (`--horizontal-pod-autoscaler-cpu-initialization-period`).
 const INITIALISATION: SignedDuration = SignedDuration::from_mins(5);
 /// A pod that became unready within this time of its start was never ready
@@ -22,11 +22,11 @@ pub enum ObservationKind {
     Deployment(Deployment),
     DeploymentGone,
     Autoscaler(Autoscaler),
-    /// Its name, unless only one can be meant.
+    /// Its name, unless there is only one.
     AutoscalerGone(String),
     Pod(Pod),
     PodGone(String),
-    /// What the metrics API says of every pod that it knows.
+    /// The usage of every pod in the metrics API.
     Usage(BTreeMap<String, Usage>),
     Answer(Answer),
     /// A Kubernetes event about the Deployment, its autoscaler or one of its pods.
@@ -34,7 +34,7 @@ pub enum ObservationKind {
     /// A label of the traffic, such as `40 connections`.
     TrafficStarted(String),
     TrafficEnded(TrafficResult),
-    /// What could not be watched or asked for, and why.
+    /// A watch or poll that failed, and why.
     Lost {
         what: String,
         why: String,
@@ -56,14 +56,14 @@ pub type Resources = BTreeMap<String, BTreeMap<String, i64>>;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Deployment {
-    /// What the autoscaler set.
+    /// The number that the autoscaler set.
     pub desired: u32,
-    /// Pods that there are.
+    /// The number of pods that exist.
     pub existing: u32,
     pub ready: u32,
-    /// Of its template.
+    /// The requests in its template.
     pub requests: Resources,
-    /// Why pods are not created, in the words of the API.
+    /// Why pods are not created, as a message of the API.
     pub failure: Option<String>,
 }
 
@@ -73,7 +73,7 @@ pub struct Autoscaler {
     pub rules: Rules,
     /// In the order of its specification.
     pub metrics: Vec<Metric>,
-    /// The replicas that its last computation began with, and what it set.
+    /// The replicas before its last computation, and the number that it set.
     pub from: u32,
     pub to: u32,
     pub conditions: Vec<Condition>,
@@ -92,7 +92,7 @@ pub struct Metric {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// What the pods use, or one of their containers.
+    /// The usage of the pods, or of one of their containers.
     Resource {
         name: String,
         container: Option<String>,
@@ -151,7 +151,7 @@ impl fmt::Display for Source {
 
 #[cfg(test)]
 impl Autoscaler {
-    /// The one of the tutorial: up to 20 replicas, at 50 % of what a pod requests.
+    /// The autoscaler of the tutorial: up to 20 replicas, at 50 % of the request of a pod.
     pub fn of_the_tutorial() -> Self {
         let cpu = Metric {
             source: Source::resource("cpu", None),
@@ -168,7 +168,7 @@ impl Autoscaler {
         autoscaler
     }
 
-    /// The same, once it has changed the replicas by a reading in percent.
+    /// The same after it has changed the replicas because of a reading in percent.
     pub fn decided(from: u32, to: u32, current: i64) -> Self {
         let condition = |kind: &str, reason: &str| Condition {
             kind: kind.into(),
@@ -217,7 +217,7 @@ impl Autoscaler {
         self.cpu()?.reading()
     }
 
-    /// What each of these pods should use on average, in millicores.
+    /// The average usage that is the target for pods with these requests, in millicores.
     pub fn target_millicores(&self, requests: &Resources) -> Option<f64> {
         let cpu = self.cpu()?;
         let of_one = match (cpu.unit, &cpu.source) {
@@ -247,7 +247,7 @@ impl Autoscaler {
             && readings(self) == readings(other)
     }
 
-    /// The metric that decided, in the autoscaler's own words, or else the one that the rules name.
+    /// The metric that decided, as the autoscaler names it, or else the one that the rules give.
     pub fn deciding_metric(&self, metric: &Metric) -> String {
         let active = self
             .condition("ScalingActive")
@@ -261,7 +261,7 @@ impl Autoscaler {
         named.map_or_else(|| metric.source.to_string(), name)
     }
 
-    /// The condition that says best why it does what it does.
+    /// The condition that explains its behaviour best.
     pub fn complaint(&self) -> Option<&Condition> {
         [
             ("AbleToScale", false),
@@ -275,8 +275,8 @@ impl Autoscaler {
         })
     }
 
-    /// Whether its status is that of a decision. A new one says 0, and one that fails keeps what it
-    /// said before.
+    /// Whether its status is that of a decision. A new autoscaler has 0 replicas in its status, and one
+    /// that fails keeps its earlier status.
     pub fn has_decided(&self) -> bool {
         let able = self.condition("AbleToScale");
         let rescaled = able.is_some_and(|able| able.reason == "SucceededRescale");
@@ -311,8 +311,7 @@ impl Pod {
         matches!(self.readiness, Some((Readiness::Ready, _)))
     }
 
-    /// How it enters the calculation, if its usage was measured over `window`. Only for CPU does its
-    /// readiness matter.
+    /// How the pod is counted, if its usage was measured over `window`. Readiness only matters for CPU.
     pub fn classify(&self, window: Option<Window>, is_cpu: bool, now: Timestamp) -> Class {
         if self.leaving {
             return Class::Ignored;
@@ -357,7 +356,7 @@ pub struct Usage {
     pub containers: Resources,
 }
 
-/// The sum over all containers, or what one has; nothing unless each of them has some.
+/// The sum over all containers, or the value of one; `None` unless each of them has a value.
 pub fn total(resources: &Resources, name: &str, container: Option<&str>) -> Option<i64> {
     if let Some(container) = container {
         return resources.get(container)?.get(name).copied();
@@ -374,10 +373,10 @@ pub fn total(resources: &Resources, name: &str, container: Option<&str>) -> Opti
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Answer {
-    /// From the moment it was asked until the whole answer was there.
+    /// From sending the request until the whole response was received.
     #[serde(rename = "seconds", with = "seconds")]
     pub took: Duration,
-    /// Why it does not count as answered.
+    /// Why it counts as failed.
     #[serde(default)]
     pub failed: Option<String>,
 }
@@ -404,7 +403,7 @@ pub struct KubeEvent {
     pub message: String,
 }
 
-/// Everything that was seen, and what is known now.
+/// All observations, and the state that follows from them.
 #[derive(Clone, Debug)]
 pub struct Record {
     pub began: Timestamp,
@@ -425,7 +424,7 @@ pub struct Load<'a> {
     pub result: Option<&'a TrafficResult>,
 }
 
-/// What is known at one moment.
+/// The state at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     pub deployment: Option<Deployment>,
@@ -460,7 +459,7 @@ impl Record {
         self.observations.push(Observation { at, kind });
     }
 
-    /// Every observation together with what was known once it was made.
+    /// Calls a function with every observation and the state after it.
     pub fn replay(&self, mut each: impl FnMut(&Observation, &State)) {
         let mut state = State::default();
         for observation in &self.observations {
@@ -483,7 +482,7 @@ impl Record {
         self.traffic_started.map(|start| (start, end))
     }
 
-    /// What times are counted from: the start of the traffic, or else the beginning.
+    /// The zero of all times: the start of the traffic, or else of the recording.
     pub fn time_origin(&self) -> f64 {
         self.traffic_started.unwrap_or_default()
     }
@@ -493,7 +492,7 @@ impl Record {
         self.observations.last().map_or(0.0, |one| one.at)
     }
 
-    /// The moment of the cluster's clock, as far as it goes like ours.
+    /// This time on the cluster's clock, if it agrees with the local clock.
     pub fn clock(&self, at: f64) -> Timestamp {
         self.began
             .saturating_add(SignedDuration::from_secs_f64(at))
@@ -574,13 +573,13 @@ impl State {
         millicores.map(|millicores| millicores as f64)
     }
 
-    /// The average of that.
+    /// The average CPU of these pods, in millicores.
     pub fn millicores_per_pod(&self) -> Option<f64> {
         let count = self.millicores().count();
         (count > 0).then(|| self.millicores().sum::<f64>() / count as f64)
     }
 
-    /// How the pods enter the calculation for CPU.
+    /// How the pods are counted for CPU.
     pub fn classify_pods(&self, now: Timestamp) -> Pods {
         let window = |pod: &Pod| Some(self.usage.get(&pod.name)?.window);
         let pods = self.pods.values();
@@ -588,14 +587,14 @@ impl State {
             .collect()
     }
 
-    /// What a pod requests: the newest one, or else what the Deployment would create.
+    /// The requests of the newest pod, or else of the template of the Deployment.
     pub fn requests(&self) -> Option<&Resources> {
         let pods = self.pods.values().filter(|pod| !pod.leaving);
         let newest = pods.max_by_key(|pod| pod.created).map(|pod| &pod.requests);
         newest.or(self.deployment.as_ref().map(|one| &one.requests))
     }
 
-    /// What a pod should use on average, in millicores.
+    /// The average usage that is the target for a pod, in millicores.
     pub fn target_millicores(&self) -> Option<f64> {
         self.autoscaler()?.target_millicores(self.requests()?)
     }

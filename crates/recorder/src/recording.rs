@@ -31,7 +31,7 @@ use crate::{
 /// How long the app is observed at rest before the traffic starts.
 const REST: Duration = Duration::from_secs(5);
 
-/// What to record, and when it is over.
+/// The subject of a recording, and when it ends.
 pub struct Recording {
     pub deployment: String,
     pub expectation: Option<Expectation>,
@@ -183,7 +183,7 @@ impl Recording {
         Ok(Some(page))
     }
 
-    /// The verdict so far, and what the recording waits for.
+    /// The verdict so far, and the condition that the recording waits for.
     fn status(&self, evaluation: &Option<Evaluation>, waiting_for: &str) -> String {
         match (&self.expectation, evaluation) {
             (Some(expectation), Some(Evaluation::Met(_) | Evaluation::MetBefore)) => {
@@ -302,14 +302,14 @@ impl Recording {
         Verdict::AsExpected(met)
     }
 
-    /// Requests of the traffic without an answer, or with another status than 2xx. On the way to a number of replicas
-    /// pods are removed, and with them the requests that they work on; there it matters only that the app answers.
+    /// Requests of the traffic without a 2xx response. `Mode::Hold` removes pods on purpose, with the requests that
+    /// run on them, so there it only matters that the app responds.
     fn lost_requests(&self, result: Option<&TrafficResult>) -> Option<String> {
         let counted = result?.bombardier.as_ref()?;
         match (counted.answers(), counted.not_2xx()) {
-            (0, _) => Some("the traffic got no answer".into()),
+            (0, _) => Some("the traffic got no response".into()),
             (all, lost) if lost > 0 && !matches!(self.mode, Mode::Hold { .. }) => Some(format!(
-                "{lost} of {all} requests of the traffic were not answered with 2xx"
+                "{lost} of {all} requests of the traffic got no 2xx response"
             )),
             _ => None,
         }
@@ -330,7 +330,7 @@ impl Mode {
     }
 }
 
-/// Says that there is no autoscaler since its ScaledObject is paused, and what to do.
+/// The error that there is no autoscaler because its ScaledObject is paused, with the remedy.
 pub fn paused(scaled_object: &str) -> String {
     format!(
         "the ScaledObject {scaled_object} is paused, so nothing scales the Deployment; remove its annotation \

@@ -31,7 +31,7 @@ pub struct Report<'a> {
     pub header: &'a Header,
     pub record: &'a Record,
     pub decisions: Vec<Decision>,
-    /// What else is to be known about them.
+    /// Other events.
     pub notes: Vec<Note>,
     pub milestones: Milestones,
     /// The latency of the probes.
@@ -226,7 +226,7 @@ pub fn cells(row: &Decision) -> [String; 6] {
     ]
 }
 
-/// The verdict in a sentence; nothing if nothing was expected.
+/// The verdict in a sentence; `None` without an expectation.
 pub fn conclusion(verdict: &Verdict) -> Option<String> {
     match verdict {
         Verdict::AsExpected(what) => what.as_ref().map(|what| format!("As expected: {what}")),
@@ -238,7 +238,7 @@ pub fn conclusion(verdict: &Verdict) -> Option<String> {
 /// bombardier's result in a line.
 fn summary(counted: &Bombardier) -> String {
     let mut line = format!(
-        "{} answers in {:.0} s, {} of them 2xx; mean {}",
+        "{} responses in {:.0} s, {} of them 2xx; mean {}",
         counted.answers(),
         counted.seconds,
         counted.req2xx,

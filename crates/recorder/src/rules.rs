@@ -1,10 +1,10 @@
-//! The rules of a HorizontalPodAutoscaler, as functions of what can be observed.
+//! The rules of a HorizontalPodAutoscaler, as functions of observable values.
 //!
 //! A recommendation is computed for each metric from the pods and their usage, the largest one is
-//! held against earlier recommendations and the limits of the object, and the result is set. The
+//! limited by earlier recommendations and by the object, and the result is set. The
 //! documentation of Kubernetes describes this as "Algorithm details" and "Configurable scaling
 //! behavior": <https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/>.
-//! Rounding, the limits without a `behavior` and the lifetime of what is remembered follow the
+//! Rounding, the limits without a `behavior` and the lifetime of earlier recommendations follow the
 //! implementation of Kubernetes 1.34 (`pkg/controller/podautoscaler`).
 
 use std::{cmp::Ordering, fmt};
@@ -31,7 +31,7 @@ pub struct Reading {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// Of what the pods request (`averageUtilization`).
+    /// Percent of the requests of the pods (`averageUtilization`).
     Percent,
     /// An `averageValue` of CPU.
     Millicores,
@@ -91,12 +91,12 @@ impl Reading {
     }
 }
 
-/// How a pod enters the calculation.
+/// How a pod is counted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Class {
-    /// Its usage makes up the reading.
+    /// Its usage is part of the reading.
     Counted,
-    /// Pending, not ready, or so young that its CPU is that of its start.
+    /// Pending, not ready, or so young that its CPU is that of starting up.
     NotReady,
     /// The metrics API does not know its usage.
     WithoutMetrics,
@@ -136,7 +136,7 @@ impl FromIterator<Class> for Pods {
 }
 
 impl Pods {
-    /// Pods that all use and request the same: what is assumed where the usage of each is not known.
+    /// Pods that all use and request the same, which is assumed if the usage of each is not known.
     pub fn alike(self, reading: Reading) -> Vec<Sample> {
         let (usage, request) = (reading.current, 100);
         [
@@ -168,7 +168,7 @@ pub struct Recommendation {
     pub pods: Pods,
 }
 
-/// The deviation from a target that is left alone, as a fraction of it.
+/// The deviation from a target that causes no change, as a fraction of the target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tolerance {
     pub up: f64,
@@ -217,7 +217,7 @@ impl Sum {
     }
 }
 
-/// What is recommended for a metric of resources, unless no usage can be read.
+/// The recommendation for a metric of resources, unless no usage can be read.
 ///
 /// Target and usage are percent of the request or thousandths. `gone` is the usage of pods that no longer exist but that the metrics API still reports.
 pub fn recommend(
@@ -264,7 +264,7 @@ pub fn recommend(
             ceil(ratio * f64::from(pods.counted))
         });
     }
-    // Pods without metrics count as busy on the way down, and as idle on the way up.
+    // Pods without metrics count as busy when scaling down, and as idle when scaling up.
     if ratio != 1.0 {
         for sample in of_class(Class::WithoutMetrics) {
             let busy = match unit {
@@ -385,14 +385,14 @@ impl Default for Rules {
     }
 }
 
-/// Why an autoscaler did something else than `ceil(replicas × current ÷ target)`.
+/// Why an autoscaler set another number than `ceil(replicas × current ÷ target)`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Constraint {
     /// The deviation from the target is tolerated, up to this percentage.
     Tolerance(u32),
-    /// This many pods are not ready: they count as idle on the way up, and not at all on the way down.
+    /// This many pods are not ready: they count as idle when scaling up, and not at all when scaling down.
     NotReady(u32),
-    /// The usage of this many pods is unknown: they count as idle on the way up, as busy on the way down.
+    /// The usage of this many pods is unknown: they count as idle when scaling up, as busy when scaling down.
     Missing(u32),
     /// Another number of pods than of replicas was counted.
     Counted(u32),
@@ -422,7 +422,7 @@ impl fmt::Display for Constraint {
     }
 }
 
-/// What an autoscaler remembers; times in seconds.
+/// The memory of an autoscaler; times in seconds.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     /// Each recommendation, when it was made: before the windows and the limits.
@@ -478,7 +478,7 @@ impl History {
             .map(|(_, replicas)| *replicas)
     }
 
-    /// The replicas that there were when a policy's period began, as far as is remembered.
+    /// The replicas when a policy's period began, as far as they are remembered.
     fn replicas_before(&self, replicas: u32, period: u32, now: f64) -> f64 {
         let changed = |changes: &[Change]| -> f64 {
             let within = |change: &&Change| now - change.at < f64::from(period);
@@ -497,20 +497,20 @@ impl Rules {
             .unwrap_or_default()
     }
 
-    /// The window, in seconds, whose lowest recommendation holds on the way up.
+    /// The window, in seconds, whose lowest recommendation counts when scaling up.
     pub fn up_window(&self) -> u32 {
         self.behavior
             .as_ref()
             .map_or(0, |behavior| behavior.up.window)
     }
 
-    /// The window, in seconds, whose highest recommendation holds.
+    /// The window, in seconds, whose highest recommendation counts.
     pub fn down_window(&self) -> u32 {
         let behavior = self.behavior.as_ref();
         behavior.map_or(SCALE_DOWN_WINDOW, |behavior| behavior.down.window)
     }
 
-    /// The bound that this many replicas are beyond: they are brought back, whatever the metrics say.
+    /// The bound that this many replicas exceed: they are set back to it, whatever the metrics are.
     pub fn bound(&self, replicas: u32) -> Option<(u32, Constraint)> {
         if replicas > self.max {
             Some((self.max, Constraint::Maximum(self.max)))
@@ -521,8 +521,8 @@ impl Rules {
         }
     }
 
-    /// The bound that the formula went beyond, unless it is named already: what stays at a bound for
-    /// another reason would not have gone past it either.
+    /// The bound that the formula exceeded, unless it is named already: a number that stays at a bound for
+    /// another reason would not have exceeded it either.
     pub fn bound_of(&self, formula: u32, result: u32, named: &[Constraint]) -> Option<Constraint> {
         let bound = if formula > self.max && result == self.max {
             Constraint::Maximum(self.max)
@@ -544,7 +544,7 @@ impl Rules {
         }
     }
 
-    /// The replicas that a recommendation leads to, and what stood in its way.
+    /// The replicas that a recommendation leads to, and the constraints.
     pub fn normalise(
         &self,
         replicas: u32,
@@ -700,7 +700,7 @@ mod tests {
         recommended.expect("some are counted").replicas
     }
 
-    /// What is set, after these recommendations: seconds before now, and replicas.
+    /// The replicas that are set after these recommendations, each with seconds before now and replicas.
     fn set(rules: &Rules, replicas: u32, recommended: u32, earlier: &[(f64, u32)]) -> u32 {
         let mut history = History::default();
         for (ago, replicas) in earlier {

@@ -41,9 +41,9 @@ use crate::{
 };
 
 const PAGE: &str = include_str!("page.html");
-/// How often the page changes at most.
+/// The shortest time between two updates of the page.
 const REDRAW: Duration = Duration::from_secs(1);
-/// How long browsers may take to receive the end.
+/// How long browsers may take to receive the last update.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// The recording's end of the page. Everything is drawn in a thread of its own, so that the probes are not delayed.
@@ -64,7 +64,7 @@ enum Update {
     End(String),
 }
 
-/// All that the page shows at one time, so that a reload loses nothing.
+/// Everything that the page shows at one time, so that it can be reloaded.
 #[derive(Serialize)]
 struct Snapshot {
     title: String,
@@ -131,7 +131,7 @@ impl Page {
         let _ = self.updates.send(update);
     }
 
-    /// Shows the end, and returns once those who look at it have received it.
+    /// Shows the verdict, and returns once the open pages have received it.
     pub async fn end(self, verdict: &str) {
         self.update(Update::End(verdict.into()));
         let has_ended =
@@ -145,7 +145,7 @@ impl Page {
     }
 }
 
-/// What the page knows.
+/// The state of the page.
 struct View {
     title: String,
     deployment: String,

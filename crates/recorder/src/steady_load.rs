@@ -1,13 +1,14 @@
 //! The loads that lead to an exact number of replicas. Paced requests (`cpu=Q&duration=D`) add up, so C connections
 //! that send them use C × Q, however many replicas share them.
 //!
-//! The autoscaler's own rules say where a load leads. Two things make one load unreliable: a change within the
-//! tolerance is not made, so that the way up can rest short of the goal, and a reading that is a little too high leads
-//! past it. There are two ways that avoid both:
+//! The autoscaler's own rules predict the result of a load. Two things make a single load unreliable: a change within
+//! the tolerance is not made, so scaling up may stop below the goal, and a reading that is slightly too high leads to
+//! more than the goal. Two loads in succession avoid both:
 //!
-//! - from below: a first load rests so far below the goal that one step, larger than the tolerance, leads there;
-//! - from above: a first load rests so far above that the scale-in, which happens once the stabilisation window has
-//!   passed and no pod is young, leads there.
+//! - from below: after the first load the replicas are at rest so far below the goal that one step, larger than the
+//!   tolerance, reaches it;
+//! - from above: after the first load they are at rest so far above it that the scale-in reaches it, which happens after
+//!   the stabilisation window, when no pod is starting.
 
 use std::{ffi::OsString, fmt, ops::RangeInclusive, time::Duration};
 
@@ -20,7 +21,7 @@ use crate::{
 
 /// The `duration` of each paced request: after this long all replicas share the load.
 const REQUEST: &str = "10s";
-/// How far readings stray, as a fraction of the load.
+/// The deviation of readings, as a fraction of the load.
 const NOISE: f64 = 0.02;
 /// How long new pods take until they are ready and their CPU counts.
 const START: Duration = Duration::from_secs(90);
@@ -88,18 +89,18 @@ impl fmt::Display for SteadyLoad {
     }
 }
 
-/// A load after which the autoscaler rests at the goal.
+/// One or two loads after which the autoscaler is at rest at the goal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Way {
     pub first: Option<First>,
     pub load: SteadyLoad,
-    /// How long it may rest elsewhere before it counts as stuck.
-    pub patience: Duration,
+    /// How long it may be at rest at another number before this way counts as failed.
+    pub timeout: Duration,
     /// An estimate, from the start of the traffic until the goal is reached.
     pub takes: Duration,
 }
 
-/// A load before it, until the number of replicas at rest is one from which the second load leads to the goal.
+/// The first of two loads, until the number of replicas at rest is one from which the second load leads to the goal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct First {
     pub load: SteadyLoad,
@@ -162,7 +163,7 @@ impl Plan {
             (None, None) => return Err(Error::Unreachable(replicas)),
         };
         let forgotten = Duration::from_secs(u64::from(rules.down_window()));
-        let at_most = first.takes + first.patience + forgotten + second.takes;
+        let at_most = first.takes + first.timeout + forgotten + second.takes;
         Ok(Self {
             replicas,
             at_most,
@@ -172,7 +173,7 @@ impl Plan {
     }
 }
 
-/// What an autoscaler does with ideal pods: they share the load evenly, and count at once.
+/// An autoscaler with ideal pods, which share the load evenly and count at once.
 struct Model<'a> {
     rules: &'a Rules,
     goal: i64,
@@ -183,8 +184,8 @@ struct Model<'a> {
 }
 
 impl Model<'_> {
-    /// One load for all the way, where resting short of the goal is not possible: with one replica less, the reading
-    /// is above the tolerance by more than the noise.
+    /// A single load, if the replicas cannot stop below the goal: with one replica less, the reading is above the
+    /// tolerance by more than the noise.
     fn direct(&self, replicas: u32) -> Option<Way> {
         let mut loads = self.loads(replicas, self.rules.min);
         let all = loads.len();
@@ -200,14 +201,14 @@ impl Model<'_> {
         Some(Way {
             first: None,
             load: SteadyLoad::split(load, replicas),
-            patience: START + Duration::from_secs(u64::from(self.rules.up_window())),
+            timeout: START + Duration::from_secs(u64::from(self.rules.up_window())),
             takes: takes + START,
         })
     }
 
     fn below(&self, replicas: u32) -> Option<Way> {
         let rests: Vec<u32> = (self.rules.min.max(1)..replicas)
-            .filter(|from| self.step(self.aim(replicas), *from) == replicas)
+            .filter(|from| self.step(self.middle_load(replicas), *from) == replicas)
             .collect();
         let rests = *rests.first()?..=*rests.last()?;
         self.two_loads(replicas, rests, self.rules.up_window())
@@ -215,9 +216,9 @@ impl Model<'_> {
 
     fn above(&self, replicas: u32) -> Option<Way> {
         let max = self.rules.max;
-        let lowest =
-            (replicas + 1..=max).find(|from| self.leads(self.aim(replicas), *from, replicas))?;
-        // So far above that a rest short of the highest, within the tolerance, is high enough.
+        let lowest = (replicas + 1..=max)
+            .find(|from| self.leads(self.middle_load(replicas), *from, replicas))?;
+        // So far above that it is enough to stop below the highest, within the tolerance.
         let tolerated = 1.0 + self.rules.tolerance().up;
         let highest = (f64::from(lowest) * tolerated).ceil() as u32 + 1;
         self.two_loads(
@@ -227,15 +228,15 @@ impl Model<'_> {
         )
     }
 
-    /// A first load, which rests within a range, and one that leads to the goal from all of that range.
+    /// A first load, which leads to a number within a range, and one that leads to the goal from all of that range.
     fn two_loads(&self, replicas: u32, rests: RangeInclusive<u32>, window: u32) -> Option<Way> {
         let (lowest, highest) = rests.clone().into_inner();
-        let least = self.aim(lowest) - self.target;
+        let least = self.middle_load(lowest) - self.target;
         // No load is too much for the maximum.
         let most = if highest == self.rules.max {
             1.2 * f64::from(highest) * self.target
         } else {
-            self.aim(highest) + self.target
+            self.middle_load(highest) + self.target
         };
         let is_first = |load: f64| {
             let rest = self.settle(load, self.rules.min);
@@ -243,7 +244,7 @@ impl Model<'_> {
         };
         let first = middle(&self.search(least, most, is_first))?;
         let load = middle(&self.search(
-            self.aim(replicas) - self.target,
+            self.middle_load(replicas) - self.target,
             f64::from(replicas) * self.target,
             |load| self.leads(load, lowest, replicas) && self.leads(load, highest, replicas),
         ))?;
@@ -255,13 +256,13 @@ impl Model<'_> {
                 rests,
             }),
             load: SteadyLoad::split(load, replicas),
-            patience: START + Duration::from_secs(u64::from(window)),
+            timeout: START + Duration::from_secs(u64::from(window)),
             takes: up + START + REST + onwards + START,
         })
     }
 
-    /// The load, in millicores, in the middle of those that a number of replicas is right for.
-    fn aim(&self, replicas: u32) -> f64 {
+    /// The middle of the loads, in millicores, for which this number of replicas is right.
+    fn middle_load(&self, replicas: u32) -> f64 {
         let replicas = f64::from(replicas);
         (replicas - 0.5) * self.target - replicas * self.idle
     }
@@ -269,7 +270,7 @@ impl Model<'_> {
     /// The loads, in millicores, that lead from one number of replicas at rest to another.
     fn loads(&self, replicas: u32, from: u32) -> Vec<u32> {
         self.search(
-            self.aim(replicas) - self.target,
+            self.middle_load(replicas) - self.target,
             f64::from(replicas) * self.target,
             |load| self.leads(load, from, replicas),
         )
@@ -286,23 +287,23 @@ impl Model<'_> {
         self.settle(load, from).is_some_and(|(rest, _)| rest == to)
     }
 
-    /// The distance of the loads that are tried, in millicores.
+    /// The distance between the loads that are tried, in millicores.
     fn resolution(&self) -> f64 {
         (self.target / 100.0).ceil()
     }
 
-    /// The number of replicas after one computation, from a number that has been at rest.
+    /// The number of replicas after one computation, starting from a number at rest.
     fn step(&self, load: f64, from: u32) -> u32 {
         let mut history = self.at_rest(from);
         self.sync(load, from, &mut history, SYNC_PERIOD)
     }
 
-    /// Where a load leads from a number of replicas that has been at rest, and how long it takes.
+    /// The number of replicas that a load leads to, starting from a number at rest, and how long it takes.
     fn settle(&self, load: f64, from: u32) -> Option<(u32, Duration)> {
         let quiet = self.longest_memory() + 2.0 * SYNC_PERIOD;
         let mut history = self.at_rest(from);
         let (mut replicas, mut changed) = (from, 0.0);
-        // More than any policy needs; a load that makes it swing does not end sooner.
+        // More than any policy needs; a load that makes the replicas oscillate reaches no rest.
         for sync in 1..1000 {
             let now = f64::from(sync) * SYNC_PERIOD;
             let result = self.sync(load, replicas, &mut history, now);
@@ -384,7 +385,7 @@ mod tests {
         Plan::new(replicas, &Autoscaler::of_the_tutorial(), &deployment, 3.0)
     }
 
-    /// The ranges that the autoscaler's own code comes to.
+    /// The ranges that the autoscaler's own code results in.
     #[test]
     fn a_load_leads_where_kubernetes_itself_goes() {
         let rules = Autoscaler::of_the_tutorial().rules;

@@ -23,16 +23,16 @@ const GRACE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct TrafficResult {
-    /// The end of the command, in words, unless it succeeded.
+    /// How the command failed, unless it succeeded.
     pub failed: Option<String>,
-    /// What bombardier counted, where its standard output is that (`bombardier -o json -p r`).
+    /// The result of bombardier, if the standard output is one (`bombardier -o json -p r`).
     pub bombardier: Option<Bombardier>,
-    /// Whatever else the command wrote to its standard output.
+    /// All other standard output of the command.
     pub output: String,
 }
 
 impl TrafficResult {
-    /// Of a command that could not be started.
+    /// The result of a command that could not be started.
     pub fn failed(why: String) -> Self {
         Self {
             failed: Some(why),
@@ -95,7 +95,7 @@ impl Bombardier {
         self.req2xx + self.not_2xx()
     }
 
-    /// Answers with another status, and requests without an answer.
+    /// Responses with another status, and requests without a response.
     pub fn not_2xx(&self) -> u64 {
         self.req1xx + self.req3xx + self.req4xx + self.req5xx + self.others
     }
@@ -134,7 +134,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Starts the command; only its standard error goes where ours goes.
+    /// Starts the command, which shares only the standard error of this program.
     pub fn start(command: &[OsString]) -> Result<Self, String> {
         let [program, arguments @ ..] = command else {
             return Err("no traffic command was given".into());
@@ -150,7 +150,7 @@ impl Traffic {
         Ok(Self { child, program })
     }
 
-    /// Waits for its end; once `stop` is cancelled, asks for it.
+    /// Waits until the command ends; interrupts it when `stop` is cancelled.
     pub async fn finish(mut self, stop: &CancellationToken) -> TrafficResult {
         let mut output = Vec::new();
         let ended = match stop
@@ -166,7 +166,7 @@ impl Traffic {
         };
         let program = &self.program;
         let failed = match ended {
-            // An interrupted command ends as it likes.
+            // The exit status of an interrupted command does not matter.
             Some(Ok(status)) if status.success() || stop.is_cancelled() => None,
             Some(Ok(status)) => Some(format!("the traffic command {program} failed: {status}")),
             Some(Err(error)) => Some(format!("the traffic command {program}: {error}")),
@@ -188,7 +188,7 @@ impl Traffic {
         }
     }
 
-    /// What it writes from now on, and how it ends.
+    /// The rest of its output, and its exit status.
     async fn read_to_end(&mut self, output: &mut Vec<u8>) -> io::Result<ExitStatus> {
         if let Some(pipe) = &mut self.child.stdout {
             pipe.read_to_end(output).await?;
@@ -203,7 +203,7 @@ impl Traffic {
             .id()
             .and_then(|id| Pid::from_raw(id.cast_signed()))
         {
-            // It may have ended by itself just now.
+            // It may have just ended by itself.
             let _ = kill_process(pid, Signal::INT);
         }
     }
@@ -248,10 +248,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_command_that_fails_says_so() {
-        let command = ["sh", "-c", "echo told; exit 3"].map(OsString::from);
+        let command = ["sh", "-c", "echo done; exit 3"].map(OsString::from);
         let traffic = Traffic::start(&command).expect("sh is there");
         let report = traffic.finish(&CancellationToken::new()).await;
-        assert_eq!(report.output, "told");
+        assert_eq!(report.output, "done");
         let failed = report.failed.expect("it failed");
         assert!(failed.contains("exit status: 3"), "{failed}");
         let missing = Traffic::start(&["no-such-command".into()])

@@ -417,7 +417,7 @@ async fn answers_to_the_traffic_other_than_2xx_are_not_as_expected() {
         .await;
     assert_eq!(status, Some(1), "{text}");
     assert!(
-        text.contains("1 of 10 requests of the traffic were not answered with 2xx"),
+        text.contains("1 of 10 requests of the traffic got no 2xx response"),
         "{text}"
     );
 }
@@ -441,7 +441,7 @@ async fn metrics_that_are_missing_are_shown_and_the_rest_is_recorded() {
         text.contains("CPU not known yet, of 50 % (FailedGetResourceMetric)"),
         "{text}"
     );
-    assert!(text.contains("the metrics API cannot be seen"), "{text}");
+    assert!(text.contains("the metrics API cannot be read"), "{text}");
 }
 
 #[tokio::test]
