@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Says how to reach the deployed app: at URL in the cluster of `make cluster`, else at the address of its Ingress.
+# Prints how to reach the deployed app: at URL in the cluster of `make cluster`, else at the address of its Ingress.
 . "$(dirname "$0")/lib.sh"
 
 context=$(kubectl config current-context)
 if [[ $context == "k3d-$CLUSTER" || $context == "kind-$CLUSTER" ]]; then
   need curl
   curl --fail --silent --show-error --output /dev/null --max-time 5 --retry 30 --retry-delay 2 --retry-all-errors "$URL/?iterations=0"
-  echo "The app answers: $URL"
+  echo "The app responds: $URL"
   exit
 fi
 
@@ -22,9 +22,9 @@ class=$(of_ingress '{.spec.ingressClassName}')
 if [[ -n $class ]]; then
   cat <<END
 The Ingress, of class $class, has no address:
-  It may come:     kubectl get ingress $app --namespace $NAMESPACE --watch
-  Until then, and where the controller never gives one, ask the controller's own Service, by its
-  external address or its node port:
+  To wait for it:  kubectl get ingress $app --namespace $NAMESPACE --watch
+  Until then, or if the controller never sets one, use the external address or the node port of the
+  controller's own Service:
                    kubectl get services --all-namespaces
                    make load URL=http://…
 END
@@ -35,6 +35,6 @@ controller, or set ingressClassName in config/samples/ingress.yaml (kubectl get 
 END
 fi
 cat <<END
-  For a look only: kubectl port-forward service/$app 8081:80 --namespace $NAMESPACE
+  To try the app:  kubectl port-forward service/$app 8081:80 --namespace $NAMESPACE
                    curl http://localhost:8081
 END

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # scripts/cluster.sh create|delete: the cluster CLUSTER with SpinKube and KEDA, which CLUSTER_WITH (k3d or kind) runs in
-# Docker, reached through PORT of this machine. Starts and deletes only what carries the project's label: another cluster
-# of this name belongs to somebody else.
+# Docker, reached through PORT of this machine. Starts and deletes only containers with the project's label: another
+# cluster of this name belongs to somebody else.
 . "$(dirname "$0")/lib.sh"
 
 case $CLUSTER_WITH in
@@ -18,7 +18,7 @@ all=$(docker ps --quiet --all --filter "label=$nodes")
 own=$(docker ps --quiet --all --filter "label=$label")
 running=$(docker ps --quiet --filter "label=$server")
 [[ -z $all || -n $own ]] ||
-  fail "the $CLUSTER_WITH cluster $CLUSTER was not made by \`make cluster\`: choose another name with CLUSTER=…, or delete it yourself with $CLUSTER_WITH"
+  fail "the $CLUSTER_WITH cluster $CLUSTER was not created by \`make cluster\`: choose another name with CLUSTER=…, or delete it yourself with $CLUSTER_WITH"
 
 # k3d brings Traefik, metrics-server and a load balancer, which has the port. The label is on the server node.
 k3d_create() {
@@ -29,7 +29,7 @@ k3d_create() {
 k3d_start() { k3d cluster start "$CLUSTER"; }
 k3d_delete() { k3d cluster delete "$CLUSTER"; }
 
-# kind brings none of them. Its nodes know a registry beside them as localhost:REGISTRY_PORT, as this machine does; the
+# kind includes none of them. Its nodes know a registry beside them as localhost:REGISTRY_PORT, as this machine does; the
 # registry has the label. The first worker has the port.
 registry=$CLUSTER-registry
 kind_create() {
@@ -90,7 +90,7 @@ fi
 # kubectl in this cluster, whatever the current context is.
 kube=(kubectl --context "$context")
 
-# install RELEASE VERSION CHART [FLAG…]: into a namespace of its own; left alone where this version is there already. The
+# install RELEASE VERSION CHART [FLAG…]: into a namespace of its own; does nothing if this version is installed already. The
 # chart is an address of OCI, or else RELEASE in the repository at that address.
 install() {
   local release=$1 version=$2 chart=("$3")

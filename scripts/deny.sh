@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the CHECKS of cargo-deny, which it builds first where this version is not there: two minutes on two cores, once.
+# Runs the CHECKS of cargo-deny, and builds it first if this version is not installed: two minutes on two cores, once.
 . "$(dirname "$0")/lib.sh"
 
 deny=target/tools/bin/cargo-deny

@@ -9,12 +9,12 @@ show_context
 "${kube[@]}" get spinappexecutor containerd-shim-spin >/dev/null ||
   fail "namespace $NAMESPACE needs the executor containerd-shim-spin: kubectl apply --namespace $NAMESPACE -f $(operator_file shim-executor)"
 
-# On the Deployment: when it was deployed.
+# The annotation of the Deployment with the time of deployment.
 deployed=cpu-load-gen/deployed
 now=$(date +%s)
 
 # runtime_config FORMAT: the Secret with RUNTIME_CONFIG. Its name ends with a hash of the file: a changed file is another
-# Secret and so a new rollout, until which the replicas there are, and any that the autoscaler adds, read the old one.
+# Secret and so a new rollout. Until it is complete, the old replicas, and any that the autoscaler adds, read the old one.
 runtime_config() {
   kubectl create secret generic "$app-runtime-config" --namespace "$NAMESPACE" --append-hash \
     --from-file=runtime-config.toml=/dev/stdin --dry-run=client --output "$1" <"$RUNTIME_CONFIG"
@@ -30,7 +30,7 @@ kubectl patch --local -f "$samples/keda-app.yaml" --type merge --output yaml \
   --patch "{\"spec\":{\"image\":\"$IMAGE\",\"deploymentAnnotations\":{\"$deployed\":\"$now\"}$reads}}" |
   show "${kube[@]}" apply -f -
 
-# explain: why the app is not ready, as far as Kubernetes says.
+# explain: prints the messages of Kubernetes about why the app is not ready.
 explain() {
   local bad='ReplicaFailure=True|Progressing=False|Paused=True|(Ready|ScalingActive|AbleToScale)=(False|Unknown)' object
   # shellcheck disable=SC2016 # A variable of the template.
@@ -40,7 +40,7 @@ explain() {
     "${kube[@]}" get "$object" --output "go-template=$template" 2>/dev/null | grep -E "$bad" || true
   done
   "${kube[@]}" get "deployment/$app" >/dev/null 2>&1 ||
-    echo "No Deployment $app: the log of Spin Operator says why (kubectl logs --namespace spin-operator --selector control-plane=controller-manager)"
+    echo "No Deployment $app: see the log of Spin Operator (kubectl logs --namespace spin-operator --selector control-plane=controller-manager)"
   "${kube[@]}" get events --field-selector type=Warning --sort-by .lastTimestamp --no-headers \
     --output custom-columns=KIND:.involvedObject.kind,NAME:.involvedObject.name,REASON:.reason,MESSAGE:.message |
     grep -E " ($app|$scaler|keda-hpa-$scaler)[- ]" | tail -5 || true
@@ -48,15 +48,15 @@ explain() {
 } >&2
 trap '(($? == 0)) || explain' EXIT
 
-# The operator makes the Deployment a moment later, and changes it a moment after each change of the SpinApp: wait for
-# what was just applied before its rollout. KEDA's webhook refuses a ScaledObject whose Deployment is not there.
+# The operator creates the Deployment a moment later, and changes it a moment after each change of the SpinApp: wait for
+# that change before its rollout. KEDA's webhook refuses a ScaledObject whose Deployment does not exist.
 show "${kube[@]}" wait --for=create "deployment/$app" --timeout=60s
 show "${kube[@]}" wait "--for=jsonpath={.metadata.annotations.$deployed}=$now" "deployment/$app" --timeout=60s
 show "${kube[@]}" rollout status "deployment/$app" --timeout=3m
-# No replica reads an earlier runtime config any more.
+# No replica uses an earlier runtime config any more.
 "${kube[@]}" delete secrets --selector "$config_label" --field-selector "metadata.name!=$secret"
 
-# Two autoscalers of one Deployment would fight, and KEDA refuses to be the second: each takes the other away first.
+# Two autoscalers of one Deployment would fight, and KEDA refuses to be the second: delete the other one first.
 # An HPA is ScalingActive once it has read a metric; until then nothing can scale.
 if [[ $AUTOSCALER == keda ]]; then
   show "${kube[@]}" delete --ignore-not-found -f config/hpa/hpa.yaml

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Serves the component with small limits, by the embedded host or the Spin that SPIN names, and has schemathesis send at
-# least 20,000 requests that openapi.yaml allows or does not. Needs target/debug/with-server.
+# Serves the component with small limits, by the embedded host or the Spin that SPIN names, and sends at least 20,000
+# valid and invalid requests to it with schemathesis. Needs target/debug/with-server.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ export EXAMPLES SPIN_VARIABLE_LOAD=iterations=100 SPIN_VARIABLE_MAX_ITERATIONS=1
 export SPIN_VARIABLE_MAX_CPU_TIME=1ms SPIN_VARIABLE_MAX_DURATION=20ms
 
 # Left out: positive_data_acceptance, since a load that the contract describes may be above a limit of the deployment;
-# tests/openapi.rs holds the parser to it.
+# tests/openapi.rs tests the parser against it.
 cd "$venv" # where schemathesis keeps a cache
 # shellcheck disable=SC2016 # with-server sets URL.
 "$root/target/debug/with-server" sh -c 'exec bin/schemathesis run "$0" --url "$URL" --workers 2 \

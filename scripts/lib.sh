@@ -44,11 +44,11 @@ find_spin() {
     [[ -z ${SPIN:-} ]] || fail "SPIN is '$SPIN'; there is no such program"
     return
   fi
-  # The version alone tells Spin from the model checker of this name, which Debian packages as spin.
+  # Only the version distinguishes Spin from the model checker that Debian packages as spin.
   [[ $spin == /* ]] || spin=$PWD/$spin
   answer=$("$spin" --version 2>&1) && [[ $answer == 'spin '[0-9]* ]] && return
-  [[ -z ${SPIN:-} ]] || fail "SPIN is '$SPIN'; it is not a working Spin: \`$spin --version\` says '${answer%%$'\n'*}'"
-  no_spin="$spin is another program than Spin (https://spinframework.dev/install)"
+  [[ -z ${SPIN:-} ]] || fail "SPIN is '$SPIN'; it is not a working Spin: \`$spin --version\` prints '${answer%%$'\n'*}'"
+  no_spin="$spin is not Spin but another program (https://spinframework.dev/install)"
   spin=''
 }
 
@@ -72,7 +72,7 @@ operator_file() {
 # kubectl in the namespace of the app.
 kube=(kubectl --namespace "${NAMESPACE:-default}")
 
-# show_context: prints what the commands that follow act on.
+# show_context: prints the context and namespace that the next commands act on.
 show_context() {
   need kubectl
   context=$(kubectl config current-context 2>/dev/null) ||
@@ -86,7 +86,7 @@ show() {
   "$@"
 }
 
-# has_keda: whether the cluster knows ScaledObjects at all.
+# has_keda: whether the cluster has the API of KEDA.
 has_keda() {
   [[ -n $(kubectl api-resources --api-group=keda.sh --output=name) ]]
 }

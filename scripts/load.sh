@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Loads URL with CONNECTIONS at once for DURATION; fails if a request got anything but 2xx.
+# Loads URL with CONNECTIONS at once for DURATION; fails if a response is not 2xx.
 . "$(dirname "$0")/lib.sh"
 
 need bombardier curl
 status=$(curl --silent --show-error --output /dev/null --max-time 30 --write-out '%{http_code}' "$URL") || status=nothing
-# An Ingress that does not know the app answers too, with 404 or a redirection.
-[[ $status == 2?? ]] || fail "$URL answers $status instead of 200: run make deploy, or give another URL=…"
+# An Ingress that does not know the app also responds, with 404 or a redirect.
+[[ $status == 2?? ]] || fail "$URL responds with $status instead of 200: run make deploy, or set another URL=…"
 
-# The progress is drawn anew several times a second: good on a terminal only.
+# The progress bar is redrawn several times a second, which only suits a terminal.
 print=intro,result
 [[ ! -t 1 ]] || print=intro,progress,result
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-# bombardier's own report does not say how many answers took longer than the timeout. It has percentiles, though, and
-# here the first of 10,000 that is above the timeout.
+# bombardier's own report does not count the responses that took longer than the timeout. This format prints the first of
+# 10,000 percentiles that is above the timeout.
 cat >"$folder/format" <<END
 {{- \$timeout := .Spec.Timeout.Microseconds -}}
 {{- with .Result -}}
@@ -41,7 +41,7 @@ END
 bombardier --print "$print" --format "path:$folder/format" \
   -c "$CONNECTIONS" -t "$TIMEOUT" -d "$DURATION" "$URL" | tee "$folder/report"
 
-# count CODES: how many requests got these.
+# count CODES: the number of responses with these codes.
 count() { sed -n "s/.* $1 - \([0-9][0-9]*\).*/\1/p" "$folder/report"; }
 good=$(count 2xx)
 [[ -n $good ]] || fail "bombardier's report has no counts of HTTP codes: is it version 1.2 or newer?"
@@ -51,9 +51,9 @@ all=$((good + bad))
 late_from=$(sed -n 's/.*timeout  *from p\([0-9.]*\) on/\1/p' "$folder/report")
 if [[ -n $late_from ]]; then
   late=$(awk -v all="$all" -v p="$late_from" 'BEGIN { rank = int(p / 100 * all + 0.5); print all - (rank > 0 ? rank : 1) + 1 }')
-  echo "$late of $all requests took longer than the timeout of $TIMEOUT. bombardier gives up after that and asks again, up to"
+  echo "$late of $all requests took longer than the timeout of $TIMEOUT. bombardier gives up after that and retries up to"
   echo "four times: the app saw those clients disconnect, and their latency is that of all attempts together."
 fi
 
-# bombardier itself ends with 0 whatever came back.
-((good > 0 && bad == 0)) || fail "$bad of $all requests were not answered with 2xx"
+# bombardier itself ends with 0 whatever the responses are.
+((good > 0 && bad == 0)) || fail "$bad of $all requests got no 2xx response"

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# scripts/need.sh TOOL…: fails with how to install the first one that is missing.
+# scripts/need.sh TOOL…: fails if one is missing, with how to install it.
 . "$(dirname "$0")/lib.sh"
 need "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pushes the built app to IMAGE with PUSH_FLAGS, and prints how to deploy exactly it.
+# Pushes the built app to IMAGE with PUSH_FLAGS, and prints the command that deploys exactly this build.
 . "$(dirname "$0")/lib.sh"
 
 need_spin

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# scripts/record.sh watch|run|hold: has the recorder watch the app's autoscaler, or load the app as well.
-# scripts/record.sh explain: has it explain the recording in the folder RECORDING again.
+# scripts/record.sh watch|run|hold: records the app's autoscaler, with traffic for run and hold.
+# scripts/record.sh explain: explains the recording in the folder RECORDING again.
 . "$(dirname "$0")/lib.sh"
 
 recorder=(cargo run --locked --package recorder --)
@@ -13,7 +13,7 @@ arguments=("$command")
 # option NAME VALUE: the option, unless the value is empty.
 option() { [[ -z $2 ]] || arguments+=("$1" "$2"); }
 
-load=()
+traffic=()
 case $command in
   watch)
     option --for "$FOR"
@@ -23,7 +23,7 @@ case $command in
     need bombardier
     option --expect "$EXPECT"
     [[ $UNTIL_IDLE == no ]] || option --until-idle "$UNTIL_IDLE"
-    load=(-- bombardier -o json -p r -l -c "$CONNECTIONS" -t "$TIMEOUT" -d "$DURATION" "$URL")
+    traffic=(-- bombardier -o json -p r -l -c "$CONNECTIONS" -t "$TIMEOUT" -d "$DURATION" "$URL")
     ;;
   hold)
     need bombardier
@@ -37,4 +37,4 @@ option --serve "$SERVE"
 
 show_context
 exec "${recorder[@]}" "${arguments[@]}" --namespace "$NAMESPACE" --deployment "$app" \
-  --url "$URL" --output "$OUTPUT" ${load[@]+"${load[@]}"}
+  --url "$URL" --output "$OUTPUT" ${traffic[@]+"${traffic[@]}"}

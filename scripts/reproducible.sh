@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the component from two copies of the sources in folders of different length, from nothing each, and says
-# whether both are the same.
+# Builds the component from scratch from two copies of the sources, in folders of different length, and checks that both
+# are identical.
 . "$(dirname "$0")/lib.sh"
 
 wasm=target/wasm32-wasip1/release/cpu_load_gen.wasm
@@ -13,4 +13,4 @@ for copy in "$folder/a" "$folder/another/of a different length"; do
   sha256sum "$copy/$wasm" 2>/dev/null || shasum -a 256 "$copy/$wasm" # macOS has the second.
 done
 cmp "$folder/a/$wasm" "$folder/another/of a different length/$wasm"
-echo 'Both are the same, byte for byte.'
+echo 'Both builds are identical.'

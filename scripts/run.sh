@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Serves the component on LISTEN: with Spin, or with the embedded host where there is no Spin.
+# Serves the component on LISTEN: with Spin, or with the embedded host if Spin is not installed.
 . "$(dirname "$0")/lib.sh"
 
 find_spin

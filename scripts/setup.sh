@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Rust target of the component where it is missing.
+# Installs the Rust target of the component if it is missing.
 . "$(dirname "$0")/lib.sh"
 
 need rustup

@@ -12,9 +12,9 @@ gone=$SECONDS
 "${kube[@]}" delete secrets --selector "$config_label"
 "${kube[@]}" wait --for=delete "deployment/$app" --timeout=2m
 
-# Kubernetes notices a deleted HPA at its next look at it, 15 seconds after the last. One of the same name that is there
-# by then inherits the recommendations of the last five minutes, and scales an idle app out to the highest of them.
+# Kubernetes notices a deleted HPA at its next synchronisation, 15 seconds after the last. An HPA of the same name that
+# exists by then inherits the recommendations of the last five minutes, and scales an idle app out to the highest of them.
 [[ -z $autoscalers ]] || while ((SECONDS - gone < 20)); do
-  ((SECONDS > gone + 1)) || echo 'Waiting until the autoscaler has forgotten the app, 20 seconds in all'
+  ((SECONDS > gone + 1)) || echo 'Waiting until Kubernetes has forgotten the recommendations of the autoscaler, 20 seconds in all'
   sleep 1
 done

@@ -25,7 +25,7 @@ const CANCEL_CHECK_INTERVAL: Duration = Duration::from_micros(500);
 /// The longest wait without such a check.
 const MAX_WAIT: Duration = Duration::from_millis(200);
 
-/// How much later than asked the timer of the host itself may end a wait.
+/// The time by which the timer of the host alone may end a wait late.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
 
 /// The CPU time that the host uses in addition to a burn, which cannot be measured from inside.
@@ -37,7 +37,7 @@ pub struct Overhead {
     pub wait: Duration,
 }
 
-/// What a burn did.
+/// The result of a burn.
 #[derive(Debug, PartialEq)]
 pub struct Burnt {
     pub iterations: u64,
@@ -65,7 +65,7 @@ pub fn burn(
     clock: &impl Clock,
     check: impl FnMut(Duration) -> Result<()>,
 ) -> Result<Burnt> {
-    // A paced load leaves the thread to others anyway.
+    // A paced load pauses anyway.
     let admitted = matches!(load, Load::Paced { .. });
     let mut burn = Burn::new(overhead, clock, check, Scheduler::new(admitted));
     match load {

@@ -51,7 +51,7 @@ mod export {
     }
 }
 
-/// What a valid request asks for.
+/// The action that a valid request asks for.
 enum Action {
     Run(Run),
     CheckHealth,

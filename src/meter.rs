@@ -26,9 +26,9 @@ const MIN_SAMPLES: usize = 4;
 /// is CPU time.
 #[derive(Default)]
 pub struct Meter {
-    /// The CPU time of the chunks that have left the window, in nanoseconds.
+    /// The CPU time of the chunks before the window, in nanoseconds.
     committed: f64,
-    /// The most recent chunks. Each new one changes the baseline that all of them are held to.
+    /// The most recent chunks. Each new one changes the baseline that limits all of them.
     window: VecDeque<Chunk>,
     /// The lower quartile of the costs in the window, in nanoseconds per iteration.
     baseline: f64,

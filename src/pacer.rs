@@ -15,7 +15,7 @@ const MIN_BURST: Duration = Duration::from_micros(40);
 /// its periods. The rest of a longer stall is written off, so that Q is held rather than averaged.
 pub const MAX_CATCH_UP: Duration = Duration::from_millis(100);
 
-/// Tells how much CPU time a burn may use by now, and how long it pauses once it has.
+/// Computes the CPU time that a burn may use by now, and how long it pauses after that.
 ///
 /// Every method takes the wall-clock time since the start, `elapsed`, and the CPU time `used` so far.
 pub struct Pacer {
@@ -35,7 +35,7 @@ impl Pacer {
         }
     }
 
-    /// Writes off what the burn is behind by more than `MAX_CATCH_UP`.
+    /// Writes off the CPU time that the burn is behind by more than `MAX_CATCH_UP`.
     pub fn write_off(&mut self, elapsed: Duration, used: Duration) {
         let behind = self.due(elapsed).saturating_sub(used + self.written_off);
         self.written_off += behind.saturating_sub(MAX_CATCH_UP);

@@ -12,7 +12,7 @@ pub type Fields = Vec<(&'static str, String)>;
 #[error("the client has disconnected")]
 pub struct Disconnected;
 
-/// Sends a response in one piece; without `content` if it answers a HEAD request.
+/// Sends a response in one piece; without `content` in response to a HEAD request.
 pub fn send(
     out: ResponseOutparam,
     status: u16,

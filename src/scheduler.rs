@@ -1,8 +1,8 @@
 //! When a burn runs, and when it lets others run first.
 //!
-//! Spin never preempts a guest: while a burn runs, its thread serves nobody else. So a burn runs in
-//! time slices and yields between them. The scheduling delay, which is how much later than asked it
-//! gets the thread back, shows how many others share the thread. Forty burns that share a thread
+//! Spin never preempts a guest: while a burn runs, its thread serves no other request. So a burn runs in
+//! time slices and yields between them. The scheduling delay, the time by which a
+//! wait ends late, shows how many others share the thread. Forty burns that share a thread
 //! evenly are all slow, so burns are admitted one after another:
 //!
 //! - A new burn probes: it yields without having run. It is admitted as soon as two scheduling delays
@@ -13,7 +13,7 @@
 //! - An admitted burn runs in short time slices until it ends, or in long ones while it is alone.
 //!
 //! The constants were searched for in virtual time and measured on Spin 3.6.3 with two cores:
-//! `make bench ROWS=tutorial,overload,few,no-limit`.
+//! `make bench CASES=tutorial,overload,few,no-limit`.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub struct Scheduler {
     previous_delay: Duration,
 }
 
-/// What a burn does next.
+/// The next step of a burn.
 #[derive(Debug, PartialEq)]
 pub enum Decision {
     /// Run for one time slice of this length, then yield.

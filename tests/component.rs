@@ -1,4 +1,4 @@
-//! The built component imports exactly the interfaces that have a reason here.
+//! The built component imports exactly the interfaces that are listed here with a reason.
 
 use std::collections::BTreeSet;
 
@@ -45,7 +45,7 @@ const IMPORTS: [(&str, &[&str], &str); 9] = [
 ];
 
 #[test]
-fn the_component_imports_only_what_has_a_reason() {
+fn the_component_imports_only_listed_functions() {
     let wasm =
         std::fs::read(WASM).unwrap_or_else(|error| panic!("{WASM}: {error}; run `make build`"));
     let mut used = BTreeSet::new();
@@ -61,7 +61,7 @@ fn the_component_imports_only_what_has_a_reason() {
             });
             let (.., why) = reason.unwrap_or_else(|| panic!("it imports {import:?}"));
             used.insert(*why);
-            // The one way out in an interface that it needs.
+            // The only function that sends requests, in an interface that it needs.
             assert!(!import.name.contains("outgoing-request"), "{import:?}");
         }
     }

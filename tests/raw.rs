@@ -1,4 +1,4 @@
-//! HTTP that no client library would send, byte for byte.
+//! Raw HTTP that no client library would send.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -69,7 +69,7 @@ fn each_request_has_its_status() {
             b"",
             &[200],
         ),
-        // Spin closes the connection where it is not clear which host is asked.
+        // Spin closes the connection if the host of the request is unclear.
         (
             "the absolute form of another host",
             b"GET http://elsewhere/a?iterations=1 HTTP/1.1\r\n",
@@ -138,7 +138,7 @@ fn pipelined_requests_are_answered_in_their_order() {
 }
 
 #[test]
-fn a_request_may_come_in_pieces() {
+fn a_request_may_arrive_in_pieces() {
     let server = Server::start(&[]);
     let mut connection = connect(&server);
     let request = format!("GET /?iterations=1 HTTP/1.1\r\n{LAST}");

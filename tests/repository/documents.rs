@@ -1,4 +1,4 @@
-//! The documents: they speak of what there is, with the numbers that it has.
+//! The documents name things that exist, with their real numbers.
 
 use super::makefile::has_target;
 use super::manifests::millicores;
@@ -126,7 +126,7 @@ fn the_documents_name_files_targets_and_objects_that_exist() {
 }
 
 #[test]
-fn the_documents_count_with_the_numbers_of_the_manifests() {
+fn the_documents_calculate_with_the_numbers_of_the_manifests() {
     let app = manifest(APP);
     let hpa = manifest(HPA);
     let limit = millicores(&app, "/spec/resources/limits/cpu");
@@ -172,13 +172,13 @@ fn the_documents_double_with_both_autoscalers() {
     }
 }
 
-/// So that it is read to its end. Words as `wc -w` counts them: tables and commands included.
+/// A long README is not read to its end. Words as `wc -w` counts them: tables and commands included.
 #[test]
 fn the_readme_is_short() {
     const MOST_WORDS: usize = 1500;
     let words = read("README.md").split_whitespace().count();
     assert!(
         words <= MOST_WORDS,
-        "README.md has {words} words, more than {MOST_WORDS}: what is not needed to start belongs in docs/"
+        "README.md has {words} words, more than {MOST_WORDS}: details belong in docs/"
     );
 }

@@ -1,4 +1,4 @@
-//! The repository itself: its manifests, its Makefile, its documents and its workflows are what they must be, and agree.
+//! The repository itself: its manifests, Makefile, documents and workflows are valid and agree with each other.
 
 mod documents;
 mod makefile;
@@ -21,7 +21,7 @@ fn read(file: &str) -> String {
     fs::read_to_string(Path::new(ROOT).join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// The name and text of each file of a folder that ends with this, by name.
+/// The name and text of each file of a folder whose name ends with this, sorted by name.
 fn read_all(folder: &str, ending: &str) -> Vec<(String, String)> {
     let mut files: Vec<_> = fs::read_dir(Path::new(ROOT).join(folder))
         .unwrap_or_else(|error| panic!("{folder}: {error}"))
@@ -46,7 +46,7 @@ fn manifest(file: &str) -> Value {
     parse(&read(file), file)
 }
 
-/// The value at a JSON pointer, which must be there.
+/// The value at a JSON pointer, which must exist.
 fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
     value
         .pointer(pointer)

@@ -1,4 +1,4 @@
-//! The Makefile and its scripts: they call the right programs, in the right order, with the values that were given.
+//! The Makefile and its scripts: they call the right programs, in the right order, with the given values.
 
 use super::{
     APP, HPA, INGRESS, SCALED_OBJECT, documents::documents, manifest, programs::Programs, read,
@@ -6,7 +6,7 @@ use super::{
 };
 use std::{fs, path::Path};
 
-/// A value that a shell would take apart, or run, wherever it is not quoted.
+/// A value that a shell would split or run if it were not quoted.
 const ODD: &str = "a b&c;d'e\"f*(g)";
 
 pub fn text() -> String {
@@ -91,7 +91,7 @@ fn no_target_runs_a_value() {
 }
 
 #[test]
-fn make_loads_what_the_documents_say() {
+fn make_load_runs_the_command_of_the_documents() {
     let load = "bombardier -c 40 -t 5s -d 3m http://localhost:8081";
     let documents: String = documents().into_iter().map(|(_, text)| text).collect();
     assert!(documents.contains(load));
@@ -133,7 +133,7 @@ fn a_load_passes_with_2xx_alone() {
 }
 
 #[test]
-fn a_load_counts_the_answers_that_took_longer_than_the_timeout() {
+fn make_load_counts_the_responses_that_took_longer_than_the_timeout() {
     let report = "  Above the timeout    from p99.97 on\n 1xx - 0, 2xx - 16076, 3xx - 0, 4xx - 0, 5xx - 0, others - 0";
     let answers = format!("case $call in bombardier*) echo '{report}'; exit ;; esac");
     let run = Programs::answering("late", &answers).make(&["load"]);
@@ -148,7 +148,7 @@ fn a_load_counts_the_answers_that_took_longer_than_the_timeout() {
 }
 
 #[test]
-fn a_load_does_not_begin_where_the_app_does_not_answer() {
+fn make_load_sends_no_traffic_if_the_app_does_not_respond() {
     for status in ["404", "308", "000"] {
         let answers = format!("case $call in curl*) echo {status}; exit ;; esac");
         let run = Programs::answering("status", &answers).make(&["load"]);
@@ -158,11 +158,14 @@ fn a_load_does_not_begin_where_the_app_does_not_answer() {
 }
 
 #[test]
-fn only_spin_is_taken_for_spin() {
+fn another_program_named_spin_is_not_used() {
     let checker = "case $call in spin*) echo 'Spin Version 6.5.2 -- 6 December 2019'; exit ;; esac";
     let programs = Programs::answering("model-checker", checker);
     let run = programs.make(&["run"]);
-    assert!(run.stdout.contains("another program than Spin"), "{run}");
+    assert!(
+        run.stdout.contains("is not Spin but another program"),
+        "{run}"
+    );
     run.position("cargo run --locked --package embedded-host");
 
     for spin in ["./nope", "/nope/spin", programs.path("bin/spin").as_str()] {
@@ -217,7 +220,7 @@ fn make_deploys_the_image_of_the_manifest_unless_given_another() {
 }
 
 #[test]
-fn make_deploy_says_why_the_app_is_not_ready() {
+fn make_deploy_prints_why_the_app_is_not_ready() {
     let answers = "case $call in
         *'rollout status'*) exit 1 ;;
         *'get deployment/keda-spinapp --output go-template'*)
@@ -252,7 +255,7 @@ fn make_deletes_everything_that_it_deployed() {
 }
 
 #[test]
-fn make_deploys_a_runtime_config_only_where_given_one() {
+fn make_deploys_a_runtime_config_only_if_given_one() {
     let secret = r#""loadFromSecret":"keda-spinapp-runtime-config-hash""#;
     let programs = Programs::new("runtime-config");
     let file = programs.path(&format!("{ODD}.toml"));
@@ -263,7 +266,7 @@ fn make_deploys_a_runtime_config_only_where_given_one() {
     assert!(run.success && !run.has_call("loadFromSecret"), "{run}");
 }
 
-/// Both name the file of spin.toml, and both leave the account's flags out.
+/// Both name the file of spin.toml, and both ignore the flags of the account.
 #[test]
 fn make_and_spin_build_the_component_alike() {
     let spin: toml::Table = read("spin.toml").parse().expect("TOML");

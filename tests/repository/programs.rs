@@ -1,4 +1,4 @@
-//! Programs that stand in for kubectl, bombardier and the like: each notes how it was called, and answers as told.
+//! Stand-ins for kubectl, bombardier and other programs: each logs its call and prints the given output.
 
 use super::ROOT;
 use std::{
@@ -24,7 +24,7 @@ const NAMES: [&str; 13] = [
     "spin",
 ];
 
-/// What each stand-in runs. A call is one line: the name and the arguments, separated by tabs.
+/// The script of each stand-in. A call is one line: the name and the arguments, separated by tabs.
 const PROGRAM: &str = r#"#!/usr/bin/env bash
 call=${0##*/}
 for argument; do call+=$'\t'$argument; done
@@ -54,7 +54,7 @@ pub struct Programs {
     answers: String,
 }
 
-/// What a run of make came to.
+/// The result of a run of make.
 pub struct Run {
     pub success: bool,
     pub stdout: String,
@@ -143,7 +143,7 @@ fn install(path: &Path) {
 }
 
 impl Run {
-    /// Where the first call is whose text contains this.
+    /// The index of the first call whose text contains this.
     pub fn position(&self, part: &str) -> usize {
         self.calls
             .iter()

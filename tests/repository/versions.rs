@@ -1,4 +1,4 @@
-//! scripts/versions.env is the one place of the versions: what installs something, or tells how, has those.
+//! scripts/versions.env has every version once: everything that installs a program, or describes how, uses it.
 
 use super::{documents::all_documents, makefile, programs::Programs, read, read_all, workflows};
 
@@ -21,7 +21,7 @@ fn version(name: &str) -> String {
 }
 
 #[test]
-fn a_version_stands_in_one_place_alone() {
+fn every_version_is_in_one_place_only() {
     let mut texts = read_all("scripts", ".sh");
     texts.extend(workflows::workflows());
     texts.push(("Makefile".to_owned(), makefile::text()));
@@ -36,7 +36,7 @@ fn a_version_stands_in_one_place_alone() {
 }
 
 #[test]
-fn a_version_says_where_a_newer_one_is_found() {
+fn every_version_names_the_source_of_newer_ones() {
     let text = read("scripts/versions.env");
     let lines: Vec<_> = text.lines().collect();
     for pair in lines

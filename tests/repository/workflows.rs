@@ -1,4 +1,4 @@
-//! The workflows are pinned, may do little, and run targets that there are.
+//! The workflows are pinned, have few permissions, and run targets that exist.
 
 use super::{
     at,
@@ -16,7 +16,7 @@ pub fn workflows() -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_workflows_are_pinned_and_may_do_little() {
+fn the_workflows_are_pinned_and_have_few_permissions() {
     for (name, text) in workflows() {
         let workflow = parse(&text, &name);
         assert_eq!(

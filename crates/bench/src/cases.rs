@@ -1,4 +1,4 @@
-//! The cases: what each measures, what is required of it, and its target.
+//! The cases, with their values, required bounds and targets.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub enum Case {
     Accuracy,
     /// A paced load uses its share of a core, and ends on time
     Pacing,
-    /// So do both beside others on the same core
+    /// Both are exact beside other processes on the same core
     Neighbours,
     /// One connection keeps a core busy
     Alone,
@@ -46,7 +46,7 @@ pub enum Case {
     Control,
     /// Crowds that fit the limit are served evenly
     Fair,
-    /// The same for loads and limits that nothing was tuned for
+    /// The same for loads and limits for which nothing was tuned
     Untuned,
     /// A crowd that only just fits the limit
     JustFits,
@@ -71,13 +71,13 @@ pub enum Case {
 }
 
 impl Case {
-    /// All that need nothing but this repository.
+    /// All cases that need only this repository.
     pub fn default_cases() -> Vec<Self> {
         let all = Self::value_variants().iter().copied();
         all.filter(|&case| case != Self::Peers).collect()
     }
 
-    /// Measures the case; the report says why where that is not possible.
+    /// Measures the case, or reports why that is not possible.
     pub async fn measure(self, testbed: &Testbed, report: &mut Report) {
         let value = self.to_possible_value().expect("no case is skipped");
         report.begin_case(value.get_name());
@@ -304,8 +304,8 @@ async fn tutorial(testbed: &Testbed, report: &mut Report) -> Result<()> {
             Goal::at_least(0.88, 0.95),
         );
     }
-    // Its client sends a request that timed out again by itself, up to four times, and counts only the last response:
-    // the longest latency tells.
+    // bombardier retries a request that timed out, up to four times, and counts only the last response: only the longest
+    // latency shows that.
     let result = bombardier::run(&server.url("/"), 40, Duration::from_secs(60)).await?;
     let failed = Value::Count(result.failed);
     report.add(
@@ -395,7 +395,7 @@ async fn evenly(
 ) -> Result<()> {
     for &(millis, connections, share) in crowds {
         let server = component(testbed, share).await?;
-        // The latency of each request, were all served at the same rate.
+        // The latency of each request if all were served at the same rate.
         let fair = f64::from(millis) / 1000.0 * connections as f64 / share.cpu();
         for (clients, name) in CLIENTS {
             let crowd = Crowd {
@@ -594,7 +594,7 @@ async fn requests_per_second(traffic: &Traffic) -> Result<f64> {
 }
 
 async fn hash_rate(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    // Many short rounds: what slows the machine down meets both sides.
+    // Many short rounds, so that other work on the machine slows both sides down.
     const HASHES: u32 = 1_000_000;
     let server = component(testbed, Share::TWO_CORES).await?;
     let empty = cost(&server, "/?iterations=0", 1, 200).await?;

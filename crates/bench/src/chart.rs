@@ -1,4 +1,4 @@
-//! `docs/crowds.svg`: crowds of growing size on a replica limited to 500m, as this component and two others serve them.
+//! `docs/crowds.svg`: crowds of growing size on a replica limited to 500m, served by this component and two others.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::{
 
 const CONNECTIONS: [usize; 8] = [1, 2, 4, 8, 16, 40, 80, 125];
 
-/// The servers by their names in the data: their names in the picture, and their colours.
+/// The servers by their names in the data: their names in the chart, and their colours.
 const SERVERS: [(&str, &str, RGBColor); 3] = [
     ("component", "cpu-load-gen, 20 ms", RGBColor(31, 136, 229)),
     (
@@ -26,7 +26,7 @@ const SERVERS: [(&str, &str, RGBColor); 3] = [
     ("fib", "fib(43)", RGBColor(150, 110, 190)),
 ];
 
-/// For text and axes: legible on a white and on a dark ground, since the picture has none of its own.
+/// For text and axes: legible on a white and on a dark background, since the chart has none of its own.
 const GREY: RGBColor = RGBColor(125, 133, 144);
 const SIZE: (u32, u32) = (960, 400);
 const FONT: (&str, u32) = ("sans-serif", 17);
@@ -112,7 +112,7 @@ pub fn read(path: &Path) -> Result<Vec<Point>> {
     Ok(data.deserialize().collect::<Result<_, _>>()?)
 }
 
-/// Draws the picture as SVG.
+/// Draws the chart as SVG.
 pub fn draw(points: &[Point]) -> Result<String> {
     let mut svg = String::new();
     {

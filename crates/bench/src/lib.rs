@@ -1,5 +1,5 @@
-//! The benchmark: measures each case with a server in a process of its own, and fails where a value misses what is
-//! required of it. And the soak, which loads a server for minutes.
+//! The benchmark: measures each case with a server in its own process, and fails if a value misses its
+//! required bound. Also the soak, which loads a server for minutes.
 #![cfg(target_os = "linux")]
 
 mod bombardier;
@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{cases::Case, report::Report, testbed::Testbed};
 
-/// Measure what a request costs, and how the host answers meanwhile
+/// Measure the cost of requests, and the responsiveness of the host meanwhile
 ///
 /// The embedded host serves, or the Spin that the environment variable SPIN names.
 #[derive(Parser)]
@@ -32,7 +32,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Print a table in Markdown; exits with 1 where a value misses what is required, with 2 where one was not measured
+    /// Print a table in Markdown; exits with 1 if a value misses its required bound, with 2 if one was not measured
     Measure {
         /// Measure these cases only; by default all but `peers`
         #[arg(long, value_enum, value_delimiter = ',', default_values_t = Case::default_cases(), hide_default_value = true)]
@@ -96,7 +96,7 @@ async fn crowds(from: Option<PathBuf>, output: PathBuf) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Ends early at a signal to end, in such a way that servers are ended and cgroups removed.
+/// Ends early at a signal, and still stops the servers and removes the cgroups.
 async fn until_interrupted(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;

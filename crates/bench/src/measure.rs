@@ -1,4 +1,4 @@
-//! How the cases measure. CPU is always what the kernel accounts to the server.
+//! The measurements of the cases. CPU is always the time that the kernel accounts to the server.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -74,7 +74,7 @@ pub struct Crowd<'a> {
     pub stop: fn(Window) -> Stop,
 }
 
-/// What a crowd met.
+/// The results of a crowd.
 pub struct Outcome {
     pub tally: Tally,
     pub health: Latencies,

@@ -1,4 +1,4 @@
-//! Other load generators, asked for the same CPU.
+//! Other tools, with requests for the same CPU time.
 
 use std::{env, path::PathBuf, time::Duration};
 
@@ -17,9 +17,9 @@ use crate::{
     value::{Goal, Value, deviation, median},
 };
 
-/// Both listen there and nowhere else, unless told otherwise.
+/// The port on which both listen by default.
 const URL: &str = "http://127.0.0.1:8080";
-/// The CPU time that both are asked for; `prime` of autoscale-go is what uses it on the machine of the documents.
+/// The CPU time of each request; `prime` of autoscale-go is the number that uses it on the machine of the documents.
 const MILLIS: u32 = 20;
 const PRIME: &str = "/?prime=3859164";
 
@@ -84,7 +84,7 @@ pub async fn measure(testbed: &Testbed, report: &mut Report) -> Result<()> {
     .await
 }
 
-/// Single requests: their CPU, and what is left of it when the client disconnects.
+/// Single requests: their CPU, with and without a client that disconnects.
 async fn requests(report: &mut Report, name: &str, target: &str, server: &Server) -> Result<()> {
     for connections in [1, 8] {
         let mut cpu = Vec::new();
@@ -156,7 +156,7 @@ async fn paced(
     let idle = idle_cores(server, 2).await?;
     for millicores in [100, 250, 500, 900] {
         start(millicores).await?;
-        // All of it, and as much again as a start and an end may be late.
+        // Its duration, and a margin for delays of its start and end.
         let window = Window::new(Duration::ZERO, Duration::from_secs(11));
         let used = 11.0 * (cores(server, window).await? - idle) / 10.0;
         let measure = format!("{name}: deviation of mean CPU from {millicores}m, 10 s");

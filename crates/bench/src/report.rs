@@ -43,7 +43,7 @@ impl Report {
         self.missing = true;
     }
 
-    /// 0 where all values reach what is required, 1 where one misses it, 2 where one was not measured.
+    /// 0 if all values reach their required bounds, 1 if one misses it, 2 if one was not measured.
     pub fn exit_status(&self) -> u8 {
         match (self.missed, self.missing) {
             (true, _) => 1,
@@ -53,7 +53,7 @@ impl Report {
     }
 }
 
-/// The server, the machine, the time, and what else may change the values.
+/// The server, the machine, the time, and everything else that may change the values.
 pub fn conditions(runner: &Runner, wasm: Option<&Path>) -> Result<String> {
     let cpus = fs::read_to_string("/proc/cpuinfo")?;
     let mut models = cpus.lines().filter(|line| line.starts_with("model name"));

@@ -77,7 +77,7 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// Builds everything that is measured; `component` is another build of the component.
+    /// Builds everything under test; `component` is another build of the component.
     pub fn build(component: Option<&Path>) -> Result<Self> {
         let root = workspace();
         let runner = runner()?;
@@ -118,7 +118,7 @@ impl Testbed {
         self.serve("component", &manifest, share)
     }
 
-    /// A component that stands beside ours: hello or control.
+    /// A component to compare with: hello or control.
     pub fn other(&self, name: &str, share: Share) -> Result<Server> {
         let wasm = self.others.join(name).with_extension("wasm");
         let manifest = format!(
@@ -165,7 +165,7 @@ fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// What serves: the Spin that `SPIN` names, or the embedded host, built first.
+/// The server program: the Spin that `SPIN` names, or the embedded host, built first.
 pub fn runner() -> Result<Runner> {
     let runner = Runner::from_env()?;
     if let Runner::EmbeddedHost(_) = runner {

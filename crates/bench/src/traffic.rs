@@ -1,5 +1,5 @@
-//! What clients send: requests in a closed loop, as a load generator sends them, and probes of the health endpoint in an
-//! open one, as a kubelet sends them.
+//! The traffic of clients: requests in a closed loop, as bombardier sends them, and probes of the health endpoint in an
+//! open loop, as a kubelet sends them.
 
 use std::{
     sync::{
@@ -20,12 +20,12 @@ use tokio::{
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 /// The latency of a probe without a response.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The time after the traffic within which a probe must be answered.
+/// The time after the traffic within which a probe must have its response.
 const PROBE_GRACE: Duration = Duration::from_secs(2);
 /// The time without a byte after which a client that waits gives up, as nginx does.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One connection, which is kept as long as each response is in time, and opened anew after that.
+/// One connection, which is kept as long as each response is in time, and opened again after that.
 pub struct Client {
     client: reqwest::Client,
     url: String,
@@ -80,7 +80,7 @@ pub enum Stop {
     Dropped(Window),
 }
 
-/// What clients do when a response takes longer than their timeout. It is late either way.
+/// The reaction of clients to a response that takes longer than their timeout. It is late either way.
 #[derive(Clone, Copy, Debug)]
 pub enum Clients {
     /// They disconnect, and send the request again on a new connection, as bombardier does.
@@ -97,7 +97,7 @@ pub struct Traffic {
     pub timeout: Duration,
 }
 
-/// What became of the requests.
+/// The results of the requests.
 #[derive(Default)]
 pub struct Tally {
     /// Of the whole responses within the timeout.

@@ -55,7 +55,7 @@ enum Comparison {
     Within,
 }
 
-/// What a value has to reach: the benchmark fails where it misses what is required. The target is what it should reach.
+/// The bounds of a value: the benchmark fails if the value misses the required bound; it should also reach the target.
 #[derive(Clone, Copy)]
 pub struct Goal {
     comparison: Comparison,
@@ -69,7 +69,7 @@ pub enum Verdict {
     Target,
     Required,
     Missed,
-    /// There is nothing that it is required to reach, and it does not reach its target, if it has one.
+    /// It has no required bound, and no target that it reaches.
     Reported,
 }
 
@@ -101,7 +101,7 @@ impl Goal {
         }
     }
 
-    /// A target of at most this, and nothing that is required.
+    /// A target of at most this, without a required bound.
     pub fn target_at_most(target: f64) -> Self {
         Self {
             target: Some(target),
@@ -109,7 +109,7 @@ impl Goal {
         }
     }
 
-    /// A target of at least this, and nothing that is required.
+    /// A target of at least this, without a required bound.
     pub fn target_at_least(target: f64) -> Self {
         Self {
             comparison: Comparison::AtLeast,
@@ -132,7 +132,7 @@ impl Goal {
         }
     }
 
-    /// What is required of `value`, such as `≤ 5 ms`.
+    /// The required bound of `value`, such as `≤ 5 ms`.
     pub fn required(self, value: Value) -> String {
         self.describe(self.required, value)
     }

@@ -1,4 +1,4 @@
-//! Autoscalers as people have them: what is seen of each, and what the recorder says of it.
+//! Common and unusual autoscalers: the observations of each, and the explanation of the recorder.
 
 use jiff::Timestamp;
 use recorder::{
@@ -44,7 +44,7 @@ fn report(record: &Record) -> String {
 
 const MESSAGE: &str = "the HPA was able to successfully calculate a replica count from";
 
-/// An autoscaler with one CPU metric, which has read and set this.
+/// An autoscaler with one CPU metric, with this reading and this number of replicas.
 fn hpa(from: u32, to: u32, cpu: u32) -> Value {
     let able = if from == to {
         "ReadyForNewScale"
@@ -117,7 +117,7 @@ fn new_hpa() -> Value {
     object
 }
 
-/// A pod that has been ready for long, with this request of CPU in each container.
+/// A pod that has been ready for a long time, with this request of CPU in each container.
 fn pod(name: &str, containers: &[(&str, &str)]) -> Value {
     let containers: Vec<_> = containers
         .iter()
@@ -156,7 +156,7 @@ fn usage(pods: &[(&str, &[(&str, &str)])]) -> Value {
 }
 
 #[test]
-fn of_several_metrics_the_one_that_decides_is_named() {
+fn the_deciding_metric_of_several_is_named() {
     // 5 % of 50 % CPU, 120 % of 60 % memory: memory leads from 2 to 4.
     let both = |from, to, cpu, memory| {
         let mut object = hpa(from, to, cpu);
@@ -185,7 +185,7 @@ fn of_several_metrics_the_one_that_decides_is_named() {
 }
 
 #[test]
-fn a_metric_that_is_not_of_the_pods_is_named_in_the_words_of_the_autoscaler() {
+fn a_metric_that_is_not_about_pods_is_named_as_by_the_autoscaler() {
     let cron = |from: u32, to, average: &str| {
         let mut object = hpa(from, to, 2);
         let metric = json!({"name": "s1-cron"});
@@ -214,7 +214,7 @@ fn a_metric_that_is_not_of_the_pods_is_named_in_the_words_of_the_autoscaler() {
 }
 
 #[test]
-fn a_container_metric_is_of_that_container_alone() {
+fn a_container_metric_counts_only_that_container() {
     let of_app = |from, to, cpu: u32| {
         let mut object = hpa(from, to, cpu);
         object["hpa"]["spec"]["metrics"] = json!([{"type": "ContainerResource", "containerResource": {
@@ -261,7 +261,7 @@ fn deployment(resources: Value) -> Value {
 }
 
 #[test]
-fn requests_are_those_of_the_pods() {
+fn resource_requests_are_read_from_the_pods() {
     let limits = deployment(json!({"limits": {"cpu": "400m"}}));
     let with = |pod: Option<Value>| {
         let pod = pod.into_iter().map(|pod| (2.0, pod));
@@ -287,7 +287,7 @@ fn requests_are_those_of_the_pods() {
 }
 
 #[test]
-fn exact_replicas_can_be_held_for_limits_alone() {
+fn exact_replicas_can_be_held_with_limits_but_no_requests() {
     let record = record([
         (0.0, hpa(1, 1, 2)),
         (1.0, deployment(json!({"limits": {"cpu": "500m"}}))),
@@ -308,7 +308,7 @@ fn exact_replicas_can_be_held_for_limits_alone() {
 }
 
 #[test]
-fn the_reason_why_pods_are_not_created_is_said() {
+fn the_reason_why_pods_are_not_created_is_reported() {
     let mut failing = deployment(json!({}));
     failing["deployment"]["status"]["conditions"] = json!([condition(
         "ReplicaFailure",
@@ -328,7 +328,7 @@ fn the_reason_why_pods_are_not_created_is_said() {
 }
 
 #[test]
-fn the_condition_that_matters_most_is_quoted() {
+fn the_most_relevant_condition_is_quoted() {
     let quoted = |conditions: &[(&str, bool)]| {
         let mut object = hpa(1, 1, 2);
         let conditions: Vec<_> = conditions
@@ -354,7 +354,7 @@ fn the_condition_that_matters_most_is_quoted() {
 }
 
 #[test]
-fn two_autoscalers_of_one_deployment_are_one_line() {
+fn two_autoscalers_of_one_deployment_are_reported_in_one_line() {
     let ambiguous = |name: &str| {
         let mut object = blind(2, 2);
         object["hpa"]["metadata"]["name"] = name.into();
@@ -411,7 +411,7 @@ fn a_status_is_not_always_a_decision() {
 }
 
 #[test]
-fn a_metrics_outage_is_told_once_and_what_was_recommended_ages_meanwhile() {
+fn a_metrics_outage_is_reported_once_and_recommendations_expire_meanwhile() {
     let mut statuses = vec![(0.0, hpa(1, 1, 2)), (15.0, hpa(1, 4, 200))];
     statuses.extend((2..=25).map(|sync| (f64::from(sync) * 15.02, blind(4, 4))));
     // 4 was recommended more than five minutes ago.
@@ -424,7 +424,7 @@ fn a_metrics_outage_is_told_once_and_what_was_recommended_ages_meanwhile() {
 }
 
 #[test]
-fn beyond_its_bounds_the_bound_is_the_reason() {
+fn outside_the_bounds_the_bound_is_the_reason() {
     let mut beyond = hpa(42, 20, 0);
     beyond["hpa"]["status"]["currentMetrics"] = Value::Null;
     let (rows, notes) = explained(vec![(0.0, hpa(20, 20, 50)), (15.0, beyond)]);
@@ -437,7 +437,7 @@ fn beyond_its_bounds_the_bound_is_the_reason() {
 }
 
 #[test]
-fn a_new_autoscaler_begins_with_the_replicas_that_there_are() {
+fn a_new_autoscaler_begins_with_the_current_replicas() {
     let (rows, notes) = explained(vec![(0.0, new_hpa()), (15.0, hpa(5, 5, 28))]);
     assert_eq!(rows.len(), 1, "{rows:?}");
     assert_eq!(
@@ -449,7 +449,7 @@ fn a_new_autoscaler_begins_with_the_replicas_that_there_are() {
 }
 
 #[test]
-fn a_recreated_autoscaler_forgets_unless_it_was_replaced_between_two_computations() {
+fn a_recreated_autoscaler_loses_its_memory_unless_replaced_between_two_computations() {
     let recreated = |gone: f64, back: f64, sync: f64, to: u32| {
         explained(vec![
             (0.0, hpa(1, 1, 2)),
@@ -478,8 +478,8 @@ fn a_recreated_autoscaler_forgets_unless_it_was_replaced_between_two_computation
 }
 
 #[test]
-fn what_was_recommended_before_the_recording_is_no_accusation() {
-    // It rests at 20 by what was recommended before, and scales in when that expires.
+fn earlier_recommendations_explain_a_decision() {
+    // It stays at 20 because of earlier recommendations, and scales in when they expire.
     let mut resting = hpa(20, 20, 2);
     resting["hpa"]["status"]["conditions"][0]["reason"] = "ScaleDownStabilized".into();
     let (rows, _) = explained(vec![
@@ -492,7 +492,7 @@ fn what_was_recommended_before_the_recording_is_no_accusation() {
 }
 
 #[test]
-fn pods_that_take_the_place_of_others_are_not_new_ones() {
+fn pods_that_replace_others_are_not_new_ones() {
     let gone = |name: &str| json!({"pod_gone": name});
     let containers = [("app", "100m")];
     let record = record([
@@ -501,7 +501,7 @@ fn pods_that_take_the_place_of_others_are_not_new_ones() {
         (5.0, json!({"load_started": "40 connections"})),
         (15.0, hpa(1, 2, 100)),
         (20.0, pod("b", &containers)),
-        // A rollout with one pod more than there are replicas.
+        // A rollout with one pod more than replicas.
         (40.0, pod("c", &containers)),
         (41.0, gone("a")),
         (50.0, pod("d", &containers)),
@@ -513,7 +513,7 @@ fn pods_that_take_the_place_of_others_are_not_new_ones() {
 }
 
 #[test]
-fn all_containers_make_up_the_usage_of_a_pod() {
+fn the_usage_of_a_pod_is_the_sum_of_its_containers() {
     let resources = |containers: &[(&str, i64)]| -> Resources {
         let containers = containers.iter();
         containers

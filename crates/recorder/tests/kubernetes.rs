@@ -1,5 +1,5 @@
-//! The rules and the explanations, held against what the autoscaler of Kubernetes itself does.
-//! `tests/kubernetes/README.md` says where the right values come from.
+//! Compares the rules and the explanations with the autoscaler of Kubernetes itself.
+//! `tests/kubernetes/README.md` describes the expected values.
 
 use std::{
     collections::BTreeMap,
@@ -49,7 +49,7 @@ fn cases<T: DeserializeOwned>(name: &str, variable: &str) -> Vec<T> {
     cases
 }
 
-/// Prints lines that are visible however the tests are run.
+/// Prints lines that are visible even if the output of tests is captured.
 fn print(lines: &[String]) {
     let text = format!("\n{}\n", lines.join("\n"));
     io::stdout()
@@ -57,7 +57,7 @@ fn print(lines: &[String]) {
         .expect("stdout is open");
 }
 
-/// How many agree of how many, by class.
+/// The number of cases, and of those that agree, by class.
 #[derive(Default)]
 struct Score(BTreeMap<String, (u32, u32)>);
 
@@ -149,7 +149,7 @@ struct Normalise {
     expected: u32,
 }
 
-/// What is remembered of these changes.
+/// The memory of these changes.
 fn history(rules: &Rules, changes: &[(f64, i64)]) -> History {
     let mut history = History::default();
     for (at, added) in changes {
@@ -189,7 +189,7 @@ struct Story {
     truth: Vec<Truth>,
 }
 
-/// What the autoscaler did at one computation.
+/// The result of one computation of the autoscaler.
 #[derive(Debug, Deserialize)]
 struct Truth {
     at: f64,
@@ -201,7 +201,7 @@ struct Truth {
 
 impl Truth {
     /// Whether a row is about this; its status is seen a moment later.
-    fn is_told_by(&self, row: &Decision) -> bool {
+    fn is_reported_by(&self, row: &Decision) -> bool {
         (0.0..3.0).contains(&(row.at - self.at)) && (row.from, row.to) == (self.from, self.to)
     }
 }
@@ -227,11 +227,12 @@ fn stories() {
         let class = classes.entry(story.class.clone()).or_default();
         for change in story.truth.iter().filter(|truth| truth.from != truth.to) {
             class.changes += 1;
-            class.changes_with_a_row += usize::from(rows.iter().any(|row| change.is_told_by(row)));
+            class.changes_with_a_row +=
+                usize::from(rows.iter().any(|row| change.is_reported_by(row)));
         }
         for row in &rows {
-            let truth = story.truth.iter().find(|truth| truth.is_told_by(row));
-            // What is recommended must be right too, not only what comes of it.
+            let truth = story.truth.iter().find(|truth| truth.is_reported_by(row));
+            // The recommendation must be right too, not only the result.
             let recommended = truth.filter(|truth| truth.error.is_none());
             let recommended = recommended.and_then(|truth| truth.recommended);
             let is_right = row.recommended.is_none()
@@ -384,7 +385,7 @@ impl Table {
             .0
     }
 
-    /// What was changed within a period, by the largest step: 0 more than there were before.
+    /// The change within a period, by the largest step.
     fn changed(&self) -> u32 {
         let period: u32 = self.get("period");
         let direction = Direction {
@@ -413,7 +414,7 @@ impl Table {
     }
 }
 
-/// Nothing is in the way of any change.
+/// Rules that constrain no change.
 fn any_step() -> Direction {
     Direction {
         policies: vec![Policy {

@@ -1,4 +1,4 @@
-//! The recorder against a fake API server: what it shows, writes and exits with.
+//! The recorder against a fake API server: its output, its files and its exit status.
 
 mod browser;
 mod fake;
@@ -49,7 +49,7 @@ fn autoscaler(from: u32, to: u32, cpu: u32) -> Value {
     object
 }
 
-/// One replica at rest, as a cluster shows it.
+/// One replica at rest.
 async fn at_rest(test: &str) -> Arc<Fake> {
     let fake = without_metrics(test).await;
     fake.set(METRICS, recorded("pod-metrics"));
@@ -76,7 +76,7 @@ fn event(name: &str, message: &str) -> Value {
     object
 }
 
-/// The recorder at work, and what it has said until now.
+/// A running recorder, and its output so far.
 struct Recorder {
     child: Child,
     errors: Lines<BufReader<ChildStderr>>,
@@ -115,7 +115,7 @@ fn recorder_with(
 }
 
 impl Recorder {
-    /// Waits until a line says so.
+    /// Waits until a line of the output contains this.
     async fn says(&mut self, text: &str) {
         while let Some(line) = self.errors.next_line().await.expect("it is text") {
             self.said += &format!("{line}\n");
@@ -126,7 +126,7 @@ impl Recorder {
         panic!("it never said {text}: {}", self.said);
     }
 
-    /// Its exit status, and everything that it said.
+    /// Its exit status, and its whole output.
     async fn ended(mut self) -> (Option<i32>, String) {
         while let Some(line) = self.errors.next_line().await.expect("it is text") {
             self.said += &format!("{line}\n");
@@ -205,7 +205,7 @@ async fn a_scale_out_is_recorded_over_broken_connections() {
     explained_as_recorded(&fake, test, &text).await;
 }
 
-/// A recording explained again comes to the same, without a cluster.
+/// A recording that is explained again gives the same report, without a cluster.
 async fn explained_as_recorded(fake: &Fake, test: &str, text: &str) {
     let again = format!("{test}-again");
     let file = folder(test).join("observations.jsonl");
@@ -228,7 +228,7 @@ async fn explained_as_recorded(fake: &Fake, test: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn lines_that_cannot_be_used_are_named() {
+async fn invalid_lines_are_named() {
     let test = "unusable";
     let fake = Fake::start(test).await;
     let header = r#"{"began": "2026-01-01T00:00:00Z", "deployment": "a"}"#;
@@ -250,10 +250,10 @@ async fn lines_that_cannot_be_used_are_named() {
 }
 
 #[tokio::test]
-async fn nothing_secret_is_written() {
+async fn no_secret_is_written() {
     let test = "secret";
     let fake = at_rest(test).await;
-    let secret = "do-not-tell";
+    let secret = "do-not-write";
     let secretive = |object: &mut Value, pod: &str| {
         object["metadata"]["annotations"] = json!({"last-applied": secret});
         object["metadata"]["managedFields"] = json!([{"manager": secret}]);
@@ -278,7 +278,7 @@ async fn nothing_secret_is_written() {
 }
 
 #[tokio::test]
-async fn what_was_expected_and_did_not_happen_is_said() {
+async fn a_missed_expectation_is_reported() {
     let test = "unexpected";
     let fake = at_rest(test).await;
     let traffic = ["--", "sleep", "0.5"];
@@ -294,7 +294,7 @@ async fn what_was_expected_and_did_not_happen_is_said() {
 }
 
 #[tokio::test]
-async fn a_deployment_that_is_deleted_ends_it_and_what_was_seen_is_written() {
+async fn a_deleted_deployment_ends_the_recording_and_the_files_are_written() {
     let test = "deleted";
     let fake = at_rest(test).await;
     let recorder = recorder(&fake, test, &["watch", "--expect", "4"]);
@@ -310,7 +310,7 @@ async fn a_deployment_that_is_deleted_ends_it_and_what_was_seen_is_written() {
 }
 
 #[tokio::test]
-async fn without_an_autoscaler_there_is_nothing_to_load_for() {
+async fn without_an_autoscaler_no_traffic_is_sent() {
     let test = "no-autoscaler";
     let fake = at_rest(test).await;
     fake.delete(AUTOSCALERS, "keda-hpa-cpu-scaling");
@@ -337,7 +337,7 @@ fn paused() -> Value {
 }
 
 #[tokio::test]
-async fn a_paused_scaled_object_is_said_in_place_of_the_advice_to_deploy() {
+async fn a_paused_scaled_object_is_reported_instead_of_the_advice_to_deploy() {
     let test = "paused";
     let fake = at_rest(test).await;
     fake.delete(AUTOSCALERS, "keda-hpa-cpu-scaling");
@@ -375,7 +375,7 @@ async fn a_scaled_object_that_is_paused_ends_a_recording() {
 }
 
 #[tokio::test]
-async fn replicas_that_were_ready_before_the_traffic_are_said() {
+async fn replicas_that_were_ready_before_the_traffic_are_reported() {
     let test = "ready-before";
     let fake = at_rest(test).await;
     let (status, text) = recorder(&fake, test, &["run", "--expect", "1", "--", "true"])
@@ -387,7 +387,7 @@ async fn replicas_that_were_ready_before_the_traffic_are_said() {
 }
 
 #[tokio::test]
-async fn traffic_that_is_missing_or_fails_is_no_observation() {
+async fn a_missing_or_failing_traffic_command_is_an_error() {
     let test = "traffic";
     let fake = at_rest(test).await;
     let (status, text) = recorder(&fake, test, &["run", "--", "no-such-command"])
@@ -407,7 +407,7 @@ async fn traffic_that_is_missing_or_fails_is_no_observation() {
 }
 
 #[tokio::test]
-async fn answers_to_the_traffic_other_than_2xx_are_not_as_expected() {
+async fn responses_to_the_traffic_other_than_2xx_are_unexpected() {
     let test = "codes";
     let fake = at_rest(test).await;
     let result = r#"{"result":{"timeTakenSeconds":1,"req1xx":0,"req2xx":9,"req3xx":0,"req4xx":1,
@@ -423,7 +423,7 @@ async fn answers_to_the_traffic_other_than_2xx_are_not_as_expected() {
 }
 
 #[tokio::test]
-async fn metrics_that_are_missing_are_shown_and_the_rest_is_recorded() {
+async fn missing_metrics_are_reported_and_the_rest_is_recorded() {
     let test = "no-metrics";
     let fake = without_metrics(test).await;
     let mut blind = autoscaler(1, 1, 0);
@@ -445,7 +445,7 @@ async fn metrics_that_are_missing_are_shown_and_the_rest_is_recorded() {
 }
 
 #[tokio::test]
-async fn an_interrupted_watch_writes_what_it_saw() {
+async fn an_interrupted_watch_writes_its_observations() {
     let test = "interrupted";
     let fake = at_rest(test).await;
     let recorder = recorder(&fake, test, &["watch"]);
@@ -459,7 +459,7 @@ async fn an_interrupted_watch_writes_what_it_saw() {
 }
 
 #[tokio::test]
-async fn a_deployment_that_is_missing_cannot_be_observed() {
+async fn a_missing_deployment_is_an_error() {
     let test = "no-deployment";
     let fake = Fake::start(test).await;
     let (status, text) = recorder(&fake, test, &["watch"]).ended().await;
@@ -471,7 +471,7 @@ async fn a_deployment_that_is_missing_cannot_be_observed() {
 }
 
 #[tokio::test]
-async fn pods_may_be_selected_by_expressions_and_an_autoscaler_may_come_later() {
+async fn pods_may_be_selected_by_expressions_and_an_autoscaler_may_be_created_later() {
     let test = "later";
     let fake = at_rest(test).await;
     let mut selecting = deployment(1, 1);
@@ -551,7 +551,7 @@ async fn a_cluster_is_reached_through_the_proxy_unless_no_proxy_names_it() {
     assert_eq!(status, Some(0), "{text}");
 }
 
-/// Chromium, or a word on why a test did not run. Directly to standard error, which is not captured.
+/// Chromium, or a line on standard error, which is not captured, about why a test did not run.
 fn chromium(test: &str) -> Option<PathBuf> {
     let found = browser::find();
     if found.is_none() {
@@ -637,7 +637,7 @@ async fn a_page_that_lost_its_recorder_says_so() {
         .await;
 }
 
-/// Kept beside the test's files, to be looked at.
+/// Kept in the folder of the test, for inspection.
 async fn screenshot(browser: &mut Browser, test: &str, name: &str) {
     let png = BASE64_STANDARD
         .decode(browser.screenshot().await)
@@ -646,7 +646,7 @@ async fn screenshot(browser: &mut Browser, test: &str, name: &str) {
 }
 
 #[tokio::test]
-async fn the_page_answers_only_get_and_allows_only_its_own_parts() {
+async fn the_page_allows_only_get_and_its_own_style_and_script() {
     let test = "page-http";
     let fake = at_rest(test).await;
     let mut recorder = recorder(&fake, test, &["watch", "--serve", "127.0.0.1:0"]);
@@ -677,7 +677,7 @@ async fn the_page_answers_only_get_and_allows_only_its_own_parts() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_an_error() {
+async fn an_address_in_use_is_an_error() {
     let test = "page-taken";
     let fake = at_rest(test).await;
     let taken = fake.url.trim_start_matches("http://");
@@ -688,9 +688,9 @@ async fn an_address_that_is_taken_is_an_error() {
     assert!(text.contains(&format!("cannot serve at {taken}")), "{text}");
 }
 
-/// The report by its schema.
+/// The JSON report, checked against its schema.
 #[tokio::test]
-async fn the_json_is_that_of_the_schema() {
+async fn the_json_matches_the_schema() {
     let test = "schema";
     let fake = at_rest(test).await;
     let result = r#"{"result":{"timeTakenSeconds":1,"req1xx":0,"req2xx":9,"req3xx":0,"req4xx":1,

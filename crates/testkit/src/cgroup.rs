@@ -74,7 +74,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A killed process leaves its cgroup a little later.
+        // A killed process stays in its cgroup for a moment.
         for _ in 0..200 {
             self.directories
                 .retain(|directory| fs::remove_dir(directory).is_err() && directory.exists());

@@ -11,7 +11,7 @@ use process_wrap::std::{ChildWrapper, CommandWrap, ProcessGroup};
 
 use crate::cgroup::Cgroup;
 
-/// As POSIX numbers it.
+/// Its number in POSIX.
 const SIGTERM: i32 = 15;
 /// How long a process may take to end before it is killed.
 const STOP: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ impl Process {
     /// The exit status, where it has ended.
     ///
     /// # Errors
-    /// Where the operating system does not tell.
+    /// If the operating system refuses.
     pub fn status(&mut self) -> io::Result<Option<ExitStatus>> {
         self.0.try_wait()
     }

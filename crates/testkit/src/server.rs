@@ -65,7 +65,7 @@ impl Runner {
         Ok(Self::EmbeddedHost(folder.join("embedded-host")))
     }
 
-    /// In words.
+    /// Its name, for messages.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Spin(_) => "Spin",
@@ -78,7 +78,7 @@ impl Runner {
         path
     }
 
-    /// What the program prints for `--version`, in one line.
+    /// The output of `--version`, in one line.
     ///
     /// # Errors
     /// Where it cannot run.
@@ -116,7 +116,7 @@ pub struct Launch {
     /// Where it serves, as `http://host:port`; none where the server prints it.
     url: Option<String>,
     health_path: &'static str,
-    /// For its log, and for what Spin writes.
+    /// The folder for its log and the files of Spin.
     folder: TempDir,
 }
 
@@ -210,10 +210,10 @@ impl Launch {
         self
     }
 
-    /// Starts the server and waits until its health endpoint answers.
+    /// Starts the server and waits until its health endpoint responds.
     ///
     /// # Errors
-    /// Where the server ends, or does not answer in time, with its log.
+    /// If the server ends, or does not respond in time, with its log.
     pub fn start(self) -> Result<Server> {
         let cgroup = match &self.limits {
             Some(limits) => Some(Cgroup::create(limits.cpu)?),
@@ -274,7 +274,7 @@ pub struct Response {
     pub body: String,
 }
 
-/// What the processes of a server hold.
+/// The resources of the processes of a server.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     /// In bytes.
@@ -374,7 +374,7 @@ impl Server {
         response.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    /// What the server has printed.
+    /// The output of the server so far.
     ///
     /// # Errors
     /// Where its log cannot be read.
@@ -385,7 +385,7 @@ impl Server {
     /// The CPU time that its processes have used: exact where the server has limits, in steps of up to 10 ms elsewhere.
     ///
     /// # Errors
-    /// Where the kernel does not tell.
+    /// If the kernel does not report it.
     pub fn cpu_time(&self) -> Result<Duration> {
         if let Some(cgroup) = &self.cgroup {
             return cgroup.used();
@@ -397,7 +397,7 @@ impl Server {
         Ok(Duration::from_millis(millis.sum()))
     }
 
-    /// What its processes hold now. On Linux only.
+    /// The resources of its processes now. On Linux only.
     ///
     /// # Errors
     /// On another system, or where the server has ended.
@@ -405,7 +405,9 @@ impl Server {
         let system = processes(ProcessRefreshKind::nothing().with_memory().with_tasks());
         let mut usage = Usage::default();
         for process in self.own(&system) {
-            let threads = process.tasks().context("only Linux tells the threads")?;
+            let threads = process
+                .tasks()
+                .context("the threads can be counted on Linux only")?;
             let descriptors = process.open_files().context("no descriptors")?;
             usage.resident += process.memory();
             usage.threads += threads.len() as u64;

@@ -1,4 +1,4 @@
-//! The embedded host as its user meets it: what keeps it from serving, its own paths, and guests that misbehave.
+//! The embedded host from the outside: errors at the start, its own paths, and guests that misbehave.
 //!
 //! The guests are written here, so nothing needs to be built first.
 

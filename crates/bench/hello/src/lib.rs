@@ -1,4 +1,4 @@
-//! Baseline: the smallest Spin HTTP component, for what a request costs before any load.
+//! Baseline: the smallest Spin HTTP component, for the cost of a request without a load.
 
 use spin_sdk::http::{IntoResponse, Request, Response};
 

@@ -15,7 +15,7 @@ use super::clients::send;
 /// The time within which all burns end whose clients have disconnected: the last of them notices it in its next slice.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Prints what was seen, and returns what is out of bounds.
+/// Prints the results, and returns those that are out of bounds.
 type Fault = fn(&Runner) -> Result<Option<String>>;
 
 pub const ALL: [(&str, Fault); 4] = [

@@ -1,5 +1,5 @@
-//! `make soak`: mixed requests, bad ones and clients that disconnect, for minutes; then faults. It prints its results as
-//! it goes, and fails where one is out of bounds.
+//! `make soak`: mixed requests, bad ones and clients that disconnect, for minutes; then faults. It prints
+//! its results meanwhile, and fails if one is out of bounds.
 
 mod clients;
 mod faults;
@@ -19,9 +19,9 @@ const CONNECTIONS: usize = 64;
 /// The time after which memory, threads and descriptors are compared with those at the end.
 const WARM: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_secs(15);
-/// How much more memory, threads and descriptors there may be at the end than when warm.
+/// The allowed growth of memory, threads and descriptors from the warm server to the end.
 const MAX_GROWTH: f64 = 0.05;
-/// As `make bench` requires of a crowd without a CPU limit.
+/// The required bound of `make bench` for a crowd without a CPU limit.
 const MAX_HEALTH_P99: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args)]
@@ -54,7 +54,7 @@ pub fn run(args: Args, runner: &Runner) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Sends requests for this period, and returns what is out of bounds.
+/// Sends requests for this period, and returns the results that are out of bounds.
 fn work(server: &Server, period: Duration) -> Result<Vec<String>> {
     println!("{CONNECTIONS} connections for {period:?}");
     let clients = Clients::new(server);
@@ -71,7 +71,7 @@ fn work(server: &Server, period: Duration) -> Result<Vec<String>> {
     Ok(evaluate(&clients.results(), &warm, &end))
 }
 
-/// Prints the results until the period is over, and returns what the server held when warm and at the end.
+/// Prints the results until the period is over, and returns the resources of the server when warm and at the end.
 fn watch(clients: &Clients, server: &Server, period: Duration) -> Result<[Usage; 2]> {
     let start = Instant::now();
     let mut warm = None;

@@ -9,8 +9,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long the page may take for what a test waits for, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a condition on the page may take, also on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub struct Browser {
     _child: Child,
@@ -115,13 +115,13 @@ impl Browser {
                 sleep(Duration::from_millis(200)).await;
             }
         };
-        if timeout(PATIENCE, is_true).await.is_err() {
+        if timeout(TIMEOUT, is_true).await.is_err() {
             let body = self.value("document.body.innerText").await;
             panic!("{expression} is not true of the page: {body}");
         }
     }
 
-    /// A picture of the page as PNG, in Base64.
+    /// A screenshot of the page as PNG, in Base64.
     pub async fn screenshot(&mut self) -> String {
         let shot = self
             .call(
@@ -129,7 +129,7 @@ impl Browser {
                 json!({"captureBeyondViewport": true}),
             )
             .await;
-        shot["data"].as_str().expect("there is a picture").into()
+        shot["data"].as_str().expect("there is a screenshot").into()
     }
 
     async fn call(&mut self, method: &str, params: Value) -> Value {
@@ -143,7 +143,7 @@ impl Browser {
         self.commands.write_all(&bytes).await.expect("it runs");
         loop {
             let mut message = Vec::new();
-            let read = timeout(PATIENCE, self.messages.read_until(0, &mut message));
+            let read = timeout(TIMEOUT, self.messages.read_until(0, &mut message));
             read.await.expect("it answers").expect("it runs");
             message.pop();
             let message: Value = serde_json::from_slice(&message).expect("it is JSON");

@@ -33,7 +33,7 @@ pub const EVENTS: &str = "/api/v1/namespaces/default/events";
 pub const SCALED_OBJECTS: &str = "/apis/keda.sh/v1alpha1/namespaces/default/scaledobjects";
 pub const METRICS: &str = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods";
 
-/// What the server has, and what became of it: a change's number is its place in the log.
+/// The objects of the server, and their changes: the number of a change is its place in the log.
 #[derive(Default)]
 struct Objects {
     current: HashMap<&'static str, Vec<Value>>,
@@ -45,7 +45,7 @@ pub struct Fake {
     changed: watch::Sender<()>,
     broken: watch::Sender<usize>,
     watches: AtomicUsize,
-    /// The selectors of labels that were asked for.
+    /// The label selectors of the requests.
     selectors: Mutex<Vec<String>>,
     pub kubeconfig: PathBuf,
     pub url: String,
@@ -107,12 +107,12 @@ impl Fake {
         self.changed.send_replace(());
     }
 
-    /// Cuts all watches off in the middle.
+    /// Interrupts all watches.
     pub fn break_watches(&self) {
         self.broken.send_modify(|times| *times += 1);
     }
 
-    /// Waits until the recorder has begun so many watches.
+    /// Waits until the recorder has begun this number of watches.
     pub async fn watched(&self, times: usize) {
         while self.watches.load(Ordering::Relaxed) < times {
             sleep(Duration::from_millis(10)).await;
@@ -141,7 +141,7 @@ impl Fake {
             .cloned()
     }
 
-    /// Every change after one, then those that come.
+    /// Every change after the given one, and all future ones.
     fn stream(self: Arc<Self>, path: String, since: usize) -> Body {
         self.watches.fetch_add(1, Ordering::Relaxed);
         let (changed, broken) = (self.changed.subscribe(), self.broken.subscribe());
@@ -227,7 +227,7 @@ fn name(object: &Value) -> &str {
         .expect("every object has a name")
 }
 
-/// Where a test keeps its files.
+/// The folder for the files of a test.
 pub fn folder(test: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(test)
 }

@@ -1,4 +1,4 @@
-//! A neighbour on the core: by turns busy and asleep, as a web server is, until it is stopped.
+//! A neighbour on the core: alternately busy and asleep, as a web server is, until it is stopped.
 
 use std::{
     env,
