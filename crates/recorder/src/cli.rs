@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -126,14 +126,9 @@ struct Options {
     /// The format of the report on standard output
     #[arg(long, global = true, value_enum, default_value_t)]
     format: Format,
-    /// The folder for the files
-    #[arg(
-        long,
-        global = true,
-        value_name = "FOLDER",
-        default_value = "target/autoscale"
-    )]
-    output: PathBuf,
+    /// The folder for the files [default: target/autoscale; for explain, the folder of FILE]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    output: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -185,7 +180,9 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
         Action::Record(command) => command,
         Action::Explain { file } => {
             let (header, record) = observations::read(&file)?;
-            report(&header, &record, &options)?;
+            let folder = file.parent().unwrap_or(&file);
+            let folder = options.output.as_deref().unwrap_or(folder);
+            report(&header, &record, folder, options.format)?;
             return Ok(Verdict::default());
         }
     };
@@ -208,27 +205,19 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
         }
         probe = Some(asking);
     }
-    let expected = recording.expectation.as_ref().map(ToString::to_string);
-    let (record, log, verdict) = recording.record(&target, probe).await?;
-    let header = Header {
-        began: record.began,
-        deployment: options.deployment.clone(),
-        expected,
-        verdict,
-    };
-    report(&header, &record, &options)?;
-    let path = options.output.join("observations.jsonl");
-    log.write(&header, &path)
-        .with_context(|| format!("{} cannot be written", path.display()))?;
+    let folder = options.output.unwrap_or("target/autoscale".into());
+    let (header, record) = recording.record(&target, probe, &folder).await?;
+    report(&header, &record, &folder, options.format)?;
     Ok(header.verdict)
 }
 
 /// Prints a recording, and writes its files.
-fn report(header: &Header, record: &Record, options: &Options) -> Result<()> {
+fn report(header: &Header, record: &Record, folder: &Path, format: Format) -> Result<()> {
     let report = Report::new(header, record);
-    report.write(&options.output)?;
-    eprintln!("The files are in {}", options.output.display());
-    match options.format {
+    report.write(folder)?;
+    // The folder of a file in the current folder is empty.
+    eprintln!("The files are in {}", Path::new(".").join(folder).display());
+    match format {
         Format::Markdown => print!("{}", report.markdown()),
         Format::Json => println!("{:#}", files::json(&report)),
     }

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use crate::{
-    observations::{AUTOSCALERS, PodMetrics, Reduced, Seen},
+    observations::{AUTOSCALERS, PodMetrics, RawObservation, Reduced},
     record::{Autoscaler, Deployment, ObservationKind, State},
     scaled_object,
 };
@@ -167,7 +167,7 @@ impl Target {
 
     /// Watches until the receiver is dropped. Reconnects when a connection breaks, and then observes the
     /// changes made meanwhile.
-    pub fn watch(&self, seen: &UnboundedSender<Seen>) {
+    pub fn watch(&self, seen: &UnboundedSender<RawObservation>) {
         let everything = watcher::Config::default();
         let only = everything
             .clone()
@@ -177,15 +177,15 @@ impl Target {
             "Deployments",
             only,
             seen,
-            |one: apps::Deployment, _| Some(Seen::Deployment(Box::new(one.reduced()))),
-            |_| Some(Seen::DeploymentGone(true.into())),
+            |one: apps::Deployment, _| Some(RawObservation::Deployment(Box::new(one.reduced()))),
+            |_| Some(RawObservation::DeploymentGone(true.into())),
         );
         self.follow(
             "pods",
             own,
             seen,
-            |one: core::Pod, _| Some(Seen::Pod(Box::new(one.reduced()))),
-            |name| Some(Seen::PodGone(name)),
+            |one: core::Pod, _| Some(RawObservation::Pod(Box::new(one.reduced()))),
+            |name| Some(RawObservation::PodGone(name)),
         );
         // Those that target the Deployment, also those that are created later.
         let autoscalers = Rc::new(RefCell::new(BTreeSet::new()));
@@ -198,9 +198,9 @@ impl Target {
             move |one: HorizontalPodAutoscaler, _| {
                 let is_own = targets(&one, &name);
                 found.borrow_mut().extend(is_own.then(|| one.name_any()));
-                is_own.then(|| Seen::Hpa(Box::new(one.reduced())))
+                is_own.then(|| RawObservation::Hpa(Box::new(one.reduced())))
             },
-            |name| Some(Seen::HpaGone(name.into())),
+            |name| Some(RawObservation::HpaGone(name.into())),
         );
         let name = self.name.clone();
         let mut known = BTreeSet::new();
@@ -212,7 +212,7 @@ impl Target {
             move |event: core::Event, is_old| {
                 let is_new = known.insert((event.uid(), event.resource_version())) && !is_old;
                 let is_own = concerns(&event, &name, &autoscalers.borrow());
-                (is_new && is_own).then(|| Seen::Event(Box::new(event.reduced())))
+                (is_new && is_own).then(|| RawObservation::Event(Box::new(event.reduced())))
             },
             |_| None,
         );
@@ -230,9 +230,9 @@ impl Target {
         &self,
         what: &'static str,
         config: watcher::Config,
-        seen: &UnboundedSender<Seen>,
-        mut changed: impl FnMut(K, bool) -> Option<Seen> + 'static,
-        gone: impl Fn(String) -> Option<Seen> + 'static,
+        seen: &UnboundedSender<RawObservation>,
+        mut changed: impl FnMut(K, bool) -> Option<RawObservation> + 'static,
+        gone: impl Fn(String) -> Option<RawObservation> + 'static,
     ) where
         K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -249,7 +249,7 @@ impl Target {
             let mut unlisted = BTreeSet::new();
             let mut events = pin!(watcher(api, config).backoff(EverySecond));
             while let Some(event) = events.next().await {
-                let news: Result<Vec<Seen>, String> = event
+                let news: Result<Vec<RawObservation>, String> = event
                     .map_err(|error| watch_error(&error))
                     .map(|event| match event {
                         Event::Init => {
@@ -351,20 +351,20 @@ impl Backoff for EverySecond {
 /// Sends each observation, and reports once that the connection is lost and once that it is back.
 fn sender(
     what: &'static str,
-    seen: &UnboundedSender<Seen>,
-) -> impl FnMut(Result<Vec<Seen>, String>) -> Result<(), ()> + 'static {
+    seen: &UnboundedSender<RawObservation>,
+) -> impl FnMut(Result<Vec<RawObservation>, String>) -> Result<(), ()> + 'static {
     let seen = seen.clone();
     let mut is_lost = false;
     move |news| {
         let news = match news {
             Ok(mut news) => {
                 if replace(&mut is_lost, false) {
-                    news.insert(0, Seen::Regained { what: what.into() });
+                    news.insert(0, RawObservation::Regained { what: what.into() });
                 }
                 news
             }
             Err(_) if replace(&mut is_lost, true) => Vec::new(),
-            Err(why) => vec![Seen::Lost {
+            Err(why) => vec![RawObservation::Lost {
                 what: what.into(),
                 why,
             }],
@@ -380,7 +380,7 @@ async fn poll_usage(
     client: Client,
     namespace: String,
     selector: Selector,
-    seen: UnboundedSender<Seen>,
+    seen: UnboundedSender<RawObservation>,
 ) {
     let kind = GroupVersionKind::gvk("metrics.k8s.io", "v1beta1", "PodMetrics");
     let kind = ApiResource::from_gvk_with_plural(&kind, "pods");
@@ -397,7 +397,10 @@ async fn poll_usage(
         let news = polled.map(|usage: Vec<PodMetrics>| {
             let is_new = last.as_ref() != Some(&usage);
             last = Some(usage.clone());
-            is_new.then_some(Seen::Usage(usage)).into_iter().collect()
+            is_new
+                .then_some(RawObservation::Usage(usage))
+                .into_iter()
+                .collect()
         });
         if send(news).is_err() {
             return;

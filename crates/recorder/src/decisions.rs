@@ -532,7 +532,7 @@ impl Evidence<'_> {
 
     /// `None` while the metric fails.
     fn recommend(&self, metric: &Metric, autoscaler: &Autoscaler) -> Option<Recommended> {
-        let reading = metric.reading().filter(|reading| reading.target > 0)?;
+        let reading = metric.reading()?;
         let from = autoscaler.from;
         let tolerance = autoscaler.rules.tolerance();
         let Source::Resource { name, container } = &metric.source else {

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, BufRead},
+    io::{self, BufRead, Write},
     path::{Path, PathBuf},
 };
 
@@ -40,10 +40,10 @@ use crate::{
 /// The name of the watch of autoscalers, in `lost` and `regained`.
 pub const AUTOSCALERS: &str = "autoscalers";
 
-/// One observation: its key and its value in a line of the file.
+/// An observation as the API returned it: its key and its value in a line of the file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Seen {
+pub enum RawObservation {
     Hpa(Box<HorizontalPodAutoscaler>),
     /// Its name, or `true` if there is only one.
     HpaGone(Value),
@@ -115,27 +115,43 @@ pub struct Header {
 
 /// Any other line.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct Line<S = Seen> {
+pub struct Line<S = RawObservation> {
     /// Seconds since the recording began.
     pub at: f64,
     #[serde(flatten)]
     pub seen: S,
 }
 
-/// The lines of observations.jsonl after the first.
-#[derive(Default)]
-pub struct Log(String);
+/// The file of a running recording. It has each line as soon as it is added, so that nothing is lost if the recorder
+/// is killed or fails.
+pub struct Log(fs::File);
 
 impl Log {
-    pub fn add(&mut self, at: f64, seen: &Seen) -> serde_json::Result<()> {
-        self.0 += &serde_json::to_string(&Line { at, seen })?;
-        self.0.push('\n');
-        Ok(())
+    /// The header is the one that a recording has that never finishes.
+    pub fn create(path: &Path, header: &Header) -> io::Result<Self> {
+        let mut log = Self(fs::File::create(path)?);
+        log.write(header)?;
+        Ok(log)
     }
 
-    pub fn write(&self, header: &Header, path: &Path) -> io::Result<()> {
-        let header = serde_json::to_string(header)?;
-        fs::write(path, format!("{header}\n{}", self.0))
+    pub fn add(&mut self, at: f64, seen: &RawObservation) -> io::Result<()> {
+        self.write(&Line { at, seen })
+    }
+
+    /// Replaces the header; the old file stays until the new one is complete.
+    pub fn finish(self, path: &Path, header: &Header) -> io::Result<()> {
+        let new_path = path.with_extension("jsonl.new");
+        let mut old = io::BufReader::new(fs::File::open(path)?);
+        old.skip_until(b'\n')?;
+        let mut new = Self::create(&new_path, header)?;
+        io::copy(&mut old, &mut new.0)?;
+        fs::rename(new_path, path)
+    }
+
+    fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(line)?;
+        bytes.push(b'\n');
+        self.0.write_all(&bytes)
     }
 }
 
@@ -146,7 +162,7 @@ pub fn read(path: &Path) -> Result<(Header, Record), Error> {
         source,
     };
     let file = fs::File::open(path).map_err(unreadable)?;
-    let mut lines = io::BufReader::new(file).lines();
+    let mut lines = io::BufReader::new(file).lines().peekable();
     let first = lines.next().transpose().map_err(unreadable)?;
     let header: Header =
         serde_json::from_str(&first.unwrap_or_default()).map_err(|error| Error::Header {
@@ -154,14 +170,22 @@ pub fn read(path: &Path) -> Result<(Header, Record), Error> {
             why: error.to_string(),
         })?;
     let mut record = Record::new(header.began);
-    for (index, line) in lines.enumerate() {
+    let mut number = 1;
+    while let Some(line) = lines.next() {
+        number += 1;
         let line = line.map_err(unreadable)?;
-        let Line { at, seen } = serde_json::from_str::<Line>(&line).map_err(|why| Error::Line {
-            path: path.into(),
-            line: index + 2,
-            why,
-        })?;
-        record.add(at, seen.into());
+        match serde_json::from_str::<Line>(&line) {
+            Ok(Line { at, seen }) => record.add(at, seen.into()),
+            // The disk was full, or the machine was turned off.
+            Err(why) if why.is_eof() && lines.peek().is_none() => {}
+            Err(why) => {
+                return Err(Error::Line {
+                    path: path.into(),
+                    line: number,
+                    why,
+                });
+            }
+        }
     }
     Ok((header, record))
 }
@@ -259,29 +283,29 @@ impl Reduced for core::Event {
     }
 }
 
-impl From<Seen> for ObservationKind {
-    fn from(seen: Seen) -> Self {
+impl From<RawObservation> for ObservationKind {
+    fn from(seen: RawObservation) -> Self {
         let name = |value: Value| value.as_str().unwrap_or_default().to_string();
         match seen {
-            Seen::Hpa(object) => Self::Autoscaler((*object).into()),
-            Seen::HpaGone(value) => Self::AutoscalerGone(name(value)),
-            Seen::Deployment(object) => Self::Deployment((*object).into()),
-            Seen::DeploymentGone(_) => Self::DeploymentGone,
-            Seen::Pod(object) => Self::Pod((*object).into()),
-            Seen::PodGone(name) => Self::PodGone(name),
-            Seen::Event(object) => Self::Event((*object).into()),
-            Seen::Usage(pods) => {
+            RawObservation::Hpa(object) => Self::Autoscaler((*object).into()),
+            RawObservation::HpaGone(value) => Self::AutoscalerGone(name(value)),
+            RawObservation::Deployment(object) => Self::Deployment((*object).into()),
+            RawObservation::DeploymentGone(_) => Self::DeploymentGone,
+            RawObservation::Pod(object) => Self::Pod((*object).into()),
+            RawObservation::PodGone(name) => Self::PodGone(name),
+            RawObservation::Event(object) => Self::Event((*object).into()),
+            RawObservation::Usage(pods) => {
                 let pods = pods.into_iter();
                 Self::Usage(
                     pods.map(|pod| (pod.metadata.name.clone().unwrap_or_default(), pod.into()))
                         .collect(),
                 )
             }
-            Seen::Answer(answer) => Self::Answer(answer),
-            Seen::LoadStarted(label) => Self::TrafficStarted(name(label)),
-            Seen::LoadEnded(result) => Self::TrafficEnded(*result),
-            Seen::Lost { what, why } => Self::Lost { what, why },
-            Seen::Regained { what } => Self::Regained { what },
+            RawObservation::Answer(answer) => Self::Answer(answer),
+            RawObservation::LoadStarted(label) => Self::TrafficStarted(name(label)),
+            RawObservation::LoadEnded(result) => Self::TrafficEnded(*result),
+            RawObservation::Lost { what, why } => Self::Lost { what, why },
+            RawObservation::Regained { what } => Self::Regained { what },
         }
     }
 }
@@ -399,7 +423,7 @@ impl From<HorizontalPodAutoscaler> for Autoscaler {
         let current = status.current_metrics.unwrap_or_default();
         let mut current = current.iter().map(metric_status);
         let metrics = spec.metrics.iter().flatten();
-        let metrics = metrics.map(|spec| metric(spec, current.next().flatten()));
+        let metrics = metrics.filter_map(|spec| metric(spec, current.next().flatten()));
         let conditions = status.conditions.unwrap_or_default().into_iter();
         Self {
             name: object.metadata.name.unwrap_or_default(),
@@ -423,11 +447,11 @@ impl From<HorizontalPodAutoscaler> for Autoscaler {
     }
 }
 
+/// Nothing unless the specification has a target, above 0 as the API server demands.
 fn metric(
     spec: &autoscaling::MetricSpec,
     current: Option<&autoscaling::MetricValueStatus>,
-) -> Metric {
-    let none = autoscaling::MetricTarget::default();
+) -> Option<Metric> {
     let (source, target) = if let Some(resource) = &spec.resource {
         (Source::resource(&resource.name, None), &resource.target)
     } else if let Some(resource) = &spec.container_resource {
@@ -445,7 +469,7 @@ fn metric(
     } else if let Some(pods) = &spec.pods {
         (Source::other(&pods.metric.name, false), &pods.target)
     } else {
-        (Source::other(&spec.type_, false), &none)
+        return None;
     };
     let is_cpu = matches!(&source, Source::Resource { name, .. } if name == "cpu");
     let value = |average: &Option<Quantity>, value: &Option<Quantity>| {
@@ -464,16 +488,16 @@ fn metric(
                 Unit::Thousandths
             };
             let target = value(&target.average_value, &target.value);
-            (target.unwrap_or_default(), unit, average)
+            (target?, unit, average)
         }
     };
-    Metric {
+    (target > 0).then_some(Metric {
         source,
         target,
         unit,
         current,
         average,
-    }
+    })
 }
 
 fn metric_status(status: &autoscaling::MetricStatus) -> Option<&autoscaling::MetricValueStatus> {
@@ -540,6 +564,7 @@ fn quantities(quantities: &BTreeMap<String, Quantity>) -> BTreeMap<String, i64> 
 }
 
 /// A quantity in thousandths (millicores, thousandths of a byte), rounded up: `0.1`, `100m`, `24756128n`, `64Mi`.
+/// Too large ones are the largest integer.
 // By hand: kube_quantity brings a decimal library and counts bytes, k8s_quantity_parser knows no nanocores.
 fn thousandths(Quantity(quantity): &Quantity) -> Option<i64> {
     let number = quantity.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
@@ -552,13 +577,76 @@ fn thousandths(Quantity(quantity): &Quantity) -> Option<i64> {
         "M" => 1e9,
         "G" => 1e12,
         "T" => 1e15,
+        "P" => 1e18,
+        "E" => 1e21,
         "Ki" => 1024e3,
-        "Mi" => 1024e3 * 1024.0,
-        "Gi" => 1024e3 * 1024.0 * 1024.0,
-        "Ti" => 1024e3 * 1024.0 * 1024.0 * 1024.0,
+        "Mi" => 1024e3 * 1024f64,
+        "Gi" => 1024e3 * 1024f64.powi(2),
+        "Ti" => 1024e3 * 1024f64.powi(3),
+        "Pi" => 1024e3 * 1024f64.powi(4),
+        "Ei" => 1024e3 * 1024f64.powi(5),
         _ => return None,
     };
     let thousandths = number.parse::<f64>().ok()? * factor;
     // The error of a binary fraction must not round a whole number up.
     Some(((thousandths * 1e6).round() / 1e6).ceil() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn quantities_are_read_with_every_suffix() {
+        for (quantity, expected) in [
+            ("24756128n", 25),
+            ("7u", 1),
+            ("100m", 100),
+            ("0.1", 100),
+            ("1e3", 1_000_000),
+            ("2k", 2_000_000),
+            ("2P", 2_000_000_000_000_000_000),
+            ("64Mi", 64 * 1024 * 1024 * 1000),
+            ("2Gi", 2 * 1000 << 30),
+            ("2Ti", 2 * 1000 << 40),
+            ("2Pi", 2 * 1000 << 50),
+            ("1E", i64::MAX),
+            ("1Ei", i64::MAX),
+        ] {
+            assert_eq!(
+                thousandths(&Quantity(quantity.into())),
+                Some(expected),
+                "{quantity}"
+            );
+        }
+        for quantity in ["", "m", "1x", "1mi"] {
+            assert_eq!(thousandths(&Quantity(quantity.into())), None, "{quantity}");
+        }
+    }
+
+    #[test]
+    fn a_metric_without_a_target_is_left_out() {
+        let metric = |name: &str, target: Value| json!({"type": "Resource", "resource": {"name": name, "target": target}});
+        let current = |name: &str, value: &str| json!({"type": "Resource", "resource": {"name": name, "current": {"averageValue": value}}});
+        let object: HorizontalPodAutoscaler = serde_json::from_value(json!({
+            "spec": {
+                "maxReplicas": 4, "scaleTargetRef": {"kind": "Deployment", "name": "a"},
+                "metrics": [
+                    metric("memory", json!({"type": "AverageValue"})),
+                    metric("storage", json!({"type": "AverageValue", "averageValue": "0"})),
+                    metric("cpu", json!({"type": "AverageValue", "averageValue": "50m"})),
+                ],
+            },
+            "status": {"desiredReplicas": 1, "currentMetrics": [current("memory", "1Mi"), current("storage", "1"), current("cpu", "7m")]},
+        }))
+        .expect("an autoscaler");
+        let metrics = Autoscaler::from(object).metrics;
+        let short: Vec<_> = metrics
+            .iter()
+            .map(|one| (one.target, one.current))
+            .collect();
+        assert_eq!(short, [(50, Some(7))]);
+    }
 }

@@ -11,7 +11,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{observations::Seen, record::Answer};
+use crate::{observations::RawObservation, record::Answer};
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -59,7 +59,7 @@ impl Probe {
     }
 
     /// Sends a request every second, however long the earlier ones take, until the receiver is dropped.
-    pub async fn run(self, seen: UnboundedSender<Seen>) {
+    pub async fn run(self, seen: UnboundedSender<RawObservation>) {
         let probe = std::rc::Rc::new(self);
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -68,7 +68,7 @@ impl Probe {
             let (probe, seen) = (probe.clone(), seen.clone());
             tokio::task::spawn_local(async move {
                 // The receiver was dropped: the recording has ended.
-                let _ = seen.send(Seen::Answer(probe.ask().await));
+                let _ = seen.send(RawObservation::Answer(probe.ask().await));
             });
         }
     }

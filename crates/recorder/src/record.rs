@@ -83,6 +83,7 @@ pub struct Autoscaler {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
     pub source: Source,
+    /// Above 0.
     pub target: i64,
     pub unit: Unit,
     pub current: Option<i64>,
@@ -208,9 +209,7 @@ impl Metric {
 impl Autoscaler {
     /// Its CPU metric, of the whole pod or of one container.
     pub fn cpu(&self) -> Option<&Metric> {
-        self.metrics
-            .iter()
-            .find(|metric| metric.source.is_cpu() && metric.target > 0)
+        self.metrics.iter().find(|metric| metric.source.is_cpu())
     }
 
     pub fn reading(&self) -> Option<Reading> {

@@ -1,6 +1,6 @@
 //! Runs a recording until it is over, and evaluates the record.
 
-use std::{ffi::OsString, net::SocketAddr, time::Duration};
+use std::{ffi::OsString, fs, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use humantime::format_duration;
@@ -19,7 +19,7 @@ use crate::{
     expectation::{Evaluation, Expectation, Verdict},
     format::replicas,
     hold::Hold,
-    observations::{Log, Seen},
+    observations::{Header, Log, RawObservation},
     probe::Probe,
     progress::Progress,
     record::{ObservationKind, Record},
@@ -66,17 +66,29 @@ enum End {
 }
 
 impl Recording {
-    /// Records until it is over, and evaluates the record.
+    /// Records until it is over, and evaluates the record. `observations.jsonl` in the folder has each observation as
+    /// soon as it is made.
     pub async fn record(
         mut self,
         target: &Target,
         probe: Option<Probe>,
-    ) -> Result<(Record, Log, Verdict)> {
+        folder: &Path,
+    ) -> Result<(Header, Record)> {
         let (sender, mut observations) = unbounded_channel();
         let began = Instant::now();
         let mut record = Record::new(Timestamp::now());
-        let mut log = Log::default();
         let page = self.page(record.began).await?;
+        let mut header = Header {
+            began: record.began,
+            deployment: self.deployment.clone(),
+            expected: self.expectation.as_ref().map(ToString::to_string),
+            verdict: Verdict::Unobserved("the recorder was killed or failed".into()),
+        };
+        fs::create_dir_all(folder)
+            .with_context(|| format!("the folder {} cannot be created", folder.display()))?;
+        let path = folder.join("observations.jsonl");
+        let unwritable = || format!("{} cannot be written", path.display());
+        let mut log = Log::create(&path, &header).with_context(unwritable)?;
         let mut progress = Progress::default();
         target.watch(&sender);
         if let Some(probe) = probe {
@@ -103,7 +115,8 @@ impl Recording {
             tokio::select! {
                 Some(seen) = observations.recv() => {
                     let now = began.elapsed();
-                    log.add(now.as_secs_f64(), &seen)?;
+                    log.add(now.as_secs_f64(), &seen)
+                        .with_context(unwritable)?;
                     let kind = seen.into();
                     match kind {
                         ObservationKind::DeploymentGone => {
@@ -165,12 +178,13 @@ impl Recording {
             }
         }
         progress.end();
-        let verdict = self.verdict(&record, end, began.elapsed());
+        header.verdict = self.verdict(&record, end, began.elapsed());
+        log.finish(&path, &header).with_context(unwritable)?;
         if let Some(page) = page {
-            page.end(&conclusion(&verdict).unwrap_or("The recording has ended".into()))
+            page.end(&conclusion(&header.verdict).unwrap_or("The recording has ended".into()))
                 .await;
         }
-        Ok((record, log, verdict))
+        Ok((header, record))
     }
 
     async fn page(&self, began: Timestamp) -> Result<Option<Page>> {
@@ -343,17 +357,17 @@ async fn send_traffic(
     label: String,
     rest: Duration,
     stop: CancellationToken,
-    observations: UnboundedSender<Seen>,
+    observations: UnboundedSender<RawObservation>,
 ) {
     if stop.run_until_cancelled(sleep(rest)).await.is_none() {
         return;
     }
     let result = match Traffic::start(&command) {
         Ok(running) => {
-            let _ = observations.send(Seen::LoadStarted(label.into()));
+            let _ = observations.send(RawObservation::LoadStarted(label.into()));
             running.finish(&stop).await
         }
         Err(why) => TrafficResult::failed(why),
     };
-    let _ = observations.send(Seen::LoadEnded(Box::new(result)));
+    let _ = observations.send(RawObservation::LoadEnded(Box::new(result)));
 }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::{autoscaling::v2::HorizontalPodAutoscaler, core::v1 as core};
 use recorder::{
     decisions::{Decision, Evidence, decisions},
-    observations::{self, Line, PodMetrics, Seen},
+    observations::{self, Line, PodMetrics, RawObservation},
     record::{Autoscaler, ObservationKind, Pod, Record, Usage},
     report::Report,
     rules::{
@@ -113,7 +113,7 @@ fn recommendations() {
     let mut score = Score::default();
     for case in cases::<Calc>("calc", "HPA_CALC") {
         let pods: Vec<Pod> = case.pods.into_iter().map(Pod::from).collect();
-        let ObservationKind::Usage(usage) = Seen::Usage(case.usage).into() else {
+        let ObservationKind::Usage(usage) = RawObservation::Usage(case.usage).into() else {
             unreachable!("usage stays usage")
         };
         let evidence = Evidence {

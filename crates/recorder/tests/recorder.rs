@@ -228,6 +228,57 @@ async fn explained_as_recorded(fake: &Fake, test: &str, text: &str) {
 }
 
 #[tokio::test]
+async fn a_recorder_that_is_killed_leaves_its_observations() {
+    let test = "killed";
+    let fake = at_rest(test).await;
+    let mut recorder = recorder(&fake, test, &["watch", "--expect", "4"]);
+    fake.watched(WATCHES).await;
+    fake.set(AUTOSCALERS, autoscaler(1, 4, 200));
+    recorder.says("CPU 200 % of 50 %").await;
+    recorder.child.kill().await.expect("it runs");
+    let file = folder(test).join("observations.jsonl");
+    let mut lines = fs::OpenOptions::new().append(true).open(&file);
+    let lines = lines.as_mut().expect("the file is there");
+    write!(lines, "{{\"at\": 9, \"pod_gone\": \"").expect("it can be written");
+    let explained = Command::new(env!("CARGO_BIN_EXE_recorder"))
+        .args(["explain", "observations.jsonl"])
+        .current_dir(folder(test))
+        .output();
+    let explained = explained.await.expect("the recorder is built");
+    let text = String::from_utf8_lossy(&explained.stdout);
+    assert!(explained.status.success(), "{text}");
+    assert!(text.contains("200 % / 50 %"), "{text}");
+    assert!(
+        text.contains("Not observed: the recorder was killed or failed"),
+        "{text}"
+    );
+    let report = report(test);
+    assert_eq!(
+        report["decisions"][0]["to_replicas"], 4,
+        "beside the file by default"
+    );
+    assert_eq!(report["expected"], "4 replicas ready");
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_written_do_not_lose_the_observations() {
+    let test = "unwritable";
+    let fake = at_rest(test).await;
+    fs::create_dir_all(folder(test).join("autoscale.svg")).expect("the folder is writable");
+    let (status, text) = recorder(&fake, test, &["watch", "--for", "1s"])
+        .ended()
+        .await;
+    assert_eq!(status, Some(2), "{text}");
+    assert!(text.contains("autoscale.svg cannot be written"), "{text}");
+    let file = folder(test).join("observations.jsonl");
+    let lines = fs::read_to_string(file).expect("it was written");
+    let header: Value =
+        serde_json::from_str(lines.lines().next().expect("a header")).expect("JSON");
+    assert_eq!(header["verdict"]["outcome"], "as_expected");
+    assert!(lines.lines().count() > 4, "{lines}");
+}
+
+#[tokio::test]
 async fn invalid_lines_are_named() {
     let test = "unusable";
     let fake = Fake::start(test).await;
