@@ -100,6 +100,12 @@ test: build ## Run all tests; the built component runs in the embedded host
 test-spin: build ## Run the tests over HTTP against a real Spin (SPIN=path)
 	@scripts/with-spin.sh cargo test --locked --test http --test raw --test openapi --test cpu_time
 
+.PHONY: test-clients
+test-clients: build ## Run the tests that need nginx, HAProxy, ab and Chromium
+	@$(BUILD_HOST)
+	@env -u SPIN cargo test --locked --test proxies -- --ignored
+	@cargo test --locked --package recorder --test recorder -- --ignored
+
 .PHONY: lint
 lint: setup deny ## Check format, code, scripts and dependencies, warnings denied
 	@scripts/need.sh shellcheck

@@ -40,9 +40,10 @@ const MAX_ROWS: usize = 8;
 const LONGEST_SAMPLE: f64 = 20.0;
 
 /// The background that a chart is drawn for.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub enum Theme {
+    #[default]
     Light,
     Dark,
 }

@@ -408,6 +408,7 @@ impl From<PodMetrics> for Usage {
 impl From<core::Event> for KubeEvent {
     fn from(object: core::Event) -> Self {
         Self {
+            kind: object.involved_object.kind.unwrap_or_default(),
             about: object.involved_object.name.unwrap_or_default(),
             reason: object.reason.unwrap_or_default(),
             message: object.message.unwrap_or_default(),

@@ -397,6 +397,8 @@ mod seconds {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct KubeEvent {
+    /// The kind and the name of the object.
+    pub kind: String,
     pub about: String,
     pub reason: String,
     pub message: String,

@@ -3,13 +3,7 @@
 mod browser;
 mod fake;
 
-use std::{
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-    process::Stdio,
-    sync::Arc,
-};
+use std::{fs, io::Write, path::Path, process::Stdio, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
@@ -602,16 +596,6 @@ async fn a_cluster_is_reached_through_the_proxy_unless_no_proxy_names_it() {
     assert_eq!(status, Some(0), "{text}");
 }
 
-/// Chromium, or a line on standard error, which is not captured, about why a test did not run.
-fn chromium(test: &str) -> Option<PathBuf> {
-    let found = browser::find();
-    if found.is_none() {
-        let word = "SKIPPED: there is no Chromium to open the page with (apt-get install chromium)";
-        writeln!(std::io::stderr(), "{test}: {word}").expect("standard error is open");
-    }
-    found
-}
-
 /// The address of its page.
 async fn served(recorder: &mut Recorder) -> String {
     recorder.says("Serving http://127.0.0.1:").await;
@@ -623,11 +607,9 @@ async fn served(recorder: &mut Recorder) -> String {
 }
 
 #[tokio::test]
+#[ignore = "needs Chromium: apt-get install chromium"]
 async fn the_page_shows_the_recording_and_its_end() {
     let test = "page";
-    let Some(chromium) = chromium(test) else {
-        return;
-    };
     let fake = at_rest(test).await;
     let url = format!("{}/app", fake.url);
     let mut recorder = recorder(
@@ -636,7 +618,7 @@ async fn the_page_shows_the_recording_and_its_end() {
         &["watch", "--expect", "4", "--serve", "0", "--url", &url],
     );
     let page = served(&mut recorder).await;
-    let mut browser = Browser::start(&chromium, folder(test).join("profile")).await;
+    let mut browser = Browser::start(folder(test).join("profile")).await;
     browser.resize(1000, 1400, false).await;
     browser.open(&page).await;
     let text = |text: &str| format!("document.body.innerText.includes({text:?})");
@@ -669,15 +651,13 @@ async fn the_page_shows_the_recording_and_its_end() {
 }
 
 #[tokio::test]
+#[ignore = "needs Chromium: apt-get install chromium"]
 async fn a_page_that_lost_its_recorder_says_so() {
     let test = "page-lost";
-    let Some(chromium) = chromium(test) else {
-        return;
-    };
     let fake = at_rest(test).await;
     let mut recorder = recorder(&fake, test, &["watch", "--serve", "0"]);
     let page = served(&mut recorder).await;
-    let mut browser = Browser::start(&chromium, folder(test).join("profile")).await;
+    let mut browser = Browser::start(folder(test).join("profile")).await;
     browser.open(&page).await;
     browser
         .until("document.body.innerText.includes('1 of 1')")
@@ -713,6 +693,32 @@ async fn the_page_allows_only_get_and_its_own_style_and_script() {
         "{policy}"
     );
     assert!(!policy.contains("unsafe"), "{policy}");
+    let rebound = client.get(&page).header("host", "example.com:80");
+    let rebound = rebound.send().await.expect("it answers");
+    assert_eq!(rebound.status(), 403);
+    let missing = client.get(format!("{page}missing")).send().await;
+    for answer in [rebound, missing.expect("it answers")] {
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+        assert_eq!(answer.headers()["content-security-policy"], policy);
+    }
+    let events = client.get(format!("{page}events")).send().await;
+    let mut events = events.expect("it answers");
+    assert_eq!(events.status(), 200);
+    assert_eq!(events.headers()["x-content-type-options"], "nosniff");
+    let (mut bytes, mut updates) = (Vec::new(), Vec::new());
+    while updates.len() < 9 && !updates.contains(&false) {
+        let chunk = events.chunk().await.expect("it goes on");
+        bytes.extend(chunk.expect("it goes on"));
+        let text = String::from_utf8_lossy(&bytes);
+        let lines = text.split_inclusive('\n');
+        let whole = lines.filter(|line| line.starts_with("data: ") && line.ends_with('\n'));
+        updates = whole.map(|line| line.contains("\"chart\"")).collect();
+    }
+    assert!(updates[0], "it begins with a chart");
+    assert!(
+        updates.contains(&false),
+        "a chart that is unchanged is not sent again"
+    );
     for method in [
         reqwest::Method::POST,
         reqwest::Method::PUT,

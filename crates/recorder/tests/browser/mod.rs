@@ -23,7 +23,7 @@ pub struct Browser {
 }
 
 /// The path of Chromium or Chrome: `CHROMIUM`, or else the first of the usual names in PATH.
-pub fn find() -> Option<PathBuf> {
+fn find() -> Option<PathBuf> {
     if let Some(path) = env::var_os("CHROMIUM") {
         return Some(path.into());
     }
@@ -41,7 +41,8 @@ pub fn find() -> Option<PathBuf> {
 
 impl Browser {
     /// `profile` is an empty folder for its files.
-    pub async fn start(chromium: &PathBuf, profile: PathBuf) -> Self {
+    pub async fn start(profile: PathBuf) -> Self {
+        let chromium = find().expect("Chromium is not installed: apt-get install chromium");
         let _ = std::fs::remove_dir_all(&profile);
         // It reads commands from file descriptor 3 and writes messages to 4, and ends with the pipe.
         let mut child = Command::new("sh")
