@@ -39,10 +39,12 @@ explain() {
   for object in "deployment/$app" "scaledobject/$scaler" "hpa/$scaler" "hpa/keda-hpa-$scaler"; do
     "${kube[@]}" get "$object" --output "go-template=$template" 2>/dev/null | grep -E "$bad" || true
   done
-  "${kube[@]}" get "deployment/$app" >/dev/null 2>&1 ||
-    echo "No Deployment $app: see the log of Spin Operator (kubectl logs --namespace spin-operator --selector control-plane=controller-manager)"
-  "${kube[@]}" get events --field-selector type=Warning --sort-by .lastTimestamp --no-headers \
-    --output custom-columns=KIND:.involvedObject.kind,NAME:.involvedObject.name,REASON:.reason,MESSAGE:.message |
+  [[ $("${kube[@]}" get "deployment/$app" --output "jsonpath={.metadata.annotations.$deployed}" 2>/dev/null) == "$now" ]] ||
+    echo 'Spin Operator has not applied the SpinApp to a Deployment. Its log has the reason: kubectl logs' \
+      '--namespace spin-operator --selector control-plane=controller-manager --tail -1 | grep ERROR | tail -1'
+  # The condition ReplicaFailure above has the message of the ReplicaSet's events.
+  "${kube[@]}" get events --field-selector 'type=Warning,involvedObject.kind!=ReplicaSet' --sort-by .lastTimestamp \
+    --no-headers --output custom-columns=KIND:.involvedObject.kind,NAME:.involvedObject.name,REASON:.reason,MESSAGE:.message |
     grep -E " ($app|$scaler|keda-hpa-$scaler)[- ]" | tail -5 || true
   echo 'Causes and remedies: docs/kubernetes.md#when-the-app-does-not-start'
 } >&2
