@@ -31,6 +31,9 @@ k3d_delete() { k3d cluster delete "$CLUSTER"; }
 
 # kind includes none of them. Its nodes know a registry beside them as localhost:REGISTRY_PORT, as this machine does; the
 # registry has the label. The first worker has the port.
+# The patch has the key of containerd's version 3, as SpinKube's own has. In kind's file, of version 2, it replaces all
+# runtimes, and with them runc's `SystemdCgroup = true`. The key of version 2 keeps that, but then the shim uses the cgroups
+# of systemd, for which it needs D-Bus, and kind's nodes have none.
 registry=$CLUSTER-registry
 kind_create() {
   [[ -n $own ]] || docker run --detach --restart always --name "$registry" --label "$label" \
