@@ -6,11 +6,12 @@ show_context
 autoscalers=$("${kube[@]}" get "hpa/$scaler" "hpa/keda-hpa-$scaler" --ignore-not-found --output name)
 ! has_keda || "${kube[@]}" delete --ignore-not-found -f "$samples/keda-scaledobject.yaml"
 "${kube[@]}" delete --ignore-not-found -f config/hpa/hpa.yaml
-"${kube[@]}" wait --for=delete "hpa/keda-hpa-$scaler" --timeout=1m
+show "${kube[@]}" wait --for=delete "hpa/keda-hpa-$scaler" --timeout=1m
 gone=$SECONDS
-"${kube[@]}" delete --ignore-not-found -f "$samples/ingress.yaml" -f "$samples/keda-app.yaml"
+# kubectl says "deleted" first and then waits, as the pods may take half a minute to end.
+show "${kube[@]}" delete --ignore-not-found --timeout=2m -f "$samples/ingress.yaml" -f "$samples/keda-app.yaml"
 "${kube[@]}" delete secrets --selector "$config_label"
-"${kube[@]}" wait --for=delete "deployment/$app" --timeout=2m
+show "${kube[@]}" wait --for=delete "deployment/$app" --timeout=2m
 
 # Kubernetes notices a deleted HPA at its next synchronisation, 15 seconds after the last. An HPA of the same name that
 # exists by then inherits the recommendations of the last five minutes, and scales an idle app out to the highest of them.
