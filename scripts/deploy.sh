@@ -43,7 +43,7 @@ explain() {
     echo 'Spin Operator has not applied the SpinApp to a Deployment. Its log has the reason: kubectl logs' \
       '--namespace spin-operator --selector control-plane=controller-manager --tail -1 | grep ERROR | tail -1'
   # The condition ReplicaFailure above has the message of the ReplicaSet's events.
-  "${kube[@]}" get events --field-selector 'type=Warning,involvedObject.kind!=ReplicaSet' --sort-by .lastTimestamp \
+  "${kube[@]}" get events --field-selector 'type=Warning,involvedObject.kind!=ReplicaSet' --sort-by .metadata.creationTimestamp \
     --no-headers --output custom-columns=KIND:.involvedObject.kind,NAME:.involvedObject.name,REASON:.reason,MESSAGE:.message |
     grep -E " ($app|$scaler|keda-hpa-$scaler)[- ]" | tail -5 || true
   echo 'Causes and remedies: docs/kubernetes.md#when-the-app-does-not-start'
@@ -73,4 +73,6 @@ else
   show "${kube[@]}" wait --for=condition=ScalingActive "hpa/$scaler" --timeout=5m
 fi
 show "${kube[@]}" apply -f "$samples/ingress.yaml"
+# The app is ready: whatever fails from here on concerns its address.
+trap - EXIT
 scripts/address.sh

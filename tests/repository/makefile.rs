@@ -158,6 +158,15 @@ fn make_load_sends_no_traffic_if_the_app_does_not_respond() {
 }
 
 #[test]
+fn make_load_does_not_wait_for_the_load_of_its_url() {
+    let answers =
+        "case $call in curl*) [[ $call == *' --head '* ]] || exit 28; echo 200; exit ;; esac";
+    let url = "URL=http://localhost:8081/?cpu=20m&duration=10m";
+    let run = Programs::answering("paced", answers).make(&["load", url]);
+    assert!(run.success && run.has_call("bombardier"), "{run}");
+}
+
+#[test]
 fn another_program_named_spin_is_not_used() {
     let checker = "case $call in spin*) echo 'Spin Version 6.5.2 -- 6 December 2019'; exit ;; esac";
     let programs = Programs::answering("model-checker", checker);
@@ -242,6 +251,14 @@ fn make_deploy_prints_why_the_app_is_not_ready() {
     ] {
         assert_eq!(run.stderr.contains(part), said, "{part}:\n{run}");
     }
+}
+
+#[test]
+fn an_app_that_is_ready_has_no_failed_start() {
+    let answers = "case $call in curl*) exit 7 ;; esac";
+    let run = Programs::answering("address", answers).make(&["deploy"]);
+    assert!(!run.success && run.has_call("curl"), "{run}");
+    assert!(!run.stderr.contains("is not ready"), "{run}");
 }
 
 #[test]
