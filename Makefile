@@ -7,13 +7,16 @@ SHELL := bash
 override CARGO_TARGET_DIR := $(CURDIR)/target
 export CARGO_TARGET_DIR
 
-# Settings reach the scripts through the environment, never as text of a command: any character may be in them. Those
-# with ?= may come from the environment too; names such as PORT may mean something else there.
+# Settings reach the scripts through the environment, never as text of a command, so any character may be in them; only a
+# `$` on the command line of make must be written `$$`. Those with ?= may come from the environment too; names such as PORT
+# may mean something else there.
 
 # Where `make run` listens.
 export LISTEN ?= 127.0.0.1:3000
 # How long fuzz, soak and watch run. Empty: the default of each.
 export FOR :=
+# The requests of `make fuzz-http`.
+export EXAMPLES := 21000
 # The checks of `make deny`; `advisories` needs the database on GitHub, so only CI runs it.
 export CHECKS := bans licenses sources
 # The cases of `make bench`; empty: all that need nothing but this repository.
@@ -136,8 +139,7 @@ fuzz: ## Fuzz the parser of loads (FOR=5m); needs a nightly toolchain and cargo-
 	@scripts/fuzz.sh
 
 .PHONY: fuzz-http
-fuzz-http: build ## Fuzz the component over HTTP as openapi.yaml describes it (SPIN=path: under a real Spin)
-	@scripts/need.sh python3
+fuzz-http: build ## Fuzz the component over HTTP as openapi.yaml describes it (SPIN=path EXAMPLES=700: under a real Spin)
 	@$(BUILD_HOST)
 	@cargo build --locked --package testkit
 	@scripts/fuzz-http.sh
