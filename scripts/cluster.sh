@@ -98,7 +98,7 @@ kube=(kubectl --context "$context")
 install() {
   local release=$1 version=$2 chart=("$3")
   [[ $3 == oci:* ]] || chart=("$release" --repo "$3")
-  if helm list --kube-context "$context" --namespace "$release" --deployed --output json | grep -q "\"chart\":\"$release-$version\""; then
+  if helm list --kube-context "$context" --namespace "$release" --deployed --output json | grep -F "\"chart\":\"$release-$version\"" >/dev/null; then
     echo "$release $version is installed"
   else
     helm upgrade --install "$release" "${chart[@]}" --version "$version" --kube-context "$context" --namespace "$release" \
