@@ -23,7 +23,7 @@ const FIRST_CHUNK: u64 = 16;
 const CANCEL_CHECK_INTERVAL: Duration = Duration::from_micros(500);
 
 /// The longest wait without such a check.
-const MAX_WAIT: Duration = Duration::from_millis(200);
+const MAX_WAIT: Duration = Duration::from_millis(500);
 
 /// The time by which the timer of the host alone may end a wait late.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
