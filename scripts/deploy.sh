@@ -67,7 +67,7 @@ if [[ $AUTOSCALER == keda ]]; then
   show "${kube[@]}" wait --for=create "hpa/keda-hpa-$scaler" --timeout=60s
   show "${kube[@]}" wait --for=condition=ScalingActive "hpa/keda-hpa-$scaler" --timeout=5m
 else
-  ! has_keda || show "${kube[@]}" delete --ignore-not-found -f "$samples/keda-scaledobject.yaml"
+  ! has_keda || show "${kube[@]}" delete --ignore-not-found --timeout=1m -f "$samples/keda-scaledobject.yaml"
   show "${kube[@]}" wait --for=delete "hpa/keda-hpa-$scaler" --timeout=60s
   show "${kube[@]}" apply -f config/hpa/hpa.yaml
   show "${kube[@]}" wait --for=condition=ScalingActive "hpa/$scaler" --timeout=5m

@@ -4,11 +4,11 @@
 
 show_context
 autoscalers=$("${kube[@]}" get "hpa/$scaler" "hpa/keda-hpa-$scaler" --ignore-not-found --output name)
-! has_keda || "${kube[@]}" delete --ignore-not-found -f "$samples/keda-scaledobject.yaml"
+# kubectl says "deleted" first and then waits: for KEDA here, and for the pods below, which may take half a minute to end.
+! has_keda || show "${kube[@]}" delete --ignore-not-found --timeout=1m -f "$samples/keda-scaledobject.yaml"
 "${kube[@]}" delete --ignore-not-found -f config/hpa/hpa.yaml
 show "${kube[@]}" wait --for=delete "hpa/keda-hpa-$scaler" --timeout=1m
 gone=$SECONDS
-# kubectl says "deleted" first and then waits, as the pods may take half a minute to end.
 show "${kube[@]}" delete --ignore-not-found --timeout=2m -f "$samples/ingress.yaml" -f "$samples/keda-app.yaml"
 "${kube[@]}" delete secrets --selector "$config_label"
 show "${kube[@]}" wait --for=delete "deployment/$app" --timeout=2m
