@@ -5,17 +5,10 @@ use super::manifests::millicores;
 use super::{APP, HPA, ROOT, at, manifest, read, read_all, text_at, words_after};
 use std::path::Path;
 
-/// The path and text of each document.
-pub fn documents() -> Vec<(String, String)> {
-    let docs = read_all("docs", ".md").into_iter();
-    read_all(".", ".md")
-        .into_iter()
-        .chain(docs.map(|(name, text)| (format!("docs/{name}"), text)))
-        .collect()
-}
-
+/// The texts of all documents.
 pub fn all_documents() -> String {
-    documents().into_iter().map(|(_, text)| text).collect()
+    let files = [read_all(".", ".md"), read_all("docs", ".md")];
+    files.into_iter().flatten().map(|(_, text)| text).collect()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The Makefile and its scripts: they call the right programs, in the right order, with the given values.
 
 use super::{
-    APP, HPA, INGRESS, SCALED_OBJECT, documents::documents, manifest, programs::Programs, read,
+    APP, HPA, INGRESS, SCALED_OBJECT, documents::all_documents, manifest, programs::Programs, read,
     text_at,
 };
 use std::{fs, path::Path};
@@ -93,8 +93,7 @@ fn no_target_runs_a_value() {
 #[test]
 fn make_load_runs_the_command_of_the_documents() {
     let load = "bombardier -c 40 -t 5s -d 3m http://localhost:8081";
-    let documents: String = documents().into_iter().map(|(_, text)| text).collect();
-    assert!(documents.contains(load));
+    assert!(all_documents().contains(load));
     let run = Programs::new("tutorial").make(&["load"]);
     assert!(run.success, "{run}");
     let call = run.call("bombardier");
