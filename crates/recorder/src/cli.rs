@@ -23,7 +23,7 @@ use crate::{
     record::Record,
     recording::{Mode, Recording, paused},
     report::Report,
-    steady_load::Plan,
+    steady_load::{self, Plan},
 };
 
 /// The Deployment of the sample manifests, whose requests understand `iterations=0`.
@@ -86,7 +86,7 @@ enum Command {
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         within: Option<Duration>,
         /// CPU that a replica uses without traffic, in millicores
-        #[arg(long, value_name = "MILLICORES", default_value_t = 3.0)]
+        #[arg(long, value_name = "MILLICORES", default_value_t = steady_load::IDLE)]
         idle: f64,
     },
 }
