@@ -8,11 +8,17 @@ use std::time::Duration;
 /// followed within a millisecond.
 const WINDOW: usize = 16;
 
-/// The most that a chunk counts, as a multiple of the baseline. An interrupted chunk costs more than
-/// the others, since the kernel accounts the switch to it and the caches are cold. With 1.3, chunks
-/// of 40 µs matched the kernel's account within 3 % beside each of 13 neighbours that took the core
-/// for 20 to 3000 µs at a time; with 1.2 or 1.4, within 5 %.
-const OUTLIER_CAP: f64 = 1.3;
+/// The cost above which a chunk was interrupted, as a multiple of the baseline. On a shared virtual
+/// machine single chunks take up to twice the time of those around them without another thread on
+/// the core, and the kernel accounts all of that: 3 % of a burn was lost where they counted as
+/// interrupted too. So an interruption shorter than a chunk is not recognized.
+const INTERRUPTED: f64 = 2.0;
+
+/// The cost that an interrupted chunk counts with, as a multiple of the baseline. It is more than
+/// that of the others, since the kernel accounts the switch to it and the caches are cold. With 1.3,
+/// chunks of 40 µs matched the kernel's account within 3 % beside each of 13 neighbours that took the
+/// core for 20 to 3000 µs at a time; with 1.2 or 1.4, within 5 %.
+const INTERRUPTED_COST: f64 = 1.3;
 
 /// The number of chunks from which on the baseline is reliable, even for the first of them.
 const MIN_SAMPLES: usize = 4;
@@ -20,10 +26,10 @@ const MIN_SAMPLES: usize = 4;
 /// Estimates the CPU time of chunks of iterations from their wall-clock time.
 ///
 /// A guest cannot read its CPU time, but it can see that its thread was taken away: a chunk then
-/// takes far longer than those around it. So a chunk counts with its wall-clock time, but with at
-/// most `OUTLIER_CAP` times the baseline, which the undisturbed chunks around it set. A core that
-/// stays slower, because of its frequency or of a busy sibling thread, slows all chunks down: that
-/// is CPU time.
+/// takes far longer than those around it. So a chunk counts with its wall-clock time; if it is more
+/// than `INTERRUPTED` times the baseline, which the undisturbed chunks around it set, only with
+/// `INTERRUPTED_COST` times the baseline. A core that is slower, because of its frequency or of a
+/// busy sibling thread, slows chunks down less: that is CPU time.
 #[derive(Default)]
 pub struct Meter {
     /// The CPU time of the chunks before the window, in nanoseconds.
@@ -81,7 +87,12 @@ impl Meter {
 impl Chunk {
     /// The CPU time that the chunk counts with, in nanoseconds.
     fn counted(&self, baseline: f64) -> f64 {
-        self.iterations * self.cost.min(OUTLIER_CAP * baseline)
+        let cost = if self.cost > INTERRUPTED * baseline {
+            INTERRUPTED_COST * baseline
+        } else {
+            self.cost
+        };
+        self.iterations * cost
     }
 }
 
