@@ -33,8 +33,7 @@ const TIMER_SLACK: Duration = Duration::from_millis(2);
 pub struct Overhead {
     /// For the request as a whole.
     pub request: Duration,
-    /// For each wait of a paced load, after which the server mostly wakes up from idle. Other burns
-    /// yield to a server that is busy, which costs next to nothing.
+    /// For each wait.
     pub wait: Duration,
 }
 
@@ -62,16 +61,13 @@ pub struct Burnt {
 /// If `check` fails: that ends the burn.
 pub fn burn(
     load: Load,
-    mut overhead: Overhead,
+    overhead: Overhead,
     clock: &impl Clock,
     check: impl FnMut(Duration) -> Result<()>,
 ) -> Result<Burnt> {
-    let is_paced = matches!(load, Load::Paced { .. });
-    if !is_paced {
-        overhead.wait = Duration::ZERO;
-    }
-    // A paced load pauses anyway, so it is admitted from the start.
-    let mut burn = Burn::new(overhead, clock, check, Scheduler::new(is_paced));
+    // A paced load pauses anyway.
+    let admitted = matches!(load, Load::Paced { .. });
+    let mut burn = Burn::new(overhead, clock, check, Scheduler::new(admitted));
     match load {
         Load::Iterations(n) => burn.run_iterations(n)?,
         Load::CpuTime(goal) => burn.run_cpu_time(goal)?,
@@ -403,8 +399,7 @@ mod tests {
         ] {
             let clock = Replay::undisturbed(delay);
             let burnt = clock.run_with(overhead, load);
-            let waits = load.starts_with("cpu=").then(|| clock.waits() as u32);
-            let used_by_host = overhead.request + overhead.wait * waits.unwrap_or_default();
+            let used_by_host = overhead.request + overhead.wait * clock.waits() as u32;
             assert_eq!(burnt.overhead, used_by_host, "{load}");
             assert_near(burnt.cpu_time + used_by_host, goal, goal / 200);
         }

@@ -108,9 +108,10 @@ fn dry_run(load: Load, out: ResponseOutparam) -> Result<()> {
 
 impl Run {
     fn new(query: &str) -> Result<Self, Rejection> {
+        let load = settings::load(query)?;
         Ok(Self {
-            load: settings::load(query)?,
-            overhead: settings::overhead()?,
+            load,
+            overhead: settings::overhead(load)?,
             replica: settings::replica()?,
         })
     }

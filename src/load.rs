@@ -1,4 +1,4 @@
-//! The load that a request asks for, in the grammar of its query.
+//! The load that a request asks for, in the syntax of its query.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use thiserror::Error;
 
 /// A load, in one of the three forms of a query.
 ///
-/// `Display` writes it in the grammar that `FromStr` reads, in one canonical spelling: durations as
+/// `Display` writes it in the syntax that `FromStr` reads, in one canonical form: durations as
 /// Go writes them, parts of a core in millicores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Load {
@@ -275,7 +275,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The lines of `tests/loads.tsv`: a query, and after a tab the canonical spelling of its load,
+    /// The lines of `tests/loads.tsv`: a query, and after a tab the canonical form of its load,
     /// which is empty if the query is not a load. The fuzzer starts from these queries.
     fn table() -> impl Iterator<Item = (&'static str, &'static str)> {
         let lines = include_str!("../tests/loads.tsv").lines();

@@ -10,7 +10,7 @@ const WINDOW: usize = 16;
 
 /// The cost above which a chunk was interrupted, as a multiple of the baseline. On a shared virtual
 /// machine single chunks take up to twice the time of those around them without another thread on
-/// the core, and the kernel accounts all of that: 3 % of a burn was lost where they counted as
+/// the core, and the kernel accounts all of that: up to 4 % of a burn was lost where they counted as
 /// interrupted too. So an interruption shorter than a chunk is not recognized.
 const INTERRUPTED: f64 = 2.0;
 

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use crate::load::Cpu;
 
-/// The CPU time of a burst. Shorter bursts would pace more finely, but a pause follows each, which
-/// costs the host up to 0.1 ms of CPU: 1 % more than asked with bursts of 10 ms.
+/// The CPU time of a burst. Shorter bursts would pace more finely, but a wait follows each, which
+/// costs the host some CPU time too.
 pub const BURST: Duration = Duration::from_millis(20);
 
 /// The shortest burst, for a load so close to a whole core that no pause is left.
 const MIN_BURST: Duration = Duration::from_micros(40);
 
 /// The most CPU time that is caught up on, at full speed: as much as throttling withholds in two of
-/// its periods. The rest of a longer stall is written off, so that Q is held rather than averaged.
+/// its periods. The rest of a longer stall is written off, so that no long burst at full speed follows.
 pub const MAX_CATCH_UP: Duration = Duration::from_millis(100);
 
 /// Computes the CPU time that a burn may use by now, and how long it pauses after that.

@@ -10,7 +10,7 @@ use crate::load::Load;
 /// The report of a load that has run, as JSON. Times are in milliseconds, to the microsecond.
 #[derive(Serialize)]
 pub struct Report {
-    /// The load that ran, in the grammar of the query.
+    /// The load that ran, in the syntax of the query.
     load: String,
     iterations: u64,
     /// The end of the SHA-256 chain, in hexadecimal.

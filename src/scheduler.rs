@@ -5,8 +5,9 @@
 //! wait ends late, shows how many others share the thread. Forty burns that share a thread
 //! evenly are all slow, so burns are admitted one after another:
 //!
-//! - A new burn probes: it yields without having run. It is admitted as soon as two scheduling delays
-//!   in a row are no longer than it accepts, and backs off for up to 80 ms between its probes.
+//! - A new burn probes: it yields without having run. It is admitted if the scheduling delay is short;
+//!   after a long one, as soon as two delays in a row are no longer than it accepts. It backs off
+//!   between its probes, for 80 ms on average once it is old.
 //! - The accepted delay grows with the age of a burn, from 3 ms to 24 ms within 3.2 s: older burns are
 //!   admitted before younger ones, and only a few run at a time. From then on it shrinks again, so
 //!   that a request that is probably late does not make younger ones late too.
@@ -24,8 +25,9 @@ pub const YIELD: Duration = Duration::from_nanos(1);
 /// 2 ms were no better, and a request cost 1 % more.
 const SHORT_SLICE: Duration = Duration::from_millis(3);
 
-/// A time slice alone. A wait then means more than a millisecond of idleness: 3 % of 40 ms. Until
-/// the slice ends, a burn may not notice that its client disconnected: 50 ms cost 50 ms of CPU.
+/// A time slice alone. A yield then leaves the core idle for more than a millisecond, 3 % of 40 ms. A
+/// burn may notice only at the end of a slice that its client disconnected: with 50 ms, that wasted
+/// up to 50 ms of CPU.
 const LONG_SLICE: Duration = Duration::from_millis(40);
 
 /// The scheduling delay that a new burn accepts, and the upper bound for a burn that is alone: the

@@ -1,6 +1,8 @@
 //! The default load and the limits: Spin variables, read when a request needs them.
 //! <https://spinframework.dev/variables>
 
+use std::time::Duration;
+
 use http::HeaderValue;
 use spin_sdk::variables;
 use thiserror::Error;
@@ -59,12 +61,18 @@ pub fn replica() -> Result<Option<String>, Rejection> {
     Ok(Some(name).filter(|name| !name.is_empty()))
 }
 
-/// The CPU time that the host uses in addition to a burn.
-pub fn overhead() -> Result<Overhead, Rejection> {
-    Ok(Overhead {
-        request: read("request_overhead", load::duration_or_zero)?.value,
-        wait: read("wait_overhead", load::duration_or_zero)?.value,
-    })
+/// The CPU time that the host uses in addition to a burn, if `load` includes it.
+///
+/// Only a paced load counts its waits, after which the server mostly wakes up from idle. Other burns
+/// mostly yield to a server that is busy, which costs little.
+pub fn overhead(load: Load) -> Result<Overhead, Rejection> {
+    let read = |name| read(name, load::duration_or_zero).map(|variable| variable.value);
+    let (request, wait) = match load {
+        Load::Iterations(_) => return Ok(Overhead::default()),
+        Load::CpuTime(_) => (read("request_overhead")?, Duration::ZERO),
+        Load::Paced { .. } => (read("request_overhead")?, read("wait_overhead")?),
+    };
+    Ok(Overhead { request, wait })
 }
 
 /// The limits in force, as header fields.
