@@ -16,6 +16,8 @@ export SPIN_VARIABLE_MAX_CPU_TIME=1ms SPIN_VARIABLE_MAX_DURATION=20ms
 
 # Left out: positive_data_acceptance, since a load that the contract describes may be above a limit of the deployment;
 # tests/openapi.rs tests the parser against it.
+# SPIN may be a path relative to this folder.
+[[ -z ${SPIN:-} ]] || { find_spin; export SPIN=$spin; }
 cd "$venv" # where schemathesis keeps a cache
 # shellcheck disable=SC2016 # with-server sets URL.
 "$root/target/debug/with-server" sh -c 'exec bin/schemathesis run "$0" --url "$URL" --workers 2 \

@@ -15,7 +15,8 @@ show "${kube[@]}" wait --for=delete "deployment/$app" --timeout=2m
 
 # Kubernetes notices a deleted HPA at its next synchronisation, 15 seconds after the last. An HPA of the same name that
 # exists by then inherits the recommendations of the last five minutes, and scales an idle app out to the highest of them.
-[[ -z $autoscalers ]] || while ((SECONDS - gone < 20)); do
-  ((SECONDS > gone + 1)) || echo 'Waiting until Kubernetes has forgotten the recommendations of the autoscaler, 20 seconds in all'
-  sleep 1
-done
+left=$((20 - (SECONDS - gone)))
+if [[ -n $autoscalers ]] && ((left > 0)); then
+  echo "Waiting $left s until Kubernetes has forgotten the recommendations of the autoscaler"
+  sleep "$left"
+fi

@@ -102,7 +102,10 @@ fn validate(request: &IncomingRequest) -> Result<Action, Problem> {
 fn dry_run(load: Load, out: ResponseOutparam) -> Result<()> {
     let mut fields = fields("application/json");
     fields.push(("load", load.to_string()));
-    fields.extend(settings::limits());
+    match settings::limits() {
+        Ok(limits) => fields.extend(limits),
+        Err(rejection) => return refuse(&problem::rejected(&rejection), true, out),
+    }
     response::send(out, 200, fields, None)
 }
 

@@ -257,7 +257,7 @@ impl fmt::Display for Quoted<'_> {
 }
 
 /// A part of a query, whose end `…` replaces if it is too long to repeat.
-fn shorten(given: &str) -> Cow<'_, str> {
+pub fn shorten(given: &str) -> Cow<'_, str> {
     cut(given).map_or(given.into(), |start| format!("{start}…").into())
 }
 

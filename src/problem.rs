@@ -6,6 +6,7 @@ use http::StatusCode;
 use problem_details::ProblemDetails;
 use serde::Serialize;
 
+use crate::load::shorten;
 use crate::settings::Rejection;
 
 /// Problem details of the type `about:blank`, whose title is that of the status.
@@ -21,6 +22,7 @@ pub struct Fault {
 
 /// The problem of a request whose method is neither GET nor HEAD.
 pub fn method_not_allowed(method: &str) -> Problem {
+    let method = shorten(method);
     let detail = format!("{method} is not allowed; use GET, or HEAD for a dry run");
     problem(StatusCode::METHOD_NOT_ALLOWED, detail, None)
 }

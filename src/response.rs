@@ -96,7 +96,8 @@ struct Body {
 }
 
 impl Body {
-    /// Writes all of the body. A host permits at least 4 KiB, and no report or problem is longer.
+    /// Writes all of the body. A host permits at least 4 KiB, and no report or problem is longer, unless the name of the
+    /// replica is.
     fn finish(self, content: &[u8]) -> Result<()> {
         self.stream.check_write()?;
         self.stream.write(content)?;

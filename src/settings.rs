@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
 use spin_sdk::variables;
 use thiserror::Error;
 
@@ -76,16 +75,17 @@ pub fn overhead(load: Load) -> Result<Overhead, Rejection> {
 }
 
 /// The limits in force, as header fields.
-pub fn limits() -> impl Iterator<Item = (&'static str, String)> {
-    [
-        ("max-iterations", "max_iterations"),
-        ("max-cpu-time", "max_cpu_time"),
-        ("max-duration", "max_duration"),
-        ("max-sustained-cpu", "max_sustained_cpu"),
-    ]
-    .into_iter()
-    .filter_map(|(name, variable)| Some((name, text(variable).ok()?)))
-    .filter(|(_, limit)| HeaderValue::from_str(limit).is_ok())
+pub fn limits() -> Result<[(&'static str, String); 4], Rejection> {
+    let iterations = read("max_iterations", load::iterations)?.text;
+    let cpu_time = read("max_cpu_time", load::duration)?.text;
+    let duration = read("max_duration", load::duration)?.text;
+    let sustained_cpu = read("max_sustained_cpu", load::cpu)?.text;
+    Ok([
+        ("max-iterations", iterations),
+        ("max-cpu-time", cpu_time),
+        ("max-duration", duration),
+        ("max-sustained-cpu", sustained_cpu),
+    ])
 }
 
 fn default_load() -> Result<Load, Rejection> {

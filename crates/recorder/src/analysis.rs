@@ -24,7 +24,9 @@ pub struct Milestones {
 impl Milestones {
     pub fn of(record: &Record, decisions: &[Decision]) -> Self {
         let origin = record.time_origin();
-        let traffic_ended = record.first(|seen| matches!(seen, ObservationKind::TrafficEnded(_)));
+        // A hold sends several loads, one after another.
+        let ended = record.traffic_result().and(record.traffic_span());
+        let traffic_ended = ended.map(|(_, end)| end);
         let last = traffic_ended.unwrap_or(f64::INFINITY);
         let ready = added_pods_ready(record, origin, last);
         let mut back_at_minimum = None;
@@ -196,6 +198,9 @@ mod tests {
             ),
         ];
         all.extend(seen);
+        // A hold sends a second load right after the first one.
+        all.push((45.0, ObservationKind::TrafficEnded(ended.clone())));
+        all.push((45.0, ObservationKind::TrafficStarted("more".into())));
         all.push((100.0, ObservationKind::TrafficEnded(ended)));
         all.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         let mut record = Record::new(Timestamp::UNIX_EPOCH);

@@ -35,7 +35,7 @@ const APP: &str = "keda-spinapp";
 /// current context of kubectl; it never writes to the cluster. At the end it prints each decision of the autoscaler
 /// with its reason, and writes replicas.csv, autoscale.json, autoscale.svg and observations.jsonl.
 ///
-/// Exit status: 0 if the expectation was met, 1 if it was not, 2 if the recording failed or was interrupted.
+/// Exit status of a recording: 0 if the expectation was met, 1 if it was not, 2 if the recording failed or was interrupted.
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]

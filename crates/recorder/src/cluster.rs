@@ -29,6 +29,7 @@ use tokio::{
 
 use crate::{
     observations::{AUTOSCALERS, PodMetrics, RawObservation, Reduced},
+    probe::root_cause,
     record::{Autoscaler, Deployment, ObservationKind, State},
     scaled_object,
 };
@@ -197,7 +198,11 @@ impl Target {
             seen,
             move |one: HorizontalPodAutoscaler, _| {
                 let is_own = targets(&one, &name);
-                found.borrow_mut().extend(is_own.then(|| one.name_any()));
+                let mut found = found.borrow_mut();
+                match is_own {
+                    true => found.insert(one.name_any()),
+                    false => found.remove(&one.name_any()),
+                };
                 is_own.then(|| RawObservation::Hpa(Box::new(one.reduced())))
             },
             |name| Some(RawObservation::HpaGone(name.into())),
@@ -225,7 +230,7 @@ impl Target {
     }
 
     /// `changed` is called with every object, and whether it existed when the watch began; `gone` with the
-    /// name of every deleted object for which `changed` returned an observation.
+    /// name of every object for which `changed` returned an observation, once it is deleted or `changed` returns none.
     fn follow<K>(
         &self,
         what: &'static str,
@@ -260,9 +265,14 @@ impl Target {
                             let name = one.name_any();
                             unlisted.remove(&name);
                             let news = changed(one, is_first_list);
-                            if news.is_some() {
-                                known.insert(name);
-                            }
+                            let news = match news {
+                                Some(_) => {
+                                    known.insert(name);
+                                    news
+                                }
+                                // An autoscaler that now targets something else.
+                                None => known.take(&name).and_then(&gone),
+                            };
                             news.into_iter().collect()
                         }
                         // An object that is no longer listed was deleted while the connection was lost.
@@ -437,11 +447,7 @@ fn why(error: &kube::Error) -> String {
             status.message.clone()
         };
     }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+    root_cause(error)
 }
 
 fn targets(autoscaler: &HorizontalPodAutoscaler, deployment: &str) -> bool {

@@ -381,13 +381,7 @@ impl<'a> Follower<'a> {
             times: 1,
             from,
             to,
-            metric: None,
-            reading: None,
-            computed: None,
-            recommended: None,
-            constraints: Vec::new(),
-            expected: None,
-            remark: None,
+            ..Decision::default()
         };
         if let Some((bound, constraint)) = rules.bound(from) {
             row.constraints.push(constraint);

@@ -111,7 +111,11 @@ impl Hold {
     }
 
     fn take_other_way(&mut self, now: Duration, why: String) -> String {
-        self.is_from_above = !self.is_from_above;
+        let plan = &self.plan;
+        self.is_from_above = match self.is_from_above {
+            true => plan.from_below.is_none(),
+            false => plan.from_above.is_some(),
+        };
         self.is_first = self.way().first.is_some();
         self.load_started = now;
         why
@@ -220,6 +224,21 @@ mod tests {
         let (second, load) = after(&mut hold, 12, 40..100).expect("it went past");
         assert_eq!(second, 40);
         assert!(load > 600, "{load}m");
+    }
+
+    #[test]
+    fn a_goal_with_one_way_tries_that_again() {
+        let mut hold = hold(19);
+        assert_eq!(hold.plan.from_above, None);
+        let first = hold.way().first.clone().expect("18 tolerate its load");
+        for start in [0, 500] {
+            after(&mut hold, *first.rests.start(), start..start + 31);
+            let again = after(&mut hold, 18, start + 40..start + 400);
+            assert_eq!(again, Some((start + 130, first.load.total())));
+        }
+        after(&mut hold, *first.rests.start(), 1000..1031);
+        let past = after(&mut hold, 20, 1040..1100);
+        assert_eq!(past, Some((1040, first.load.total())));
     }
 
     #[test]

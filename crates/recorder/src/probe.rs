@@ -15,13 +15,13 @@ use crate::{observations::RawObservation, record::Answer};
 
 const EVERY: Duration = Duration::from_secs(1);
 
+/// A request on its own connection, as from a new user, with a query that costs almost nothing.
 pub struct Probe {
     client: reqwest::Client,
     url: reqwest::Url,
 }
 
 impl Probe {
-    /// A request on its own connection, as from a new user, with a query that costs almost nothing.
     pub fn new(url: &str, query: &str, timeout: Duration) -> Result<Self> {
         let mut url = reqwest::Url::parse(url).with_context(|| format!("the URL is {url:?}"))?;
         if url.query().is_none() && !query.is_empty() {
@@ -74,10 +74,9 @@ impl Probe {
     }
 }
 
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+/// The message of the last error in the chain of sources.
+pub fn root_cause(error: &(dyn Error + 'static)) -> String {
+    anyhow::Chain::new(error)
+        .last()
+        .map_or_else(String::new, ToString::to_string)
 }

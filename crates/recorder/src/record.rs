@@ -469,14 +469,6 @@ impl Record {
         }
     }
 
-    /// When the first observation of a kind was made.
-    pub fn first(&self, is: impl Fn(&ObservationKind) -> bool) -> Option<f64> {
-        self.observations
-            .iter()
-            .find(|one| is(&one.kind))
-            .map(|one| one.at)
-    }
-
     /// When the traffic started and ended.
     pub fn traffic_span(&self) -> Option<(f64, f64)> {
         let end = self.traffic_ended.unwrap_or(self.end());

@@ -209,8 +209,11 @@ impl Recording {
     }
 
     fn evaluate(&self, record: &Record, now: Duration) -> Option<Evaluation> {
-        let expectation = self.expectation.as_ref();
-        expectation.map(|expectation| expectation.evaluate(record, now))
+        let expectation = self.expectation.as_ref()?;
+        if !matches!(self.mode, Mode::Watch { .. }) && record.traffic_span().is_none() {
+            return Some(Evaluation::Pending);
+        }
+        Some(expectation.evaluate(record, now))
     }
 
     fn is_over(&self, record: &Record, evaluation: &Option<Evaluation>, now: Duration) -> bool {
@@ -270,6 +273,10 @@ impl Recording {
         if let Some(why) = result.and_then(|result| result.failed.clone()) {
             return Verdict::Unobserved(why);
         }
+        let bombardier = result.and_then(|result| result.bombardier.as_ref());
+        if bombardier.is_some_and(|counted| counted.req2xx == 0) {
+            return Verdict::Unexpected("no request of the traffic got a 2xx response".into());
+        }
         let is_pending = evaluation == Some(Evaluation::Pending);
         let is_watch = matches!(self.mode, Mode::Watch { .. });
         match end {
@@ -296,8 +303,16 @@ impl Recording {
             }
             _ => None,
         };
-        if let Some(why) = self.lost_requests(result) {
-            return Verdict::Unexpected(why);
+        // A hold removes pods on purpose, with the requests that run on them.
+        if let Some(counted) = bombardier
+            && counted.not_2xx() > 0
+            && !matches!(self.mode, Mode::Hold { .. })
+        {
+            return Verdict::Unexpected(format!(
+                "{} of {} requests of the traffic got no 2xx response",
+                counted.not_2xx(),
+                counted.answers()
+            ));
         }
         if let Mode::Run {
             until_idle: Some(limit),
@@ -309,24 +324,11 @@ impl Recording {
             let left = deployment.map_or(0, |deployment| deployment.existing);
             let limit = format_duration(*limit);
             return Verdict::Unexpected(format!(
-                "{} left {limit} after the traffic",
+                "there were still {} {limit} after the traffic",
                 replicas(left)
             ));
         }
         Verdict::AsExpected(met)
-    }
-
-    /// Requests of the traffic without a 2xx response. `Mode::Hold` removes pods on purpose, with the requests that
-    /// run on them, so there it only matters that the app responds.
-    fn lost_requests(&self, result: Option<&TrafficResult>) -> Option<String> {
-        let counted = result?.bombardier.as_ref()?;
-        match (counted.answers(), counted.not_2xx()) {
-            (0, _) => Some("the traffic got no response".into()),
-            (all, lost) if lost > 0 && !matches!(self.mode, Mode::Hold { .. }) => Some(format!(
-                "{lost} of {all} requests of the traffic got no 2xx response"
-            )),
-            _ => None,
-        }
     }
 }
 

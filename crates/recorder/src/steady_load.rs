@@ -48,10 +48,11 @@ pub enum Error {
 }
 
 impl SteadyLoad {
-    /// A total that pods shall use, in two or three connections for each replica, whichever come closest in whole
-    /// millicores.
+    /// A total that pods shall use, in two or three connections for each replica, or one for each core if that is
+    /// more, whichever come closest in whole millicores.
     fn split(total: u32, replicas: u32) -> Self {
-        (2 * replicas..=3 * replicas)
+        let fewest = total.div_ceil(1000).max(2 * replicas);
+        (fewest..=fewest.max(3 * replicas))
             .map(|connections| Self {
                 connections,
                 millicores: ((f64::from(total) / f64::from(connections)).round() as u32).max(1),
@@ -518,6 +519,13 @@ mod tests {
         assert!(plan(1).from_below.is_some());
         let disabled = with_policy(Select::Disabled, 1);
         assert_eq!(disabled, Err(Error::Unreachable(12)));
+    }
+
+    #[test]
+    fn no_connection_asks_for_more_than_a_core() {
+        let load = SteadyLoad::split(6200, 2);
+        assert!(load.millicores <= 1000, "{load}");
+        assert_eq!(load.total().abs_diff(6200) / 10, 0, "{load}");
     }
 
     #[test]

@@ -36,8 +36,7 @@ impl TrafficResult {
     pub fn failed(why: String) -> Self {
         Self {
             failed: Some(why),
-            bombardier: None,
-            output: String::new(),
+            ..Self::default()
         }
     }
 }
