@@ -64,7 +64,8 @@ export RECORDING := $(OUTPUT)
 # The component is built with its own flags alone, not with those of the account (RUSTFLAGS, build.rustflags).
 BUILD := CARGO_ENCODED_RUSTFLAGS= cargo build --locked --target wasm32-wasip1 --target-dir target --release
 BUILD_HOST := cargo build --locked --package embedded-host
-BENCH := cargo run --locked --quiet --profile measured --package bench --
+# PORT is this project's; autoscale-go, one of the peers, would listen on it.
+BENCH := env -u PORT cargo run --locked --quiet --profile measured --package bench --
 
 .PHONY: help
 help:
