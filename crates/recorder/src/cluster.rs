@@ -28,8 +28,8 @@ use tokio::{
 };
 
 use crate::{
+    format::root_cause,
     observations::{AUTOSCALERS, PodMetrics, RawObservation, Reduced},
-    probe::root_cause,
     record::{Autoscaler, Deployment, ObservationKind, State},
     scaled_object,
 };
@@ -264,11 +264,10 @@ impl Target {
                         Event::InitApply(one) | Event::Apply(one) => {
                             let name = one.name_any();
                             unlisted.remove(&name);
-                            let news = changed(one, is_first_list);
-                            let news = match news {
-                                Some(_) => {
+                            let news = match changed(one, is_first_list) {
+                                Some(news) => {
                                     known.insert(name);
-                                    news
+                                    Some(news)
                                 }
                                 // An autoscaler that now targets something else.
                                 None => known.take(&name).and_then(&gone),

@@ -1,4 +1,6 @@
-//! Formats observations and durations for the terminal, the files and the chart.
+//! Formats observations, durations and errors for the terminal, the files and the chart.
+
+use std::error::Error;
 
 use crate::record::ObservationKind;
 
@@ -63,4 +65,11 @@ pub fn duration(seconds: f64) -> String {
         0
     };
     format!("{number:.decimals$} {unit}")
+}
+
+/// The message of the last error in the chain of sources.
+pub fn root_cause(error: &(dyn Error + 'static)) -> String {
+    anyhow::Chain::new(error)
+        .last()
+        .map_or_else(String::new, ToString::to_string)
 }

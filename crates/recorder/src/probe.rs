@@ -1,9 +1,6 @@
 //! Measures the latency of the app with one request a second.
 
-use std::{
-    error::Error,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -11,7 +8,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{observations::RawObservation, record::Answer};
+use crate::{format::root_cause, observations::RawObservation, record::Answer};
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -72,11 +69,4 @@ impl Probe {
             });
         }
     }
-}
-
-/// The message of the last error in the chain of sources.
-pub fn root_cause(error: &(dyn Error + 'static)) -> String {
-    anyhow::Chain::new(error)
-        .last()
-        .map_or_else(String::new, ToString::to_string)
 }

@@ -55,7 +55,7 @@ impl SteadyLoad {
         (fewest..=fewest.max(3 * replicas))
             .map(|connections| Self {
                 connections,
-                millicores: ((f64::from(total) / f64::from(connections)).round() as u32).max(1),
+                millicores: ((total + connections / 2) / connections).max(1),
             })
             .min_by_key(|split| split.total().abs_diff(total))
             .expect("there is at least one replica")
