@@ -22,7 +22,10 @@ const FIRST_CHUNK: u64 = 16;
 /// The time between two checks whether the client is still connected, while the burn runs.
 const CANCEL_CHECK_INTERVAL: Duration = Duration::from_micros(500);
 
-/// The longest wait without such a check.
+/// The time between two such checks while it waits: a check wakes up more of the host than a probe.
+const WAIT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The longest wait at a time.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
 /// The time by which the timer of the host alone may end a wait late.
@@ -189,10 +192,7 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
         let started = self.now;
         self.now = self.clock.now();
         self.meter.count(iterations, self.now - started);
-        if self.now - self.last_check < CANCEL_CHECK_INTERVAL {
-            return Ok(());
-        }
-        self.check()
+        self.check_every(CANCEL_CHECK_INTERVAL)
     }
 
     /// Waits for `pause`. Others ran meanwhile, so a whole time slice follows.
@@ -211,13 +211,16 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
             // A yield finds the server busy, so nothing wakes up from idle.
             self.waits += u32::from(pause > YIELD);
             self.now = self.clock.now();
-            self.check()?;
+            self.check_every(WAIT_CHECK_INTERVAL)?;
         }
         self.waited += (self.now - started).min(pause + TIMER_SLACK);
         Ok(self.now - end)
     }
 
-    fn check(&mut self) -> Result<()> {
+    fn check_every(&mut self, interval: Duration) -> Result<()> {
+        if self.now - self.last_check < interval {
+            return Ok(());
+        }
         self.last_check = self.now;
         let elapsed = self.elapsed();
         (self.check)(elapsed)
@@ -437,9 +440,24 @@ mod tests {
         let clock = Replay::undisturbed(9 * MS);
         let burnt = clock.run("cpu_time=30ms");
         assert_near(clock.used(), 30 * MS, 2 * CHUNK);
-        // It accepts a delay of 9 ms at an age of 0.9 s, and then runs in time slices of 3 ms.
-        assert_near(burnt.elapsed, (914 + 11 * (3 + 9)) * MS, 120 * MS);
-        assert!(clock.waits() <= 60, "{} waits", clock.waits());
+        // It accepts a delay of 9 ms at an age of 0.83 s, and then runs in time slices of 3 ms.
+        assert_near(burnt.elapsed, (835 + 11 * (3 + 9)) * MS, 150 * MS);
+        assert!(clock.waits() <= 40, "{} waits", clock.waits());
+    }
+
+    #[test]
+    fn a_burn_that_waits_for_its_turn_checks_its_client_four_times_a_second() {
+        // No burn accepts this scheduling delay.
+        let clock = Replay::undisturbed(30 * MS);
+        let load = "cpu_time=20ms".parse().expect("a load");
+        let mut checks = 0;
+        let burnt = burn(load, Overhead::default(), &clock, |elapsed| {
+            checks += 1;
+            ensure!(elapsed < 2000 * MS, "the client has disconnected");
+            Ok(())
+        });
+        burnt.expect_err("no client");
+        assert!((6..=8).contains(&checks), "{checks} checks");
     }
 
     #[test]
