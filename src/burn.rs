@@ -22,7 +22,8 @@ const FIRST_CHUNK: u64 = 16;
 /// The time between two checks whether the client is still connected, while the burn runs.
 const CANCEL_CHECK_INTERVAL: Duration = Duration::from_micros(500);
 
-/// The time between two such checks while it waits: a check wakes up more of the host than a probe.
+/// The shortest time between two such checks while it waits. With a check after every wait, a crowd in
+/// Spin spent 1 to 3 % more of the CPU on waiting.
 const WAIT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The longest wait at a time.
@@ -441,12 +442,12 @@ mod tests {
         let burnt = clock.run("cpu_time=30ms");
         assert_near(clock.used(), 30 * MS, 2 * CHUNK);
         // It accepts a delay of 9 ms at an age of 0.83 s, and then runs in time slices of 3 ms.
-        assert_near(burnt.elapsed, (835 + 11 * (3 + 9)) * MS, 150 * MS);
+        assert_near(burnt.elapsed, (835 + 11 * (3 + 9)) * MS, 120 * MS);
         assert!(clock.waits() <= 40, "{} waits", clock.waits());
     }
 
     #[test]
-    fn a_burn_that_waits_for_its_turn_checks_its_client_four_times_a_second() {
+    fn a_burn_that_waits_for_its_turn_checks_its_client_at_most_four_times_a_second() {
         // No burn accepts this scheduling delay.
         let clock = Replay::undisturbed(30 * MS);
         let load = "cpu_time=20ms".parse().expect("a load");
