@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Prints how to reach the deployed app: at URL in the cluster of `make cluster`, else at the address of its Ingress.
+# Prints how to reach the deployed app: at URL in the cluster of `make cluster`, else at the address
+# of its Ingress.
 . "$(dirname "$0")/lib.sh"
 
 context=$(kubectl config current-context)
 if [[ $context == "k3d-$CLUSTER" || $context == "kind-$CLUSTER" ]]; then
   need curl
   echo "Waiting for a response from $URL, for about a minute at most"
-  curl --fail --silent --show-error --output /dev/null --max-time 5 --retry 30 --retry-delay 2 --retry-max-time 60 \
-    --retry-all-errors "$URL/?iterations=0"
+  curl --fail --silent --show-error --output /dev/null --max-time 5 --retry 30 --retry-delay 2 \
+    --retry-max-time 60 --retry-all-errors "$URL/?iterations=0"
   echo "The app responds: $URL"
   exit
 fi

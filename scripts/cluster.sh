@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# scripts/cluster.sh create|delete: the cluster CLUSTER with SpinKube and KEDA, which CLUSTER_WITH (k3d or kind) runs in
-# Docker, reached through PORT of this machine. Starts and deletes only containers with the project's label: another
-# cluster of this name belongs to somebody else.
+# scripts/cluster.sh create|delete: the cluster CLUSTER with SpinKube and KEDA, which CLUSTER_WITH
+# (k3d or kind) runs in Docker, reached through PORT of this machine. Starts and deletes only
+# containers with the project's label: another cluster of this name belongs to somebody else.
 . "$(dirname "$0")/lib.sh"
 
 case $CLUSTER_WITH in
   k3d) nodes=k3d.cluster=$CLUSTER label=cpu-load-gen.cluster=$CLUSTER server=$label ;;
   kind) nodes=io.x-k8s.kind.cluster=$CLUSTER label=cpu-load-gen.cluster=kind-$CLUSTER server=$nodes ;;
-  *) fail "CLUSTER_WITH is '$CLUSTER_WITH'; it must be k3d or kind" ;;
+  *) fail "\`CLUSTER_WITH\` is \"$CLUSTER_WITH\"; it must be \"k3d\" or \"kind\"" ;;
 esac
 context=$CLUSTER_WITH-$CLUSTER
 image=ghcr.io/spinframework/containerd-shim-spin
@@ -18,22 +18,24 @@ all=$(docker ps --quiet --all --filter "label=$nodes")
 own=$(docker ps --quiet --all --filter "label=$label")
 running=$(docker ps --quiet --filter "label=$server")
 [[ -z $all || -n $own ]] ||
-  fail "the $CLUSTER_WITH cluster $CLUSTER was not created by \`make cluster\`: choose another name with CLUSTER=…, or delete it yourself with $CLUSTER_WITH"
+  fail "\`make cluster\` did not create the $CLUSTER_WITH cluster \`$CLUSTER\`:" \
+    "choose another name with CLUSTER=…, or delete it yourself with $CLUSTER_WITH"
 
-# k3d brings Traefik, metrics-server and a load balancer, which has the port. The label is on the server node.
+# k3d brings Traefik, metrics-server and a load balancer, which has the port. The label is on the
+# server node.
 k3d_create() {
   # shellcheck disable=SC2086 # Flags, separated by spaces.
-  k3d cluster create "$CLUSTER" --image "$image/k3d:$K3D_SHIM_VERSION" --runtime-label "$label@server:0" \
-    --port "$PORT:80@loadbalancer" --agents 2 $K3D_FLAGS
+  k3d cluster create "$CLUSTER" --image "$image/k3d:$K3D_SHIM_VERSION" \
+    --runtime-label "$label@server:0" --port "$PORT:80@loadbalancer" --agents 2 $K3D_FLAGS
 }
 k3d_start() { k3d cluster start "$CLUSTER"; }
 k3d_delete() { k3d cluster delete "$CLUSTER"; }
 
-# kind includes none of them. Its nodes know a registry beside them as localhost:REGISTRY_PORT, as this machine does; the
-# registry has the label. The first worker has the port.
-# The patch has the key of containerd's version 3, as SpinKube's own has. In kind's file, of version 2, it replaces all
-# runtimes, and with them runc's `SystemdCgroup = true`. The key of version 2 keeps that, but then the shim uses the cgroups
-# of systemd, for which it needs D-Bus, and kind's nodes have none.
+# kind includes none of them. Its nodes know a registry beside them as localhost:REGISTRY_PORT, as
+# this machine does; the registry has the label. The first worker has the port. The patch has the
+# key of containerd's version 3, as SpinKube's own has. In kind's file, of version 2, it replaces
+# all runtimes, and with them runc's `SystemdCgroup = true`. The key of version 2 keeps that, but
+# then the shim uses the cgroups of systemd, for which it needs D-Bus, and kind's nodes have none.
 registry=$CLUSTER-registry
 kind_create() {
   [[ -n $own ]] || docker run --detach --restart always --name "$registry" --label "$label" \
@@ -63,7 +65,8 @@ kind_connect_registry() {
   local node hosts=/etc/containerd/certs.d/localhost:$REGISTRY_PORT
   for node in $(kind get nodes --name "$CLUSTER"); do
     docker exec "$node" mkdir -p "$hosts"
-    docker exec --interactive "$node" cp /dev/stdin "$hosts/hosts.toml" <<<"[host.\"http://$registry:5000\"]"
+    docker exec --interactive "$node" cp /dev/stdin "$hosts/hosts.toml" \
+      <<<"[host.\"http://$registry:5000\"]"
   done
 }
 kind_start() {
@@ -77,7 +80,11 @@ kind_delete() {
 }
 
 if [[ $1 == delete ]]; then
-  if [[ -n $all$own ]]; then "${CLUSTER_WITH}_delete"; else echo "There is no such $CLUSTER_WITH cluster"; fi
+  if [[ -n $all$own ]]; then
+    "${CLUSTER_WITH}_delete"
+  else
+    echo "There is no such $CLUSTER_WITH cluster"
+  fi
   exit
 fi
 
@@ -93,16 +100,18 @@ fi
 # kubectl in this cluster, whatever the current context is.
 kube=(kubectl --context "$context")
 
-# install RELEASE VERSION CHART [FLAG…]: into a namespace of its own; does nothing if this version is installed already. The
-# chart is an address of OCI, or else RELEASE in the repository at that address.
+# install RELEASE VERSION CHART [FLAG…]: into a namespace of its own; does nothing if this version
+# is installed already. The chart is an address of OCI, or else RELEASE in the repository at that
+# address.
 install() {
   local release=$1 version=$2 chart=("$3")
   [[ $3 == oci:* ]] || chart=("$release" --repo "$3")
-  if helm list --kube-context "$context" --namespace "$release" --deployed --output json | grep -F "\"chart\":\"$release-$version\"" >/dev/null; then
+  if helm list --kube-context "$context" --namespace "$release" --deployed --output json |
+    grep -F "\"chart\":\"$release-$version\"" >/dev/null; then
     echo "$release $version is installed"
   else
-    helm upgrade --install "$release" "${chart[@]}" --version "$version" --kube-context "$context" --namespace "$release" \
-      --create-namespace --wait --timeout 5m "${@:4}"
+    helm upgrade --install "$release" "${chart[@]}" --version "$version" --kube-context "$context" \
+      --namespace "$release" --create-namespace --wait --timeout 5m "${@:4}"
   fi
 }
 
@@ -111,16 +120,20 @@ if [[ $CLUSTER_WITH == kind ]]; then
   # kind's kubelets have certificates that no authority of the cluster signed.
   install metrics-server "$METRICS_SERVER_VERSION" https://kubernetes-sigs.github.io/metrics-server \
     --set 'args={--kubelet-insecure-tls}'
-  # On every worker, so also on the one with the port. A port of the node can be given to one pod at a time: no surge.
-  install traefik "$TRAEFIK_VERSION" https://traefik.github.io/charts --set deployment.kind=DaemonSet \
-    --set ports.web.hostPort=80 --set service.spec.type=ClusterIP \
-    --set updateStrategy.rollingUpdate.maxUnavailable=1 --set updateStrategy.rollingUpdate.maxSurge=0
+  # On every worker, so also on the one with the port. A port of the node can be given to one pod at
+  # a time: no surge.
+  install traefik "$TRAEFIK_VERSION" https://traefik.github.io/charts \
+    --set deployment.kind=DaemonSet --set ports.web.hostPort=80 --set service.spec.type=ClusterIP \
+    --set updateStrategy.rollingUpdate.maxUnavailable=1 \
+    --set updateStrategy.rollingUpdate.maxSurge=0
 fi
-install cert-manager "$CERT_MANAGER_VERSION" oci://quay.io/jetstack/charts/cert-manager --set crds.enabled=true
+install cert-manager "$CERT_MANAGER_VERSION" oci://quay.io/jetstack/charts/cert-manager \
+  --set crds.enabled=true
 show "${kube[@]}" apply -f "$(operator_file runtime-class)"
 show "${kube[@]}" apply -f "$(operator_file crds)"
 install spin-operator "$SPIN_OPERATOR_VERSION" oci://ghcr.io/spinframework/charts/spin-operator
-"${kube[@]}" get namespace "$NAMESPACE" >/dev/null 2>&1 || show "${kube[@]}" create namespace "$NAMESPACE"
+"${kube[@]}" get namespace "$NAMESPACE" >/dev/null 2>&1 ||
+  show "${kube[@]}" create namespace "$NAMESPACE"
 # The operator's webhook checks this, and its certificate may arrive a moment after the operator.
 tries=0
 until show "${kube[@]}" apply --namespace "$NAMESPACE" -f "$(operator_file shim-executor)"; do

@@ -90,3 +90,17 @@ show() {
 has_keda() {
   [[ -n $(kubectl api-resources --api-group=keda.sh --output=name) ]]
 }
+
+# other_autoscalers: the commands that delete the autoscalers of the app that `make deploy` did not
+# create. An HPA that KEDA created goes with its ScaledObject.
+other_autoscalers() {
+  local kinds=hpa target=.spec.scaleTargetRef
+  ! has_keda || kinds+=,scaledobjects
+  "${kube[@]}" get "$kinds" --ignore-not-found --no-headers --output "custom-columns=KIND:.kind,\
+NAME:.metadata.name,TARGET:$target.kind,APP:$target.name,OWNER:.metadata.ownerReferences[*].kind" |
+    awk -v app="$app" -v own="$scaler" -v namespace="$NAMESPACE" '
+      $2 != own && $3 ~ /^(Deployment|SpinApp|<none>)$/ && $4 == app && $5 !~ /ScaledObject/ {
+        type = $1 == "ScaledObject" ? "scaledobject" : "hpa"
+        print "  kubectl delete " type "/" $2 " --namespace " namespace
+      }'
+}

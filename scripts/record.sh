@@ -23,11 +23,13 @@ case $command in
     need bombardier
     option --expect "$EXPECT"
     [[ $UNTIL_IDLE == no ]] || option --until-idle "$UNTIL_IDLE"
-    traffic=(-- bombardier -o json -p r -l -c "$CONNECTIONS" -t "$TIMEOUT" -d "$DURATION" "$URL")
+    traffic=(-- bombardier -o json -p r -l
+      -c "$CONNECTIONS" -t "$TIMEOUT" -d "$DURATION" "$URL")
     ;;
   hold)
     need bombardier
-    [[ -n $REPLICAS ]] || fail "REPLICAS is empty; it must be a number, as in \`make hold REPLICAS=7\`"
+    [[ -n $REPLICAS ]] ||
+      fail "\`REPLICAS\` is empty; it must be a number, as in \`make hold REPLICAS=7\`"
     arguments+=("$REPLICAS")
     ;;
 esac

@@ -1,23 +1,10 @@
 //! The Makefile and its scripts: they call the right programs, in the right order, with the given values.
 
-use super::{
-    APP, HPA, INGRESS, SCALED_OBJECT, documents::all_documents, manifest, programs::Programs, read,
-    text_at,
-};
-use std::{fs, path::Path};
+use super::{APP, HPA, INGRESS, SCALED_OBJECT, manifest, programs::Programs, read, text_at};
+use std::{collections::HashMap, fs};
 
 /// A value that a shell would split or run if it were not quoted.
 const ODD: &str = "a b&c;d'e\"f*(g)";
-
-pub fn text() -> String {
-    read("Makefile")
-}
-
-pub fn has_target(name: &str) -> bool {
-    text()
-        .lines()
-        .any(|line| line.starts_with(&format!("{name}:")))
-}
 
 #[test]
 fn a_value_reaches_the_program_unchanged() {
@@ -54,55 +41,6 @@ fn a_value_reaches_the_program_unchanged() {
 }
 
 #[test]
-fn no_target_runs_a_value() {
-    let programs = Programs::new("injection");
-    let ran = programs.path("ran");
-    let makefile = text();
-    let names = |prefix: &str, end: fn(char) -> bool| -> Vec<String> {
-        makefile
-            .lines()
-            .filter_map(|line| line.strip_prefix(prefix))
-            .map(|rest| rest.split(end).next().unwrap_or(rest).to_owned())
-            .collect()
-    };
-    let variables = names("export ", |c| c == ' ');
-    // The rest take no more than FOR and SPIN, and run what they built.
-    let left_out = ["soak", "fuzz-http", "reproducible"];
-    let targets = names(".PHONY: ", |_| false);
-    assert!(variables.len() > 10 && targets.len() > 10);
-    for value in [
-        format!("'; touch {ran}; '"),
-        format!("\"; touch {ran} & $(touch {ran})"),
-    ] {
-        let settings: Vec<String> = variables
-            .iter()
-            .map(|name| format!("{name}={}", value.replace('$', "$$")))
-            .collect();
-        for target in targets
-            .iter()
-            .filter(|target| !left_out.contains(&target.as_str()))
-        {
-            let mut arguments = vec![target.as_str()];
-            arguments.extend(settings.iter().map(String::as_str));
-            let run = programs.make(&arguments);
-            assert!(!Path::new(&ran).exists(), "make {target}:\n{run}");
-        }
-    }
-}
-
-#[test]
-fn make_load_runs_the_command_of_the_documents() {
-    let load = "bombardier -c 40 -t 5s -d 3m http://localhost:8081";
-    assert!(all_documents().contains(load));
-    let run = Programs::new("tutorial").make(&["load"]);
-    assert!(run.success, "{run}");
-    let call = run.call("bombardier");
-    let (_, words) = load.split_once(' ').expect("words");
-    let words: Vec<_> = words.split(' ').collect();
-    assert_eq!(call[call.len() - words.len()..], words);
-}
-
-#[test]
 fn a_load_passes_with_2xx_alone() {
     const GOOD: &str = "1xx - 0, 2xx - 14517, 3xx - 0, 4xx - 0, 5xx - 0, others - 0";
     let load = |report: &str| {
@@ -111,22 +49,14 @@ fn a_load_passes_with_2xx_alone() {
     };
     let run = load(GOOD);
     assert!(run.success, "{run}");
+    let others = GOOD.replace("others - 0", "others - 3");
+    let none = GOOD.replace("14517", "0");
     for (report, expected) in [
-        (
-            GOOD.replace("others - 0", "others - 3"),
-            "3 of 14520 requests",
-        ),
-        (
-            "1xx - 0, 2xx - 90, 3xx - 1, 4xx - 2, 5xx - 7, others - 0".to_owned(),
-            "10 of 100 requests",
-        ),
-        (
-            "1xx - 0, 2xx - 0, 3xx - 0, 4xx - 0, 5xx - 0, others - 0".to_owned(),
-            "0 of 0 requests",
-        ),
-        ("another form".to_owned(), "no counts"),
+        (others.as_str(), "3 of 14520 requests"),
+        (none.as_str(), "0 of 0 requests"),
+        ("another form", "no counts"),
     ] {
-        let run = load(&report);
+        let run = load(report);
         assert!(!run.success && run.stderr.contains(expected), "{run}");
     }
 }
@@ -235,20 +165,70 @@ fn make_deploy_prints_why_the_app_is_not_ready() {
             echo 'Deployment: Available=True: as wanted'
             echo 'Deployment: ReplicaFailure=True: exceeded quota'
             exit ;;
+        *'get spinapps,deployments,pods,hpa,scaledobjects'*) echo 'a1 b2 c3'; exit ;;
         *'get events'*)
-            echo 'Pod   keda-spinapp-1   Failed   cannot pull'
-            echo 'Pod   another-1        Failed   nothing to do with it'
+            echo 'a1  Pod  keda-spinapp-1  Failed  cannot pull'
+            echo 'b2  HorizontalPodAutoscaler  keda-hpa-cpu-scaling  Failed  no metrics'
+            echo 'c3  Pod  another-1  Failed  nothing to do with it'
+            echo 'd4  Pod  keda-spinapp-0  Failed  long gone'
             exit ;;
         esac";
     let run = Programs::answering("reason", answers).make(&["deploy"]);
     assert!(!run.success, "{run}");
     for (part, said) in [
         ("exceeded quota", true),
-        ("cannot pull", true),
+        ("Pod  keda-spinapp-1  Failed  cannot pull", true),
+        ("no metrics", true),
         ("as wanted", false),
         ("nothing to do with it", false),
+        ("long gone", false),
     ] {
         assert_eq!(run.stderr.contains(part), said, "{part}:\n{run}");
+    }
+}
+
+#[test]
+fn another_autoscaler_of_the_app_is_named_with_its_removal() {
+    let answers = "case $call in *'get hpa,scaledobjects'*)
+        echo 'HorizontalPodAutoscaler  cpu-scaling           Deployment   keda-spinapp  <none>'
+        echo 'HorizontalPodAutoscaler  keda-hpa-cpu-scaling  Deployment   keda-spinapp  ScaledObject'
+        echo 'HorizontalPodAutoscaler  elsewhere             Deployment   another       <none>'
+        echo 'HorizontalPodAutoscaler  by-hand               Deployment   keda-spinapp  <none>'
+        echo 'ScaledObject             second                <none>       keda-spinapp  <none>'
+        exit ;; esac";
+    let expected = "
+  kubectl delete hpa/by-hand --namespace default
+  kubectl delete scaledobject/second --namespace default
+";
+    let programs = Programs::answering("others", answers);
+    for autoscaler in ["keda", "hpa"] {
+        let run = programs.make(&["deploy", &format!("AUTOSCALER={autoscaler}")]);
+        assert!(!run.success && run.stderr.contains(expected), "{run}");
+        assert!(!run.has_call("apply"), "{run}");
+    }
+    let run = programs.make(&["undeploy"]);
+    assert!(run.success && run.stdout.contains(expected), "{run}");
+}
+
+#[test]
+fn a_paused_scaled_object_is_not_deployed() {
+    // (paused-replicas, paused), as KEDA reads them; it is paused
+    for (replicas, value, paused) in [
+        ("", "", false),
+        ("", "false", false),
+        ("", "true", true),
+        ("", "yes", true),
+        ("0", "", true),
+        ("3", "false", true),
+    ] {
+        let answers = format!(
+            "case $call in *'get scaledobject/cpu-scaling --ignore'*) \
+             echo '{replicas} {value}'; exit ;; esac"
+        );
+        let run = Programs::answering("paused", &answers).make(&["deploy"]);
+        assert_eq!(run.has_call("apply"), !paused, "{run}");
+        let remedy = "autoscaling.keda.sh/paused- autoscaling.keda.sh/paused-replicas-";
+        assert_eq!(run.stderr.contains(remedy), paused, "{run}");
     }
 }
 
@@ -282,12 +262,40 @@ fn make_deploys_a_runtime_config_only_if_given_one() {
     assert!(run.success && !run.has_call("loadFromSecret"), "{run}");
 }
 
-/// Both name the file of spin.toml, and both ignore the flags of the account.
+#[test]
+fn make_cluster_installs_the_versions_of_versions_env() {
+    let file = read("scripts/versions.env");
+    let versions: HashMap<_, _> = file
+        .lines()
+        .filter_map(|line| line.split_once("_VERSION="))
+        .collect();
+    let operator = versions["SPIN_OPERATOR"];
+    for (with, shim) in [
+        ("k3d", versions["K3D_SHIM"]),
+        ("kind", versions["KIND_SHIM"]),
+    ] {
+        let run = Programs::new("cluster").make(&["cluster", &format!("CLUSTER_WITH={with}")]);
+        assert!(run.success, "{run}");
+        let order = [
+            format!("containerd-shim-spin/{with}:{shim}"),
+            format!("cert-manager --version {}", versions["CERT_MANAGER"]),
+            format!("v{operator}/spin-operator.runtime-class.yaml"),
+            format!("v{operator}/spin-operator.crds.yaml"),
+            format!("charts/spin-operator --version {operator}"),
+            format!("v{operator}/spin-operator.shim-executor.yaml"),
+            format!("kedacore.github.io/charts --version {}", versions["KEDA"]),
+        ];
+        assert!(order.map(|part| run.position(&part)).is_sorted(), "{run}");
+    }
+}
+
+/// Both name the file of spin.toml, and ignore the flags of the account.
 #[test]
 fn make_and_spin_build_the_component_alike() {
     let spin: toml::Table = read("spin.toml").parse().expect("TOML");
     let build = spin["component"]["cpu-load-gen"]["build"]["command"]
         .as_str()
         .expect("a command");
-    assert!(text().contains(&format!("BUILD := {build}\n")), "{build}");
+    let make = format!("BUILD := {build}\n");
+    assert!(read("Makefile").contains(&make), "{build}");
 }

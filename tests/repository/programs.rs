@@ -38,6 +38,7 @@ case $call in
   'kubectl patch '* | 'kubectl label '*) cat ;;
   'kubectl create secret '*'--output jsonpath='*) echo keda-spinapp-runtime-config-hash ;;
   'kubectl '*' apply '*'-f -') cat >/dev/null ;;
+  'cargo build '* | 'cargo run '*) [[ $call == *' --locked '* ]] || exit 101 ;;
   'spin --version') echo 'spin 4.0.2 (0123456 2026-01-01)' ;;
   'spin registry push '*) printf 'Pushed with digest sha256:%064d\n' 0 ;;
   'rustup target list '*) echo wasm32-wasip1 ;;
