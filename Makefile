@@ -21,7 +21,7 @@ export EXAMPLES := 21000
 export CHECKS := bans licenses sources
 # The cases of `make bench`; empty: all that need nothing but this repository.
 export CASES :=
-# The data of `make crowds`; empty: measure.
+# The values that `make crowds` draws; empty: measure them.
 export FROM :=
 
 # The app: a tag or a digest (name@sha256:…), where it runs, and what scales it (keda or hpa).
@@ -64,8 +64,7 @@ export RECORDING := $(OUTPUT)
 # The component is built with its own flags alone, not with those of the account (RUSTFLAGS, build.rustflags).
 BUILD := CARGO_ENCODED_RUSTFLAGS= cargo build --locked --target wasm32-wasip1 --target-dir target --release
 BUILD_HOST := cargo build --locked --package embedded-host
-# PORT is this project's; autoscale-go, one of the peers, would listen on it.
-BENCH := env -u PORT cargo run --locked --quiet --profile measured --package bench --
+BENCH := cargo run --locked --quiet --profile measured --package bench --
 
 .PHONY: help
 help:
@@ -124,12 +123,13 @@ deny: ## Check the dependencies: bans, licences, sources (CHECKS=advisories: kno
 	@scripts/deny.sh
 
 .PHONY: bench
-bench: setup ## Measure the figures of the documents, on Linux, in half an hour (CASES=accuracy,pacing SPIN=path WASM=path)
+bench: setup ## Measure the figures of the documents, on Linux, in 20 minutes (CASES=few,tutorial SPIN=path WASM=path CSV=docs/accuracy.csv)
 	@$(BENCH) measure $${CASES:+--cases "$$CASES"}
 
 .PHONY: crowds
-crowds: setup ## Measure growing crowds and draw docs/crowds.svg, on Linux (FROM=docs/crowds.csv: only draw)
-	@$(BENCH) crowds $${FROM:+--from "$$FROM"}
+crowds: setup ## Run `make bench CASES=crowds CSV=docs/accuracy.csv`, and draw docs/crowds.svg (FROM=docs/accuracy.csv: only draw)
+	@[ "$$FROM" ] || $(BENCH) measure --cases crowds --csv docs/accuracy.csv
+	@$(BENCH) draw "$${FROM:-docs/accuracy.csv}"
 
 .PHONY: soak
 soak: build ## Send mixed requests for FOR=10m, then cause faults (SPIN=path: a real Spin)

@@ -1,125 +1,49 @@
-//! `docs/crowds.svg`: crowds of growing size on a replica limited to 500m, served by this component and two others.
+//! `docs/crowds.svg`: crowds of growing size on a replica limited to 500m, served by this component
+//! and two others.
 
-use std::path::Path;
+use std::ops::Range;
 
 use anyhow::{Context, Result};
 use plotters::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    cases::iterations_of,
-    measure::{Crowd, Outcome, TIMEOUT, component},
-    testbed::{Share, Testbed},
-    traffic::{Clients, Stop},
+    cases::Case,
+    crowds::{CHAIN, COMPONENT, FIB, TIMEOUT, tools},
+    report::{Report, Row},
+    testbed::Testbed,
 };
 
-const CONNECTIONS: [usize; 8] = [1, 2, 4, 8, 16, 40, 80, 125];
-
-/// The servers by their names in the data: their names in the chart, and their colours.
-const SERVERS: [(&str, &str, RGBColor); 3] = [
-    ("component", "cpu-load-gen, 20 ms", RGBColor(31, 136, 229)),
-    (
-        "chain",
-        "the same 20 ms, first come, first served",
-        RGBColor(230, 126, 34),
-    ),
-    ("fib", "fib(43)", RGBColor(150, 110, 190)),
+const CONNECTIONS: [usize; 9] = [1, 2, 3, 4, 8, 16, 40, 80, 125];
+const SERVERS: [(&str, RGBColor); 3] = [
+    (COMPONENT, RGBColor(31, 136, 229)),
+    (CHAIN, RGBColor(230, 126, 34)),
+    (FIB, RGBColor(150, 110, 190)),
 ];
 
-/// For text and axes: legible on a white and on a dark background, since the chart has none of its own.
+/// For text and axes: legible on a white and on a dark background, since the chart has none of its
+/// own.
 const GREY: RGBColor = RGBColor(125, 133, 144);
 const SIZE: (u32, u32) = (960, 400);
 const FONT: (&str, u32) = ("sans-serif", 17);
 
-/// A crowd on a server. Latencies are those of all requests; late ones count as the timeout.
-#[derive(Deserialize, Serialize)]
-pub struct Point {
-    server: String,
-    connections: usize,
-    latency_p95_seconds: f64,
-    late_share: f64,
-    health_p99_seconds: f64,
-}
-
 /// Measures all crowds.
-///
-/// # Errors
-/// Where one cannot be measured.
-pub async fn measure(testbed: &Testbed) -> Result<Vec<Point>> {
-    let iterations = iterations_of(testbed, "/?cpu_time=20ms").await?;
-    let mut points = Vec::new();
-    for (name, ..) in SERVERS {
-        let (server, target) = match name {
-            "component" => (
-                component(testbed, Share::LIMITED).await?,
-                "/?cpu_time=20ms".into(),
-            ),
-            "chain" => (
-                testbed.other("control", Share::LIMITED)?,
-                format!("/chain?{iterations}"),
-            ),
-            _ => (testbed.other("control", Share::LIMITED)?, "/fib".to_owned()),
-        };
+pub async fn measure(testbed: &Testbed, report: &mut Report) -> Result<()> {
+    for tool in tools(testbed).await? {
         for connections in CONNECTIONS {
-            let crowd = Crowd {
-                target: &target,
-                connections,
-                clients: Clients::Disconnect,
-                ramp: 3,
-                length: 15,
-                stop: Stop::Answered,
-            };
-            let outcome = crowd.run(&server).await?;
-            points.push(Point::new(name, connections, &outcome)?);
-            eprintln!("{name}, c={connections}");
+            tool.measure(connections, report).await?;
         }
     }
-    Ok(points)
+    Ok(())
 }
 
-impl Point {
-    fn new(server: &str, connections: usize, outcome: &Outcome) -> Result<Self> {
-        let tally = &outcome.tally;
-        let late_share = tally.late as f64 / tally.requests() as f64;
-        let in_time = 1.0 - late_share;
-        let p95 = if in_time > 0.95 {
-            tally.seconds(0.95 / in_time)
-        } else {
-            TIMEOUT.as_secs_f64()
-        };
-        let health = outcome.health.quantile(0.99).context("no probes")?;
-        Ok(Self {
-            server: server.to_owned(),
-            connections,
-            latency_p95_seconds: p95,
-            late_share,
-            health_p99_seconds: health.as_secs_f64(),
-        })
-    }
-}
-
-pub fn write(points: &[Point], path: &Path) -> Result<()> {
-    let mut data = csv::Writer::from_path(path)?;
-    for point in points {
-        data.serialize(point)?;
-    }
-    Ok(data.flush()?)
-}
-
-pub fn read(path: &Path) -> Result<Vec<Point>> {
-    let data = csv::Reader::from_path(path);
-    let mut data = data.with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(data.deserialize().collect::<Result<_, _>>()?)
-}
-
-/// Draws the chart as SVG.
-pub fn draw(points: &[Point]) -> Result<String> {
+/// Draws the chart of the last rows of each crowd as SVG.
+pub fn draw(rows: &[Row]) -> Result<String> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         let text = FONT.into_font().color(&GREY);
         let (legend, panels) = root.split_vertically(40);
-        for ((_, name, color), x) in SERVERS.iter().zip([60, 290, 680]) {
+        for ((name, color), x) in SERVERS.iter().zip([60, 290, 680]) {
             let swatch = [(x, 20), (x + 24, 20)];
             legend.draw(&PathElement::new(swatch, color.stroke_width(3)))?;
             legend.draw(&Text::new(*name, (x + 32, 13), text.clone()))?;
@@ -133,8 +57,7 @@ pub fn draw(points: &[Point]) -> Result<String> {
             "latency of 95 % of requests (5 s: they time out)",
             0.0..timeout * 1.05,
             &|seconds| format!("{seconds} s"),
-            points,
-            &|point| point.latency_p95_seconds,
+            &|server| series(rows, server, "p95"),
         )?;
         // A logarithmic axis.
         panel(
@@ -147,12 +70,30 @@ pub fn draw(points: &[Point]) -> Result<String> {
                 0 => "1 s".into(),
                 _ => "10 s".into(),
             },
-            points,
-            &|point| point.health_p99_seconds.log10(),
+            &|server| {
+                let health = series(rows, server, "health p99")?;
+                Ok(health.map(|millis| (millis / 1000.0).log10()))
+            },
         )?;
         root.present()?;
     }
     Ok(svg)
+}
+
+/// A measure of the crowds of a server.
+fn series(rows: &[Row], server: &str, measure: &str) -> Result<[f64; CONNECTIONS.len()]> {
+    let case = Case::Crowds.name();
+    let mut values = [f64::NAN; CONNECTIONS.len()];
+    for (value, connections) in values.iter_mut().zip(CONNECTIONS) {
+        let subject = format!("{server} × {connections}");
+        let is_wanted =
+            |row: &&Row| row.case == case && row.subject == subject && row.measure == measure;
+        let row = rows.iter().rfind(is_wanted);
+        *value = row
+            .and_then(|row| row.value)
+            .with_context(|| format!("no {measure} of {subject}: measure the case `{case}`"))?;
+    }
+    Ok(values)
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
@@ -161,10 +102,9 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 fn panel(
     area: &Area<'_>,
     caption: &str,
-    range: std::ops::Range<f64>,
+    range: Range<f64>,
     label: &dyn Fn(&f64) -> String,
-    points: &[Point],
-    value: &dyn Fn(&Point) -> f64,
+    values: &dyn Fn(&str) -> Result<[f64; CONNECTIONS.len()]>,
 ) -> Result<()> {
     let text = FONT.into_font().color(&GREY);
     // The numbers of connections stand at equal distances.
@@ -188,16 +128,14 @@ fn panel(
         .y_labels(5)
         .y_label_formatter(label)
         .draw()?;
-    for (name, _, color) in SERVERS {
-        let of_server = points.iter().filter(|point| point.server == name);
-        let line: Vec<_> = of_server
-            .enumerate()
-            .map(|(x, it)| (x as f64, value(it)))
-            .collect();
-        chart.draw_series(LineSeries::new(line.clone(), color.stroke_width(3)))?;
-        let dots = line
+    for (server, color) in SERVERS {
+        let points = values(server)?.into_iter().enumerate();
+        let points: Vec<_> = points.map(|(x, y)| (x as f64, y)).collect();
+        let dots = points
+            .clone()
             .into_iter()
             .map(|at| Circle::new(at, 4, color.filled()));
+        chart.draw_series(LineSeries::new(points, color.stroke_width(3)))?;
         chart.draw_series(dots)?;
     }
     Ok(())
@@ -208,24 +146,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn data_is_read_as_it_was_written_and_drawn() {
-        let mut points = Vec::new();
-        for (server, ..) in SERVERS {
-            points.extend(CONNECTIONS.map(|connections| Point {
-                server: server.to_owned(),
-                connections,
-                latency_p95_seconds: 0.04 * connections as f64,
-                late_share: 0.0,
-                health_p99_seconds: 0.02,
-            }));
+    fn a_line_for_each_server_from_the_last_rows() {
+        let mut rows = Vec::new();
+        for (server, _) in SERVERS {
+            for connections in CONNECTIONS {
+                for (measure, unit, value) in [("p95", "s", 0.5), ("health p99", "ms", 20.0)] {
+                    rows.push(Row {
+                        case: Case::Crowds.name(),
+                        subject: format!("{server} × {connections}"),
+                        measure: measure.to_owned(),
+                        value: Some(value),
+                        unit: unit.to_owned(),
+                        ..Row::default()
+                    });
+                }
+            }
         }
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("crowds.csv");
-        write(&points, &path).expect("it is written");
-        let svg = draw(&read(&path).expect("it is read")).expect("it is drawn");
-        assert_eq!(svg, draw(&points).expect("it is drawn"));
-        for (_, name, _) in SERVERS {
+        let svg = draw(&rows).unwrap();
+        for (name, _) in SERVERS {
             assert!(svg.contains(name), "no {name}");
         }
+        let mut changed = rows.clone();
+        changed[0].value = Some(4.0);
+        rows.push(changed[0].clone());
+        assert_eq!(draw(&rows).unwrap(), draw(&changed).unwrap());
+        assert_ne!(draw(&rows).unwrap(), svg);
+        let error = draw(&changed[1..]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("no p95 of cpu-load-gen, 20 ms × 1"),
+            "{error}"
+        );
     }
 }

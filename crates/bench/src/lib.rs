@@ -1,10 +1,11 @@
-//! The benchmark: measures each case with a server in its own process, and fails if a value misses its
-//! required bound. Also the soak, which loads a server for minutes.
+//! The benchmark: measures each case with a server in its own process, and fails if a value misses
+//! its bound. Also the soak, which loads a server for minutes.
 #![cfg(target_os = "linux")]
 
 mod bombardier;
 mod cases;
 mod chart;
+mod crowds;
 mod measure;
 mod peers;
 mod report;
@@ -32,34 +33,39 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Print a table in Markdown; exits with 1 if a value misses its required bound, with 2 if one was not measured
-    Measure {
-        /// Measure these cases only; by default all but `peers`
-        #[arg(long, value_enum, value_delimiter = ',', default_values_t = Case::default_cases(), hide_default_value = true)]
-        cases: Vec<Case>,
-        /// Another build of the component, to compare it
-        #[arg(long, env = "WASM", value_name = "PATH")]
-        wasm: Option<PathBuf>,
-    },
-    /// Measure crowds of growing size and draw them: `crowds.csv` and `crowds.svg`
-    Crowds {
-        /// Draw the data of this file instead of measuring
-        #[arg(long, value_name = "FILE")]
-        from: Option<PathBuf>,
-        /// The folder for both files
-        #[arg(long, value_name = "FOLDER", default_value = "docs")]
-        output: PathBuf,
+    /// Print tables in Markdown; exits with 1 if a value misses its bound, with 2 if one was not
+    /// measured
+    Measure(Measure),
+    /// Draw the case `crowds` of a CSV file
+    Draw {
+        csv: PathBuf,
+        #[arg(default_value = "docs/crowds.svg")]
+        svg: PathBuf,
     },
     /// Send mixed requests for minutes, then cause faults
     Soak(soak::Args),
+}
+
+#[derive(clap::Args)]
+struct Measure {
+    /// Measure these cases only; by default all but `crowds` and `peers`
+    #[arg(long, value_enum, value_delimiter = ',')]
+    #[arg(default_values_t = Case::default_cases(), hide_default_value = true)]
+    cases: Vec<Case>,
+    /// Other builds of the component: each case measures one after the other
+    #[arg(long, env = "WASM", value_name = "PATH", value_delimiter = ',')]
+    wasm: Vec<PathBuf>,
+    /// Also write the values to this file, in place of those of the same server, component and case
+    #[arg(long, env = "CSV", value_name = "FILE")]
+    csv: Option<PathBuf>,
 }
 
 // One thread: both cores are for the server, and servers end with the thread that started them.
 #[tokio::main(flavor = "current_thread")]
 pub async fn main() -> ExitCode {
     let result = match Args::parse().command {
-        Command::Measure { cases, wasm } => until_interrupted(measure(cases, wasm)).await,
-        Command::Crowds { from, output } => until_interrupted(crowds(from, output)).await,
+        Command::Measure(args) => until_interrupted(args.run()).await,
+        Command::Draw { csv, svg } => draw(csv, svg),
         // It blocks, and leaves nothing to remove: its servers end with it.
         Command::Soak(args) => testbed::runner().and_then(|runner| soak::run(args, &runner)),
     };
@@ -72,27 +78,27 @@ pub async fn main() -> ExitCode {
     }
 }
 
-async fn measure(cases: Vec<Case>, wasm: Option<PathBuf>) -> Result<ExitCode> {
-    let testbed = Testbed::build(wasm.as_deref())?;
-    let mut report = Report::begin(testbed.runner(), wasm.as_deref())?;
-    for case in cases {
-        case.measure(&testbed, &mut report).await;
+impl Measure {
+    async fn run(self) -> Result<ExitCode> {
+        let mut testbed = Testbed::build()?;
+        let mut report = Report::begin(&testbed.runner)?;
+        let builds = match self.wasm.is_empty() {
+            true => vec![testbed.component.clone()],
+            false => self.wasm,
+        };
+        for case in self.cases {
+            for build in &builds {
+                testbed.component = build.clone();
+                report.begin_case(&case.name(), build);
+                case.measure(&testbed, &mut report).await;
+            }
+        }
+        Ok(report.end(self.csv.as_deref())?.into())
     }
-    Ok(report.exit_status().into())
 }
 
-async fn crowds(from: Option<PathBuf>, output: PathBuf) -> Result<ExitCode> {
-    let points = match from {
-        Some(data) => chart::read(&data)?,
-        None => {
-            let testbed = Testbed::build(None)?;
-            println!("{}", report::conditions(testbed.runner(), None)?);
-            let points = chart::measure(&testbed).await?;
-            chart::write(&points, &output.join("crowds.csv"))?;
-            points
-        }
-    };
-    fs::write(output.join("crowds.svg"), chart::draw(&points)?)?;
+fn draw(csv: PathBuf, svg: PathBuf) -> Result<ExitCode> {
+    fs::write(svg, chart::draw(&report::read(&csv)?)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

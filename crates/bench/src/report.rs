@@ -1,60 +1,166 @@
-//! The report: where and when it was measured, and a table in Markdown that grows row by row.
+//! The report: where and when it was measured, a table in Markdown for each case, and a CSV file.
 
 use std::{env, fs, path::Path, thread::available_parallelism, time::SystemTime};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use testkit::Runner;
 
-use crate::value::{Goal, Value, Verdict};
+use crate::{testbed::COMPONENT, value::Value};
+
+/// A measure and its value.
+pub type Figure = (&'static str, Value);
+
+/// A line of the CSV file.
+#[derive(Clone, Default, Deserialize, Serialize)]
+pub struct Row {
+    /// The output of `--version`.
+    pub server: String,
+    pub component: String,
+    pub case: String,
+    /// What was measured, such as a load.
+    pub subject: String,
+    pub measure: String,
+    /// Empty if there is none, such as a latency without a response.
+    pub value: Option<f64>,
+    pub unit: String,
+    pub bound: String,
+}
+
+impl Row {
+    /// Rows with the same source are measured, and replaced, together.
+    fn source(&self) -> [&str; 3] {
+        [&self.server, &self.component, &self.case]
+    }
+}
 
 #[derive(Default)]
 pub struct Report {
-    /// The name of the case under way.
+    server: String,
+    component: String,
     case: String,
-    missed: bool,
-    missing: bool,
+    /// The case, and the component if it is another than that of this repository.
+    title: String,
+    /// The measures in the head of the table under way.
+    columns: Vec<&'static str>,
+    rows: Vec<Row>,
+    /// The values that miss their bounds.
+    missed: Vec<String>,
+    /// The cases that could not be measured.
+    failed: Vec<String>,
 }
 
 impl Report {
-    /// Prints the conditions of the measurement and the head of the table.
-    pub fn begin(runner: &Runner, wasm: Option<&Path>) -> Result<Self> {
-        println!("{}\n", conditions(runner, wasm)?);
-        println!("| case | measure | value | required | target | verdict |");
-        println!("| --- | --- | --- | --- | --- | --- |");
-        Ok(Self::default())
+    /// Prints the conditions of the measurement.
+    pub fn begin(runner: &Runner) -> Result<Self> {
+        println!("{}", conditions(runner)?);
+        Ok(Self {
+            server: runner.version()?,
+            ..Self::default()
+        })
     }
 
-    pub fn begin_case(&mut self, name: &str) {
-        self.case = name.to_owned();
+    pub fn begin_case(&mut self, case: &str, component: &Path) {
+        self.case = case.to_owned();
+        self.component = component.display().to_string();
+        self.title = match self.component.as_str() {
+            COMPONENT => case.to_owned(),
+            other => format!("{case}, {other}"),
+        };
+        self.columns.clear();
     }
 
-    /// Prints a value of the case under way.
-    pub fn add(&mut self, measure: impl AsRef<str>, value: Value, goal: Goal) {
-        let (case, measure) = (&self.case, measure.as_ref());
-        let (required, target) = (goal.required(value), goal.target(value));
-        let verdict = goal.evaluate(value);
-        println!("| {case} | {measure} | {value} | {required} | {target} | {verdict} |");
-        self.missed |= verdict == Verdict::Missed;
+    /// Prints the figures of `subject`; values that miss their bounds are bold.
+    pub fn add(&mut self, subject: impl Into<String>, figures: &[Figure]) {
+        let subject = subject.into();
+        let columns: Vec<_> = figures.iter().map(|(measure, _)| *measure).collect();
+        if self.columns != columns {
+            println!("\n| {} | {} |", self.title, columns.join(" | "));
+            println!("| --- |{}", " --- |".repeat(columns.len()));
+            self.columns = columns;
+        }
+        let mut line = format!("| {subject} |");
+        for &(measure, value) in figures {
+            let bound = value.bound();
+            let limit = if bound.is_empty() {
+                bound.clone()
+            } else {
+                format!(" ({bound})")
+            };
+            if value.meets_bound() {
+                line += &format!(" {value}{limit} |");
+            } else {
+                line += &format!(" **{value}**{limit} |");
+                let missed = format!("{}: {subject}: {measure}: {value}{limit}", self.title);
+                self.missed.push(missed);
+            }
+            self.rows.push(Row {
+                server: self.server.clone(),
+                component: self.component.clone(),
+                case: self.case.clone(),
+                subject: subject.clone(),
+                measure: measure.to_owned(),
+                value: Some(value.number).filter(|it| it.is_finite()),
+                unit: value.unit.to_owned(),
+                bound,
+            });
+        }
+        println!("{line}");
     }
 
     /// Prints why values of the case under way are missing.
     pub fn not_measured(&mut self, why: &anyhow::Error) {
-        println!("| {} | {why:#} | | | | not measured |", self.case);
-        self.missing = true;
+        let failed = format!("{}: {why:#}", self.title);
+        println!("\n{failed}");
+        self.failed.push(failed);
     }
 
-    /// 0 if all values reach their required bounds, 1 if one misses it, 2 if one was not measured.
-    pub fn exit_status(&self) -> u8 {
-        match (self.missed, self.missing) {
-            (true, _) => 1,
-            (false, true) => 2,
-            (false, false) => 0,
+    /// Writes the values to `csv`, in place of the rows there that have the same server, component
+    /// and case. Prints all failures, and returns the exit status: 0 if all values meet their
+    /// bounds, 1 if one misses it, 2 if one was not measured.
+    pub fn end(self, csv: Option<&Path>) -> Result<u8> {
+        if let Some(path) = csv {
+            let mut rows = if path.exists() {
+                read(path)?
+            } else {
+                Vec::new()
+            };
+            rows.retain(|old| self.rows.iter().all(|new| new.source() != old.source()));
+            rows.extend(self.rows);
+            write(&rows, path)?;
         }
+        for missed in &self.missed {
+            eprintln!("missed: {missed}");
+        }
+        for failed in &self.failed {
+            eprintln!("not measured: {failed}");
+        }
+        Ok(match (self.missed.is_empty(), self.failed.is_empty()) {
+            (false, _) => 1,
+            (true, false) => 2,
+            (true, true) => 0,
+        })
     }
 }
 
+/// Reads a file that [`Report::end`] wrote.
+pub fn read(path: &Path) -> Result<Vec<Row>> {
+    let read = || csv::Reader::from_path(path)?.deserialize().collect();
+    let rows: csv::Result<_> = read();
+    rows.with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn write(rows: &[Row], path: &Path) -> Result<()> {
+    let write = || {
+        let mut data = csv::Writer::from_path(path)?;
+        rows.iter().try_for_each(|row| data.serialize(row))?;
+        Ok::<_, csv::Error>(data.flush()?)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// The server, the machine, the time, and everything else that may change the values.
-pub fn conditions(runner: &Runner, wasm: Option<&Path>) -> Result<String> {
+fn conditions(runner: &Runner) -> Result<String> {
     let cpus = fs::read_to_string("/proc/cpuinfo")?;
     let mut models = cpus.lines().filter(|line| line.starts_with("model name"));
     let model = models.next().and_then(|line| line.split_once(": "));
@@ -65,11 +171,10 @@ pub fn conditions(runner: &Runner, wasm: Option<&Path>) -> Result<String> {
     let time = humantime::format_rfc3339_seconds(SystemTime::now());
     let (name, version) = (runner.name(), runner.version()?);
     let mut text = format!("{name} ({version}), {model}, {cores} cores, Linux {kernel}, {time}");
-    if let Some(wasm) = wasm {
-        text += &format!(", WASM={}", wasm.display());
-    }
-    for (name, value) in env::vars().filter(|(name, _)| name.starts_with("SPIN_VARIABLE_")) {
-        text += &format!(", {name}={value}");
+    for (name, value) in env::vars() {
+        if name == "WASM" || name.starts_with("SPIN_VARIABLE_") {
+            text += &format!(", {name}={value}");
+        }
     }
     Ok(text)
 }
@@ -77,15 +182,39 @@ pub fn conditions(runner: &Runner, wasm: Option<&Path>) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::plain;
+
+    fn report(case: &str, value: f64) -> Report {
+        let mut report = Report::default();
+        report.begin_case(case, Path::new("a.wasm"));
+        report.add("c=1", &[("cores used", plain(value).at_least(0.9))]);
+        report
+    }
 
     #[test]
     fn exit_status() {
-        let mut report = Report::default();
-        report.add("cores used", Value::Plain(0.95), Goal::at_least(0.9, 1.0));
-        assert_eq!(report.exit_status(), 0);
-        report.not_measured(&anyhow::anyhow!("no rights"));
-        assert_eq!(report.exit_status(), 2);
-        report.add("cores used", Value::Plain(0.5), Goal::at_least(0.9, 1.0));
-        assert_eq!(report.exit_status(), 1);
+        assert_eq!(report("alone", 0.95).end(None).unwrap(), 0);
+        assert_eq!(report("alone", 0.5).end(None).unwrap(), 1);
+        let mut incomplete = report("alone", 0.95);
+        incomplete.not_measured(&anyhow::anyhow!("no rights"));
+        assert_eq!(incomplete.end(None).unwrap(), 2);
+    }
+
+    #[test]
+    fn a_run_replaces_the_rows_of_its_cases() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("values.csv");
+        for (case, value) in [
+            ("alone", 0.5),
+            ("crowd", 0.7),
+            ("alone", 0.9),
+            ("crowd", f64::NAN),
+        ] {
+            report(case, value).end(Some(&path)).unwrap();
+        }
+        let rows = read(&path).unwrap();
+        let values: Vec<_> = rows.iter().map(|it| (it.case.as_str(), it.value)).collect();
+        assert_eq!(values, [("alone", Some(0.9)), ("crowd", None)]);
+        assert_eq!(rows[0].bound, "≥ 0.9");
     }
 }

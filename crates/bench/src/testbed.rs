@@ -61,24 +61,28 @@ impl Share {
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.limit {
-            Some(cpu) => write!(f, "limited to {}m", 1000.0 * cpu),
-            None => write!(f, "{} cores", self.cores),
+            Some(cpu) => write!(f, "at {}m", 1000.0 * cpu),
+            None => write!(f, "on {} cores", self.cores),
         }
     }
 }
 
+/// The component that this repository builds.
+pub const COMPONENT: &str = "target/wasm32-wasip1/release/cpu_load_gen.wasm";
+
 /// The servers under test, and a folder for the files of the benchmark.
 pub struct Testbed {
     output: PathBuf,
-    runner: Runner,
-    component: PathBuf,
+    pub runner: Runner,
+    /// The build of the component that is measured; its path begins at this repository.
+    pub component: PathBuf,
     /// The folder of hello and control.
     others: PathBuf,
 }
 
 impl Testbed {
-    /// Builds everything under test; `component` is another build of the component.
-    pub fn build(component: Option<&Path>) -> Result<Self> {
+    /// Builds everything under test.
+    pub fn build() -> Result<Self> {
         let root = workspace();
         let runner = runner()?;
         let output = root.join("target/bench");
@@ -91,30 +95,29 @@ impl Testbed {
         cargo(natives, software)?;
         let others = root.join("target/wasm32-wasip1/release");
         Ok(Self {
-            component: component.map_or_else(|| others.join("cpu_load_gen.wasm"), Path::to_owned),
+            component: COMPONENT.into(),
             others,
             output,
             runner,
         })
     }
 
-    pub fn runner(&self) -> &Runner {
-        &self.runner
-    }
-
     /// The sizes in bytes of the component and of hello-world.
     pub fn sizes(&self) -> Result<[u64; 2]> {
-        let [ours, hello] = [&self.component, &self.others.join("hello.wasm")].map(fs::metadata);
+        let [ours, hello] = [
+            &workspace().join(&self.component),
+            &self.others.join("hello.wasm"),
+        ]
+        .map(fs::metadata);
         Ok([ours?.len(), hello?.len()])
     }
 
     pub fn component(&self, share: Share) -> Result<Server> {
         const MANIFEST: &str = include_str!("../../../spin.toml");
-        const BUILT: &str = "target/wasm32-wasip1/release/cpu_load_gen.wasm";
-        ensure!(MANIFEST.contains(BUILT), "spin.toml has another source");
-        let wasm = fs::canonicalize(&self.component)
+        ensure!(MANIFEST.contains(COMPONENT), "spin.toml has another source");
+        let wasm = fs::canonicalize(workspace().join(&self.component))
             .with_context(|| format!("cannot find {}", self.component.display()))?;
-        let manifest = MANIFEST.replace(BUILT, &wasm.display().to_string());
+        let manifest = MANIFEST.replace(COMPONENT, &wasm.display().to_string());
         self.serve("component", &manifest, share)
     }
 

@@ -1,11 +1,8 @@
-//! The traffic of clients: requests in a closed loop, as bombardier sends them, and probes of the health endpoint in an
-//! open loop, as a kubelet sends them.
+//! The traffic of clients: requests in a closed loop, as bombardier sends them, and probes of the
+//! health endpoint in an open loop, as a kubelet sends them.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -14,7 +11,7 @@ use serde_json::Value;
 use testkit::Latencies;
 use tokio::{
     task::JoinSet,
-    time::{Instant, interval, timeout_at},
+    time::{Instant, interval, timeout, timeout_at},
 };
 
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
@@ -25,39 +22,15 @@ const PROBE_GRACE: Duration = Duration::from_secs(2);
 /// The time without a byte after which a client that waits gives up, as nginx does.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One connection, which is kept as long as each response is in time, and opened again after that.
-pub struct Client {
-    client: reqwest::Client,
-    url: String,
-}
-
-impl Client {
-    pub fn new(url: String) -> Result<Self> {
-        let client = reqwest::Client::builder().no_proxy();
-        let client = client.read_timeout(IDLE_TIMEOUT).build()?;
-        Ok(Self { client, url })
-    }
-
-    /// The body of a whole response with status 200.
-    pub async fn get(&self) -> Result<String> {
-        let response = self.client.get(&self.url).send().await?;
-        let status = response.status();
-        let body = response.text().await?;
-        let (url, text) = (&self.url, body.trim());
-        ensure!(status == 200, "{url} answers {status}: {text}");
-        Ok(body)
-    }
-}
-
-/// The span of time in which responses are counted.
+/// The time in which responses are counted.
 #[derive(Clone, Copy)]
-pub struct Window {
+pub struct Period {
     pub start: Instant,
     pub end: Instant,
 }
 
-impl Window {
-    /// A window of `length` that begins after the traffic has lasted for `ramp`.
+impl Period {
+    /// A period of `length` that begins after the traffic has lasted for `ramp`.
     pub fn new(ramp: Duration, length: Duration) -> Self {
         let start = Instant::now() + ramp;
         let end = start + length;
@@ -69,41 +42,41 @@ impl Window {
     }
 }
 
-/// When traffic ends.
+/// When traffic ends. Requests under way still get their responses.
 #[derive(Clone, Copy)]
 pub enum Stop {
     /// After this many requests over all connections.
     After(usize),
-    /// At the end of the window; requests under way are answered first.
-    Answered(Window),
-    /// At the end of the window; requests under way are dropped.
-    Dropped(Window),
+    /// At the end of the period.
+    AtEnd(Period),
 }
 
-/// The reaction of clients to a response that takes longer than their timeout. It is late either way.
+/// What a client does if a response takes longer than the timeout. The request is late either way.
 #[derive(Clone, Copy, Debug)]
-pub enum Clients {
-    /// They disconnect, and send the request again on a new connection, as bombardier does.
+pub enum OnTimeout {
+    /// It disconnects, and sends the request again on a new connection, as bombardier does.
     Disconnect,
-    /// They wait as long as bytes arrive, as curl, nginx and Python's requests do.
+    /// It waits as long as bytes arrive, as curl, nginx and Python's requests do.
     Wait,
 }
 
 /// Clients that each send the next request as soon as they have a response.
+#[derive(Clone)]
 pub struct Traffic {
     pub url: String,
     pub connections: usize,
-    pub clients: Clients,
     pub timeout: Duration,
+    pub on_timeout: OnTimeout,
 }
 
 /// The results of the requests.
 #[derive(Default)]
 pub struct Tally {
-    /// Of the whole responses within the timeout.
+    sent: usize,
+    /// Of all requests; that of a client that disconnects is the timeout.
     pub latencies: Latencies,
-    /// The number of these that came within the window.
-    in_window: usize,
+    /// The number of responses in time within the period.
+    in_period: usize,
     /// The number of requests without a whole response within the timeout.
     pub late: usize,
     /// The CPU time that the responses report, in all.
@@ -111,20 +84,28 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// The requests that were answered in time or were late.
     pub fn requests(&self) -> usize {
-        self.latencies.count() as usize + self.late
+        self.latencies.count() as usize
     }
 
-    /// Responses in time per second, within the window.
-    pub fn rate(&self, window: Window) -> f64 {
-        self.in_window as f64 / (window.end - window.start).as_secs_f64()
+    /// Responses in time per second, within the period.
+    pub fn rate(&self, period: Period) -> f64 {
+        self.in_period as f64 / (period.end - period.start).as_secs_f64()
     }
 
-    /// The latency in seconds that this share of the responses in time does not exceed; NaN without any.
+    /// The latency in seconds that this share of the requests does not exceed; NaN without any.
     pub fn seconds(&self, quantile: f64) -> f64 {
         let latency = self.latencies.quantile(quantile);
         latency.map_or(f64::NAN, |it| it.as_secs_f64())
+    }
+
+    /// Counts another request, unless the traffic is over.
+    fn may_send(&mut self, stop: Stop) -> bool {
+        self.sent += 1;
+        match stop {
+            Stop::After(count) => self.sent <= count,
+            Stop::AtEnd(period) => Instant::now() < period.end,
+        }
     }
 }
 
@@ -132,16 +113,12 @@ impl Traffic {
     /// Sends the requests.
     ///
     /// # Errors
-    /// Where a request is refused, or answered with anything but a whole 200: that makes a measurement worthless.
+    /// If a request fails, or its response is not a whole 200: that makes a measurement worthless.
     pub async fn run(&self, stop: Stop) -> Result<Tally> {
-        let sent = Arc::new(AtomicUsize::new(0));
         let tally = Arc::new(Mutex::new(Tally::default()));
         let mut loops = JoinSet::new();
         for _ in 0..self.connections {
-            let client = Client::new(self.url.clone())?;
-            let (sent, tally) = (sent.clone(), tally.clone());
-            let (clients, timeout) = (self.clients, self.timeout);
-            loops.spawn(closed_loop(client, clients, timeout, stop, sent, tally));
+            loops.spawn(closed_loop(self.clone(), stop, tally.clone()));
         }
         while let Some(ended) = loops.join_next().await {
             ended??;
@@ -151,44 +128,42 @@ impl Traffic {
     }
 }
 
-async fn closed_loop(
-    client: Client,
-    clients: Clients,
-    timeout: Duration,
-    stop: Stop,
-    sent: Arc<AtomicUsize>,
-    tally: Arc<Mutex<Tally>>,
-) -> Result<()> {
-    let far = Instant::now() + Duration::from_secs(24 * 3600);
-    loop {
-        let begun = Instant::now();
-        let (ended, end, window) = match stop {
-            Stop::After(count) => (sent.fetch_add(1, Ordering::Relaxed) >= count, far, None),
-            Stop::Answered(window) => (begun >= window.end, far, Some(window)),
-            Stop::Dropped(window) => (begun >= window.end, window.end, Some(window)),
+/// A connection, which is kept as long as each response is in time, and opened again after that.
+async fn closed_loop(traffic: Traffic, stop: Stop, tally: Arc<Mutex<Tally>>) -> Result<()> {
+    let locked = || tally.lock().expect("no client panics");
+    let client = reqwest::Client::builder().no_proxy();
+    let client = client.read_timeout(IDLE_TIMEOUT).build()?;
+    let response = || whole_response(&client, &traffic.url);
+    while locked().may_send(stop) {
+        let start = Instant::now();
+        let response = match traffic.on_timeout {
+            OnTimeout::Disconnect => timeout(traffic.timeout, response()).await.ok(),
+            OnTimeout::Wait => Some(response().await),
         };
-        if ended {
-            return Ok(());
-        }
-        let late = begun + timeout;
-        let give_up = match clients {
-            Clients::Disconnect => late.min(end),
-            Clients::Wait => end,
-        };
-        let response = timeout_at(give_up, client.get()).await;
-        let now = Instant::now();
-        let mut tally = tally.lock().expect("no client panics");
-        if now >= late {
+        let (now, body) = (Instant::now(), response.transpose()?);
+        let mut tally = locked();
+        tally.latencies.record(now - start);
+        tally.reported_cpu_ms += body.as_deref().map_or(0.0, reported_cpu_ms);
+        if body.is_none() || now - start >= traffic.timeout {
             tally.late += 1;
-        }
-        if let Ok(body) = response {
-            tally.reported_cpu_ms += reported_cpu_ms(&body?);
-            if now < late {
-                tally.latencies.record(now - begun);
-                tally.in_window += usize::from(window.is_some_and(|it| it.contains(now)));
-            }
+        } else if let Stop::AtEnd(period) = stop {
+            tally.in_period += usize::from(period.contains(now));
         }
     }
+    Ok(())
+}
+
+/// The body of a whole response with status 200.
+async fn whole_response(client: &reqwest::Client, url: &str) -> Result<String> {
+    let response = client.get(url).send().await?;
+    let status = response.status();
+    let body = response.text().await?;
+    ensure!(
+        status == 200,
+        "{url} responds with {status}: {}",
+        body.trim()
+    );
+    Ok(body)
 }
 
 /// The CPU time that a response of the component reports; 0 for those of others.
@@ -197,8 +172,12 @@ fn reported_cpu_ms(body: &str) -> f64 {
     report["cpu_time_ms"].as_f64().unwrap_or_default()
 }
 
-/// Probes `url` until `end`, each time on a new connection and without waiting for the probes before.
-pub async fn probe(url: String, end: Instant) -> Result<Latencies> {
+/// Probes the health endpoint at `url` until `end`, each time on a new connection and without
+/// waiting for the probes before. Any response below 500 counts, since not every peer has a health
+/// endpoint.
+pub async fn probe_health(url: String, end: Instant) -> Result<Latencies> {
+    let client = reqwest::Client::builder().no_proxy();
+    let client = client.pool_max_idle_per_host(0).build()?;
     let mut probes = JoinSet::new();
     let mut schedule = interval(PROBE_INTERVAL);
     loop {
@@ -206,15 +185,13 @@ pub async fn probe(url: String, end: Instant) -> Result<Latencies> {
         if due >= end {
             break;
         }
-        let client = Client::new(url.clone())?;
+        let request = client.get(&url);
         probes.spawn(async move {
             let give_up = (due + PROBE_TIMEOUT).min(end + PROBE_GRACE);
-            let response = timeout_at(give_up, client.get()).await;
-            let answered = matches!(response, Ok(Ok(_)));
-            if answered {
-                due.elapsed()
-            } else {
-                PROBE_TIMEOUT
+            let response = timeout_at(give_up, request.send()).await;
+            match response {
+                Ok(Ok(response)) if !response.status().is_server_error() => due.elapsed(),
+                _ => PROBE_TIMEOUT,
             }
         });
     }

@@ -112,7 +112,6 @@ pub struct Launch {
     limits: Option<Limits>,
     descriptors: Option<u32>,
     listen: Option<String>,
-    working_folder: Option<PathBuf>,
     /// Where it serves, as `http://host:port`; none where the server prints it.
     url: Option<String>,
     health_path: &'static str,
@@ -162,7 +161,6 @@ impl Launch {
             limits: None,
             descriptors: None,
             listen: None,
-            working_folder: None,
             url,
             health_path,
             folder: TempDir::new()?,
@@ -192,12 +190,6 @@ impl Launch {
         self
     }
 
-    /// Runs it in this folder.
-    pub fn working_folder(mut self, folder: &Path) -> Self {
-        self.working_folder = Some(folder.to_owned());
-        self
-    }
-
     /// Limits its CPU. On Linux only, and as root.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
@@ -221,9 +213,6 @@ impl Launch {
         };
         let cores = self.limits.as_ref().map(|limits| limits.cores.as_str());
         let mut command = confined(&self.program, cores, cgroup.as_ref(), self.descriptors);
-        if let Some(folder) = self.working_folder {
-            command.current_dir(folder);
-        }
         let log = File::create(self.folder.path().join("log"))?;
         command.args(self.args).envs(self.variables);
         if let Some(address) = self.listen {

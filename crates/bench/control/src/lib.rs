@@ -1,5 +1,5 @@
-//! Controls, which burn CPU in one go: `/fib`, the fib(43) of the SpinKube autoscaling sample, in Rust,
-//! and `/chain?N`, N iterations of the chain that our component makes, without a wait.
+//! Controls, which burn CPU in one go: `/fib`, the fib(43) of the SpinKube autoscaling sample, in
+//! Rust, and `/chain?N`, N iterations of the chain that our component makes, without a wait.
 
 use std::hint::black_box;
 

@@ -16,7 +16,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use testkit::{Latencies, Method, Server, digest};
 
-/// Of this many responses to a load in CPU time, one has its digest recomputed, which costs as much as the load.
+/// Of this many responses to a load in CPU time, one has its digest recomputed, which costs as much
+/// as the load.
 const SAMPLE: usize = 20;
 
 /// A method, a query, and the status of the response.

@@ -12,7 +12,8 @@ use testkit::{Launch, Runner, Server, manifest};
 
 use super::clients::send;
 
-/// The time within which all burns end whose clients have disconnected: the last of them notices it in its next slice.
+/// The time within which all burns end whose clients have disconnected: the last of them notices it
+/// in its next slice.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Prints the results, and returns those that are out of bounds.
@@ -48,7 +49,7 @@ fn idle_connections(runner: &Runner) -> Result<Option<String>> {
     let _idle: Vec<_> = (0..2000).map(connect).collect::<Result<_, _>>()?;
     let beside = slowest(&server)?;
     println!(
-        "2000 idle connections: the slowest of 50 requests takes {beside:.1?}, {alone:.1?} without; {}",
+        "2000 idle connections: a request takes at most {beside:.1?}, {alone:.1?} without; {}",
         server.usage()?
     );
     Ok((beside > Duration::from_secs(1)).then(|| format!("{beside:?}")))
@@ -138,7 +139,8 @@ fn terminated(runner: &Runner) -> Result<Option<String>> {
         return Ok(Some("it does not end within a minute".into()));
     };
     println!(
-        "SIGTERM in mid-burn: it ends after {ended:.1?}; {whole} of 8 requests under way are answered"
+        "SIGTERM in mid-burn: it ends after {ended:.1?}; {whole} of 8 requests under way get their \
+         responses"
     );
     Ok((ended > Duration::from_secs(30)).then(|| format!("{ended:?}, and Kubernetes gives 30 s")))
 }

@@ -1,5 +1,5 @@
-//! `make soak`: mixed requests, bad ones and clients that disconnect, for minutes; then faults. It prints
-//! its results meanwhile, and fails if one is out of bounds.
+//! `make soak`: mixed requests, bad ones and clients that disconnect, for minutes; then faults. It
+//! prints its results meanwhile, and fails if one is out of bounds.
 
 mod clients;
 mod faults;
@@ -21,7 +21,7 @@ const WARM: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_secs(15);
 /// The allowed growth of memory, threads and descriptors from the warm server to the end.
 const MAX_GROWTH: f64 = 0.05;
-/// The required bound of `make bench` for a crowd without a CPU limit.
+/// The bound of `make bench` for a crowd without a CPU limit.
 const MAX_HEALTH_P99: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args)]
@@ -71,7 +71,8 @@ fn work(server: &Server, period: Duration) -> Result<Vec<String>> {
     Ok(evaluate(&clients.results(), &warm, &end))
 }
 
-/// Prints the results until the period is over, and returns the resources of the server when warm and at the end.
+/// Prints the results until the period is over, and returns the resources of the server when warm
+/// and at the end.
 fn watch(clients: &Clients, server: &Server, period: Duration) -> Result<[Usage; 2]> {
     let start = Instant::now();
     let mut warm = None;
