@@ -8,11 +8,12 @@ use crate::chain::{Chain, Digest};
 use crate::clock::Clock;
 use crate::load::Load;
 use crate::meter::Meter;
+use crate::overhead::{Cost, Overhead};
 use crate::pacer::Pacer;
 use crate::scheduler::{Decision, Scheduler, YIELD};
 
-/// The wall-clock time of a chunk: shorter than neighbours on the same core usually let it run, so
-/// that most chunks are undisturbed. A clock reading and its evaluation cost about 2 µs: with chunks
+/// The wall-clock time of a chunk: shorter than the time for which neighbours usually leave the core
+/// alone, so that most chunks are undisturbed. A clock reading and its evaluation cost about 2 µs: with chunks
 /// of 500 µs the hash rate was 5 % higher.
 const CHUNK: Duration = Duration::from_micros(40);
 
@@ -29,17 +30,8 @@ const WAIT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest wait at a time.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
-/// The time by which the timer of the host alone may end a wait late.
+/// How late a wait may end because of the timer of the host alone.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
-
-/// The CPU time that the host uses in addition to a burn, which cannot be measured from inside.
-#[derive(Clone, Copy, Default)]
-pub struct Overhead {
-    /// For the request as a whole.
-    pub request: Duration,
-    /// For each wait but yields.
-    pub wait: Duration,
-}
 
 /// The result of a burn.
 #[derive(Debug, PartialEq)]
@@ -71,7 +63,8 @@ pub fn burn(
 ) -> Result<Burnt> {
     // A paced load pauses anyway.
     let admitted = matches!(load, Load::Paced { .. });
-    let mut burn = Burn::new(overhead, clock, check, Scheduler::new(admitted));
+    let timer = Timer::start(clock, check);
+    let mut burn = Burn::new(overhead, timer, Scheduler::new(admitted));
     match load {
         Load::Iterations(n) => burn.run_iterations(n)?,
         Load::CpuTime(goal) => burn.run_cpu_time(goal)?,
@@ -83,36 +76,23 @@ pub fn burn(
 /// A burn in progress.
 struct Burn<'a, C, F> {
     overhead: Overhead,
-    clock: &'a C,
-    check: F,
+    timer: Timer<'a, C, F>,
     scheduler: Scheduler,
-    started: Duration,
-    now: Duration,
-    last_check: Duration,
     /// The length of the current time slice.
     slice: Duration,
     slice_end: Duration,
-    waits: u32,
-    waited: Duration,
     chain: Chain,
     meter: Meter,
 }
 
 impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
-    fn new(overhead: Overhead, clock: &'a C, check: F, scheduler: Scheduler) -> Self {
-        let started = clock.now();
+    fn new(overhead: Overhead, timer: Timer<'a, C, F>, scheduler: Scheduler) -> Self {
         Self {
             overhead,
-            clock,
-            check,
-            scheduler,
-            started,
-            now: started,
-            last_check: started,
             slice: Duration::ZERO,
-            slice_end: started,
-            waits: 0,
-            waited: Duration::ZERO,
+            slice_end: timer.now,
+            timer,
+            scheduler,
             chain: Chain::default(),
             meter: Meter::default(),
         }
@@ -120,24 +100,24 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
 
     fn run_iterations(&mut self, n: u64) -> Result<()> {
         while self.chain.iterations() < n {
-            self.advance(n - self.chain.iterations())?;
+            self.step(n - self.chain.iterations())?;
         }
         Ok(())
     }
 
     fn run_cpu_time(&mut self, goal: Duration) -> Result<()> {
         while let Some(limit) = self.iterations_until(goal) {
-            self.advance(limit)?;
+            self.step(limit)?;
         }
         Ok(())
     }
 
     fn run_paced(&mut self, mut pacer: Pacer, duration: Duration) -> Result<()> {
-        while self.elapsed() < duration {
-            let (elapsed, used) = (self.elapsed(), self.used());
+        while self.timer.elapsed() < duration {
+            let (elapsed, used) = (self.timer.elapsed(), self.used());
             pacer.write_off(elapsed, used);
             match self.iterations_until(pacer.goal(elapsed)) {
-                Some(limit) => self.advance(limit)?,
+                Some(limit) => self.step(limit)?,
                 None => self.pause(pacer.pause(elapsed, used))?,
             }
         }
@@ -146,17 +126,11 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
 
     /// The iterations until `goal` of CPU time is used, at least one; none once it is.
     fn iterations_until(&self, goal: Duration) -> Option<u64> {
-        if goal <= self.overhead() {
-            return None;
-        }
         if !self.meter.is_reliable() {
             return Some(FIRST_CHUNK);
         }
         let left = goal.saturating_sub(self.used());
-        if left.is_zero() {
-            return None;
-        }
-        Some(self.meter.iterations_in(left).max(1))
+        (!left.is_zero()).then(|| self.meter.iterations_in(left).max(1))
     }
 
     /// The CPU time that the burn and the host have used.
@@ -165,23 +139,34 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
     }
 
     fn overhead(&self) -> Duration {
-        self.overhead.request + self.overhead.wait * self.waits
+        let cpu_time = |cost| match cost {
+            Cost::None => Duration::ZERO,
+            Cost::CpuTime(time) => time,
+            Cost::Iterations(n) => self.meter.cpu_time_of(n),
+        };
+        cpu_time(self.overhead.per_request)
+            + cpu_time(self.overhead.per_pause) * self.timer.pauses
+            + cpu_time(self.overhead.per_yield) * self.timer.yields
     }
 
-    /// Runs one chunk of at most `limit` iterations, or yields if the time slice is over.
-    fn advance(&mut self, limit: u64) -> Result<()> {
-        if self.now < self.slice_end {
+    /// Runs one chunk of at most `limit` iterations, or yields if the time slice is over. `limit` is
+    /// what is left of the burn, or of the burst of a paced load.
+    fn step(&mut self, limit: u64) -> Result<()> {
+        // The first chunks measure the core, so that what is left of the burn is known as a time.
+        if self.timer.now < self.slice_end || !self.meter.is_reliable() {
             return self.run_chunk(limit);
         }
-        let delay = self.wait(YIELD)?;
-        let jitter = self.jitter();
-        match self.scheduler.next(delay, self.elapsed(), jitter) {
+        let delay = self.timer.let_others_run(YIELD)?;
+        let left = self.meter.cpu_time_of(limit);
+        let (age, jitter) = (self.timer.elapsed(), self.timer.jitter());
+        match self.scheduler.next(delay, age, left, jitter) {
             Decision::Run(slice) => {
                 self.slice = slice;
-                self.slice_end = self.now + slice;
+                self.slice_end = self.timer.now + slice;
             }
+            Decision::Yield => {}
             Decision::BackOff(backoff) => {
-                self.wait(backoff)?;
+                self.timer.let_others_run(backoff)?;
             }
         }
         Ok(())
@@ -190,32 +175,95 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
     fn run_chunk(&mut self, limit: u64) -> Result<()> {
         let iterations = self.meter.iterations_in(CHUNK).max(FIRST_CHUNK).min(limit);
         self.chain.extend(iterations);
-        let started = self.now;
-        self.now = self.clock.now();
-        self.meter.count(iterations, self.now - started);
-        self.check_every(CANCEL_CHECK_INTERVAL)
+        let wall_clock = self.timer.lap();
+        self.meter.count(iterations, wall_clock);
+        self.timer.check_every(CANCEL_CHECK_INTERVAL)
     }
 
     /// Waits for `pause`. Others ran meanwhile, so a whole time slice follows.
     fn pause(&mut self, pause: Duration) -> Result<()> {
         // A wait for zero would let no time pass.
-        self.wait(pause.max(YIELD))?;
-        self.slice_end = self.now + self.slice;
+        self.timer.pause(pause.max(YIELD))?;
+        self.slice_end = self.timer.now + self.slice;
+        Ok(())
+    }
+
+    fn finish(self) -> Burnt {
+        Burnt {
+            iterations: self.chain.iterations(),
+            digest: self.chain.digest(),
+            cpu_time: self.meter.cpu_time(),
+            overhead: self.overhead(),
+            waited: self.timer.waited,
+            elapsed: self.timer.elapsed(),
+        }
+    }
+}
+
+/// The clock of one burn: it counts the waits, and calls `check` regularly.
+struct Timer<'a, C, F> {
+    clock: &'a C,
+    check: F,
+    started: Duration,
+    now: Duration,
+    last_check: Duration,
+    pauses: u32,
+    yields: u32,
+    waited: Duration,
+}
+
+impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Timer<'a, C, F> {
+    fn start(clock: &'a C, check: F) -> Self {
+        let started = clock.now();
+        Self {
+            clock,
+            check,
+            started,
+            now: started,
+            last_check: started,
+            pauses: 0,
+            yields: 0,
+            waited: Duration::ZERO,
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.now - self.started
+    }
+
+    /// Reads the clock, and returns the time since the last reading.
+    fn lap(&mut self) -> Duration {
+        let last = self.now;
+        self.now = self.clock.now();
+        self.now - last
+    }
+
+    /// Waits for `pause` of a paced load.
+    fn pause(&mut self, pause: Duration) -> Result<()> {
+        let (waits, _) = self.wait(pause)?;
+        self.pauses += waits;
         Ok(())
     }
 
     /// Waits for `pause`, and returns the scheduling delay: how much later than that it ended.
-    fn wait(&mut self, pause: Duration) -> Result<Duration> {
+    fn let_others_run(&mut self, pause: Duration) -> Result<Duration> {
+        let (waits, delay) = self.wait(pause)?;
+        self.yields += waits;
+        Ok(delay)
+    }
+
+    /// Returns the number of waits that it took, and how much too late the last one ended.
+    fn wait(&mut self, pause: Duration) -> Result<(u32, Duration)> {
         let (started, end) = (self.now, self.now + pause);
+        let mut waits = 0;
         while self.now < end {
             self.clock.wait((end - self.now).min(MAX_WAIT));
-            // A yield finds the server busy, so nothing wakes up from idle.
-            self.waits += u32::from(pause > YIELD);
+            waits += 1;
             self.now = self.clock.now();
             self.check_every(WAIT_CHECK_INTERVAL)?;
         }
         self.waited += (self.now - started).min(pause + TIMER_SLACK);
-        Ok(self.now - end)
+        Ok((waits, self.now - end))
     }
 
     fn check_every(&mut self, interval: Duration) -> Result<()> {
@@ -227,26 +275,11 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
         (self.check)(elapsed)
     }
 
-    fn elapsed(&self) -> Duration {
-        self.now - self.started
-    }
-
     /// A number from 0 to 1 that differs between burns and moments: the last digits of the clock,
-    /// spread evenly by Fibonacci hashing.
+    /// spread evenly by Fibonacci hashing. WASI's random numbers would be one more import.
     fn jitter(&self) -> f64 {
         let spread = (self.now.as_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         spread as f64 / u64::MAX as f64
-    }
-
-    fn finish(self) -> Burnt {
-        Burnt {
-            iterations: self.chain.iterations(),
-            digest: self.chain.digest(),
-            cpu_time: self.meter.cpu_time(),
-            overhead: self.overhead(),
-            waited: self.waited,
-            elapsed: self.elapsed(),
-        }
     }
 }
 
@@ -389,9 +422,16 @@ mod tests {
 
     #[test]
     fn the_overhead_of_the_host_is_part_of_the_load() {
-        let overhead = Overhead {
-            request: MS / 2,
-            wait: MS / 10,
+        let as_time = Overhead {
+            per_request: Cost::CpuTime(MS / 2),
+            per_pause: Cost::CpuTime(MS / 10),
+            per_yield: Cost::CpuTime(MS / 20),
+        };
+        // This clock makes 16 iterations in 40 µs.
+        let as_iterations = Overhead {
+            per_request: Cost::Iterations(200),
+            per_pause: Cost::Iterations(40),
+            per_yield: Cost::Iterations(20),
         };
         // The scheduling delay: alone, and among others.
         for (load, goal, delay) in [
@@ -402,29 +442,28 @@ mod tests {
             ("cpu=50m&duration=10s", 500 * MS, 6 * MS),
             ("cpu=500m&duration=2s", 1000 * MS, MS),
         ] {
-            let clock = Replay::undisturbed(delay);
-            let burnt = clock.run_with(overhead, load);
-            let waits = clock
-                .waits
-                .borrow()
-                .iter()
-                .filter(|wait| **wait > YIELD)
-                .count();
-            let used_by_host = overhead.request + overhead.wait * waits as u32;
-            assert_eq!(burnt.overhead, used_by_host, "{load}");
-            assert_near(burnt.cpu_time + used_by_host, goal, goal / 200);
+            for overhead in [as_time, as_iterations] {
+                let clock = Replay::undisturbed(delay);
+                let burnt = clock.run_with(overhead, load);
+                let waits = clock.waits.borrow();
+                let pauses = waits.iter().filter(|wait| **wait > YIELD).count();
+                let yields = waits.len() - pauses;
+                let used_by_host = MS / 2 + MS / 10 * pauses as u32 + MS / 20 * yields as u32;
+                assert_eq!(burnt.overhead, used_by_host, "{load}");
+                assert_near(burnt.cpu_time + used_by_host, goal, goal / 200);
+            }
         }
     }
 
     #[test]
-    fn a_load_that_is_smaller_than_the_overhead_burns_nothing() {
+    fn a_load_that_is_smaller_than_the_overhead_only_measures_the_core() {
         let overhead = Overhead {
-            request: 2 * MS,
-            wait: Duration::ZERO,
+            per_request: Cost::CpuTime(2 * MS),
+            ..Overhead::default()
         };
         for load in ["cpu_time=2ms", "cpu=1m&duration=1s"] {
             let burnt = Replay::undisturbed(MS).run_with(overhead, load);
-            assert_eq!(burnt.iterations, 0, "{load}");
+            assert_eq!(burnt.iterations, 4 * FIRST_CHUNK, "{load}");
         }
     }
 
@@ -438,12 +477,12 @@ mod tests {
 
     #[test]
     fn a_burn_in_a_crowd_does_not_run_until_it_is_admitted() {
-        let clock = Replay::undisturbed(9 * MS);
+        let clock = Replay::undisturbed(14 * MS);
         let burnt = clock.run("cpu_time=30ms");
         assert_near(clock.used(), 30 * MS, 2 * CHUNK);
-        // It accepts a delay of 9 ms at an age of 0.83 s, and then runs in time slices of 3 ms.
-        assert_near(burnt.elapsed, (835 + 11 * (3 + 9)) * MS, 120 * MS);
-        assert!(clock.waits() <= 40, "{} waits", clock.waits());
+        // It accepts a delay of 14 ms at an age of 0.84 s, and then runs in time slices of 2 ms.
+        assert_near(burnt.elapsed, (840 + 15 * (2 + 14)) * MS, 160 * MS);
+        assert!(clock.waits() <= 60, "{} waits", clock.waits());
     }
 
     #[test]

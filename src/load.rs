@@ -70,8 +70,6 @@ const FORMS: &str = "use `iterations=N`, `cpu_time=D` or `cpu=Q&duration=D`, and
 const ITERATIONS: &str = "it must be a whole number in digits, such as 1000, below 2^64";
 const DURATION: &str = "it must be a duration of more than zero and less than 2562047h, each number \
     with its unit (ns, us, ms, s, m, h), such as 20ms, 1.5s or 1m30s";
-const DURATION_OR_ZERO: &str = "it must be 0 or a duration, each number with its unit \
-    (ns, us, ms, s, m, h), such as 50us or 1.5ms";
 const CPU: &str = "it must be a part of one core, above 0 and at most 1, in cores (0.25) or in \
     millicores (250m)";
 const NANOCORES: &str = "it must be a whole number of nanocores: at most nine digits after the \
@@ -178,13 +176,8 @@ pub fn duration(parameter: &'static str, text: &str) -> Result<Duration, LoadErr
     }
 }
 
-/// Parses a duration that may be zero, the value of `parameter`.
-pub fn duration_or_zero(parameter: &'static str, text: &str) -> Result<Duration, LoadError> {
-    let nanos = nanoseconds(text).ok_or_else(|| value_error(parameter, text, DURATION_OR_ZERO));
-    nanos.map(Duration::from_nanos)
-}
-
-fn nanoseconds(text: &str) -> Option<u64> {
+/// Parses a duration that may be zero, in nanoseconds.
+pub fn nanoseconds(text: &str) -> Option<u64> {
     // Go's own grammar also takes a sign, and `µs` for `us`.
     if !text.is_ascii() || text.starts_with(['+', '-']) {
         return None;
@@ -219,7 +212,8 @@ pub fn cpu(parameter: &'static str, text: &str) -> Result<Cpu, LoadError> {
     }
 }
 
-fn value_error(parameter: &'static str, given: &str, allowed: &'static str) -> LoadError {
+/// The error of a `parameter` whose value is not one that is allowed.
+pub fn value_error(parameter: &'static str, given: &str, allowed: &'static str) -> LoadError {
     LoadError::Value {
         parameter,
         given: given.into(),

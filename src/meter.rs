@@ -11,23 +11,24 @@ const WINDOW: usize = 16;
 /// The cost above which a chunk was interrupted, as a multiple of the baseline. On a shared virtual
 /// machine single chunks take up to twice the time of those around them without another thread on
 /// the core, and the kernel accounts all of that: up to 4 % of a burn was lost where they counted as
-/// interrupted too. So an interruption shorter than a chunk is not recognized.
+/// interrupted too. So an interruption that is shorter than a chunk is not recognized.
 const INTERRUPTED: f64 = 2.0;
 
-/// The cost that an interrupted chunk counts with, as a multiple of the baseline. It is more than
+/// The cost that an interrupted chunk counts as: a multiple of the baseline. It is more than
 /// that of the others, since the kernel accounts the switch to it and the caches are cold. With 1.3,
 /// chunks of 40 µs matched the kernel's account within 3 % beside each of 13 neighbours that took the
 /// core for 20 to 3000 µs at a time; with 1.2 or 1.4, within 5 %.
 const INTERRUPTED_COST: f64 = 1.3;
 
-/// The number of chunks from which on the baseline is reliable, even for the first of them.
+/// The chunks that are needed before the baseline is used, so that one interrupted first chunk cannot
+/// set it.
 const MIN_SAMPLES: usize = 4;
 
 /// Estimates the CPU time of chunks of iterations from their wall-clock time.
 ///
 /// A guest cannot read its CPU time, but it can see that its thread was taken away: a chunk then
-/// takes far longer than those around it. So a chunk counts with its wall-clock time; if it is more
-/// than `INTERRUPTED` times the baseline, which the undisturbed chunks around it set, only with
+/// takes far longer than those around it. So a chunk counts as its wall-clock time; if that is more
+/// than `INTERRUPTED` times the baseline, which the undisturbed chunks around it set, it counts as
 /// `INTERRUPTED_COST` times the baseline. A core that is slower, because of its frequency or of a
 /// busy sibling thread, slows chunks down less: that is CPU time.
 #[derive(Default)]
@@ -75,6 +76,11 @@ impl Meter {
         self.window.len() >= MIN_SAMPLES
     }
 
+    /// The CPU time of this number of iterations, at the baseline; zero before the first chunk.
+    pub fn cpu_time_of(&self, iterations: u64) -> Duration {
+        Duration::from_nanos((iterations as f64 * self.baseline) as u64)
+    }
+
     /// The number of iterations that fit into `cpu_time`; 0 before the first chunk.
     pub fn iterations_in(&self, cpu_time: Duration) -> u64 {
         if self.window.is_empty() {
@@ -85,7 +91,7 @@ impl Meter {
 }
 
 impl Chunk {
-    /// The CPU time that the chunk counts with, in nanoseconds.
+    /// The CPU time that the chunk counts as, in nanoseconds.
     fn counted(&self, baseline: f64) -> f64 {
         let cost = if self.cost > INTERRUPTED * baseline {
             INTERRUPTED_COST * baseline

@@ -1,64 +1,69 @@
 //! When a burn runs, and when it lets others run first.
 //!
-//! Spin never preempts a guest: while a burn runs, its thread serves no other request. So a burn runs in
-//! time slices and yields between them. The scheduling delay, the time by which a
-//! wait ends late, shows how many others share the thread. Forty burns that share a thread
-//! evenly are all slow, so burns are admitted one after another:
+//! Spin never preempts a guest: while a burn runs, its thread serves no other request. So a burn runs
+//! in time slices and yields between them. The scheduling delay, the time by which a wait ends late,
+//! shows how many others share the thread. A few burns share it evenly. Forty burns that did so would
+//! all be slow, so they are admitted one after another:
 //!
-//! - A new burn probes: it yields without having run. It is admitted if the scheduling delay is short;
-//!   after a long one, as soon as two delays in a row are no longer than it accepts. It backs off
-//!   between its probes, for longer the more the delay exceeds that.
-//! - The accepted delay grows with the age of a burn, from 3 ms to 26 ms within 3.2 s: older burns are
-//!   admitted before younger ones, and only a few run at a time. From then on it shrinks again, so
-//!   that a request that is probably late does not make younger ones late too.
+//! - A new burn yields without having run. It is admitted if the scheduling delay is short; after a
+//!   long one, as soon as two delays in a row are no longer than it accepts. Until then it backs off
+//!   and yields again.
+//! - A new burn accepts a delay of four time slices of others. The accepted delay grows with age, so
+//!   older burns are admitted before younger ones, and only a few run at a time.
+//! - A burn that would end too late, if it were admitted now, starts again as a new one: it no longer
+//!   delays others that can still end in time.
 //! - An admitted burn runs in short time slices until it ends, or in long ones while it is alone.
 //!
-//! The constants were searched for in virtual time, with hosts that spend 20 to 90 µs of CPU time on a
-//! wait, and measured in Spin with two cores: `make bench CASES=tutorial,fair,overload,few,no-limit`.
+//! `make bench CASES=crowds` measures the effect of each constant.
 
 use std::time::Duration;
 
 /// The shortest wait that lets others run: a wait for zero returns at once.
 pub const YIELD: Duration = Duration::from_nanos(1);
 
-/// A time slice among others. With 3 ms the health endpoint answered faster than with 4 or 6 ms;
-/// 2 ms were no better, and a request cost 1 % more.
-const SHORT_SLICE: Duration = Duration::from_millis(3);
+/// A time slice among others.
+const SHORT_SLICE: Duration = Duration::from_millis(2);
 
 /// A time slice alone. A yield then leaves the core idle for more than a millisecond, 3 % of 40 ms. A
 /// burn may notice only at the end of a slice that its client disconnected: with 50 ms, that wasted
 /// up to 50 ms of CPU.
 const LONG_SLICE: Duration = Duration::from_millis(40);
 
-/// The scheduling delay that a new burn accepts, and the upper bound for a burn that is alone: the
-/// timer of the host alone makes it 1.2 ms, one time slice of another burn 4 ms.
-const MIN_ACCEPTED_DELAY: Duration = Duration::from_millis(3);
+/// The longest scheduling delay of a burn that is alone: the timer of the host makes it 1.2 ms, one
+/// time slice of another burn 3 ms.
+const ALONE: Duration = Duration::from_micros(2500);
 
-/// The longest scheduling delay that a burn ever accepts: more than eight time slices of others. In
-/// virtual time, with 24 ms 8 of 700 requests of `cpu_time=35ms` were late on a slow host (4 with
-/// 26 ms); with 30 ms 0.70 of an overload of 100 ms was answered in time (0.75).
-const MAX_ACCEPTED_DELAY: Duration = Duration::from_millis(26);
+/// The scheduling delay that a new burn accepts: four time slices of others.
+const MIN_ACCEPTED_DELAY: Duration = Duration::from_millis(8);
 
-/// The age at which a burn accepts `MAX_ACCEPTED_DELAY`: most clients give up after 5 s or more. In
-/// virtual time, with 2.8 s 15 of 770 requests of `cpu_time=35ms` were late (none with 3.2 s); with 4 s
-/// 0.49 of the overload was answered in time (0.75), and without a decrease after 3.2 s 0.55.
-const AGEING_PERIOD: Duration = Duration::from_millis(3200);
+/// The longest scheduling delay that a burn ever accepts: fourteen time slices of others. A health
+/// probe waits as long.
+const MAX_ACCEPTED_DELAY: Duration = Duration::from_millis(28);
+
+/// The age from which on a burn accepts `MAX_ACCEPTED_DELAY`.
+const AGEING_PERIOD: Duration = Duration::from_millis(2800);
+
+/// The age at which a burn shall have ended: most clients give up after 5 s or more.
+const DEADLINE: Duration = Duration::from_millis(4600);
+
+/// The wall-clock time per CPU time of a burn that is admitted after `MAX_ACCEPTED_DELAY` and
+/// throttled a third of the time.
+const CROWDED_PACE: f64 = 22.5;
+
+/// The shortest time for which a burn ages, however late it would end.
+const MIN_AGEING: Duration = Duration::from_secs(1);
 
 /// The time to back off, on average, as a multiple of the excess of a scheduling delay over what the
-/// burn accepts: a twelfth of the time until it is old enough for that delay. So a burn probes more
-/// often as its turn comes near, and the oldest is the first to notice that another has ended. In
-/// virtual time, with a time that depends on the age alone the p95 of forty requests of 20 ms was 1.58
-/// times a fair share (1.43).
+/// burn accepts: so a burn yields more often as its turn comes near, and the oldest is the first to
+/// notice that another has ended.
 const BACKOFF_PER_EXCESS: u32 = 12;
 
-/// The longest time to back off, on average, as a share of the age: one long time slice of another
-/// burn looks like a crowd. In virtual time, without this the p95 of three requests on a core was
-/// 312 ms (267 ms).
-const MAX_BACKOFF_SHARE: f64 = 0.25;
-
-/// The shortest time to back off, on average. In virtual time, on a slow host, with 30 ms 0.59 of an
-/// overload of 125 connections was answered in time (0.63): more probes cost CPU time.
+/// The shortest time to back off, on average: each yield costs CPU time.
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
+
+/// The longest time to back off, on average, as a share of the age, even if it is less than
+/// `MIN_BACKOFF`: a new burn that met a long time slice of another does not wait long.
+const MAX_BACKOFF_SHARE: f64 = 0.25;
 
 /// Schedules one burn.
 pub struct Scheduler {
@@ -71,6 +76,8 @@ pub struct Scheduler {
 pub enum Decision {
     /// Run for one time slice of this length, then yield.
     Run(Duration),
+    /// Yield again at once.
+    Yield,
     /// Wait for this long, then yield.
     BackOff(Duration),
 }
@@ -80,101 +87,136 @@ impl Scheduler {
     pub fn new(admitted: bool) -> Self {
         Self {
             admitted,
-            // Short enough to be admitted after one probe, but not for a long time slice: other
+            // Short enough to be admitted after one yield, but not for a long time slice: other
             // burns may have backed off.
-            previous_delay: MIN_ACCEPTED_DELAY,
+            previous_delay: ALONE,
         }
     }
 
-    /// Decides for a burn of this `age` that has yielded and got the thread back after `delay`.
+    /// Decides for a burn of this `age`, with this much CPU time `left` to burn, that has yielded and
+    /// got the thread back after `delay`.
     ///
-    /// `jitter`, from 0 to 1, keeps burns that start together from probing together.
-    pub fn next(&mut self, delay: Duration, age: Duration, jitter: f64) -> Decision {
+    /// `jitter`, from 0 to 1, keeps burns that start together from yielding together.
+    pub fn next(
+        &mut self,
+        delay: Duration,
+        age: Duration,
+        left: Duration,
+        jitter: f64,
+    ) -> Decision {
+        if !self.admitted && delay > LONG_SLICE {
+            // Longer than any time slice: throttling, which shows nothing about others.
+            return Decision::Yield;
+        }
         // One short delay may be luck.
         let longer = delay.max(self.previous_delay);
         self.previous_delay = delay;
-        let accepted = accepted_delay(age);
+        let accepted = accepted_delay(age, left);
         self.admitted |= longer <= accepted;
         if self.admitted {
-            return Decision::Run(if longer < MIN_ACCEPTED_DELAY {
+            return Decision::Run(if longer < ALONE {
                 LONG_SLICE
             } else {
                 SHORT_SLICE
             });
         }
-        if delay <= accepted || delay > LONG_SLICE {
-            // Only the previous delay was too long, or this one is longer than any time slice: it
-            // was throttling and shows nothing about others. Another probe decides.
-            return Decision::BackOff(Duration::ZERO);
+        if delay <= accepted {
+            return Decision::Yield;
         }
-        let backoff = (delay - accepted) * BACKOFF_PER_EXCESS;
-        let backoff = backoff.min(age.mul_f64(MAX_BACKOFF_SHARE)).max(MIN_BACKOFF);
+        let backoff = ((delay - accepted) * BACKOFF_PER_EXCESS)
+            .max(MIN_BACKOFF)
+            .min(age.mul_f64(MAX_BACKOFF_SHARE));
         Decision::BackOff(backoff.mul_f64(0.5 + jitter))
     }
 }
 
-/// The longest scheduling delay that a burn of this `age` accepts.
-fn accepted_delay(age: Duration) -> Duration {
-    // It grows for one period, shrinks for one, and so on.
-    let phase = age.div_duration_f64(AGEING_PERIOD) % 2.0;
-    let share = phase.min(2.0 - phase);
+/// The longest scheduling delay that a burn of this `age` accepts, with this much CPU time `left`.
+fn accepted_delay(age: Duration, left: Duration) -> Duration {
+    let latest_start = DEADLINE.saturating_sub(left.mul_f64(CROWDED_PACE));
+    let age = age.as_secs_f64() % latest_start.max(MIN_AGEING).as_secs_f64();
+    let share = (age / AGEING_PERIOD.as_secs_f64()).min(1.0);
     MIN_ACCEPTED_DELAY + (MAX_ACCEPTED_DELAY - MIN_ACCEPTED_DELAY).mul_f64(share)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Decision::{BackOff, Run};
+    use Decision::{BackOff, Run, Yield};
 
     const MS: Duration = Duration::from_millis(1);
+    /// What is left of a short burn, in the tests in which it does not matter.
+    const LEFT: Duration = Duration::from_millis(20);
 
     /// The decision for a burn of this age after two equal delays, with the average jitter.
-    fn decide(delay: Duration, age: Duration) -> Decision {
+    fn decide(delay: Duration, age: Duration, left: Duration) -> Decision {
         let mut scheduler = Scheduler::new(false);
-        scheduler.next(delay, age, 0.5);
-        scheduler.next(delay, age, 0.5)
+        scheduler.next(delay, age, left, 0.5);
+        scheduler.next(delay, age, left, 0.5)
     }
 
     #[test]
     fn a_burn_that_is_alone_is_admitted_at_once_and_runs_in_long_slices() {
         let mut scheduler = Scheduler::new(false);
-        assert_eq!(scheduler.next(MS, MS, 0.5), Run(SHORT_SLICE));
-        assert_eq!(scheduler.next(MS, 5 * MS, 0.5), Run(LONG_SLICE));
+        let mut next = |delay| scheduler.next(delay, MS, LEFT, 0.5);
+        assert_eq!(next(MS), Run(SHORT_SLICE));
+        assert_eq!(next(MS), Run(LONG_SLICE));
         // Others arrive: it stays admitted, in short slices until two delays in a row are short.
-        assert_eq!(scheduler.next(40 * MS, 52 * MS, 0.5), Run(SHORT_SLICE));
-        assert_eq!(scheduler.next(MS, 56 * MS, 0.5), Run(SHORT_SLICE));
-        assert_eq!(scheduler.next(MS, 60 * MS, 0.5), Run(LONG_SLICE));
+        assert_eq!(next(40 * MS), Run(SHORT_SLICE));
+        assert_eq!(next(MS), Run(SHORT_SLICE));
+        assert_eq!(next(MS), Run(LONG_SLICE));
     }
 
     #[test]
-    fn an_older_burn_accepts_a_longer_delay_until_it_is_probably_late() {
-        assert!(matches!(decide(10 * MS, 900 * MS), BackOff(_)));
-        assert_eq!(decide(10 * MS, 1000 * MS), Run(SHORT_SLICE));
-        assert_eq!(decide(MAX_ACCEPTED_DELAY, AGEING_PERIOD), Run(SHORT_SLICE));
-        // From then on less, down to what a new burn accepts, and then more again.
-        assert_eq!(decide(10 * MS, 5400 * MS), Run(SHORT_SLICE));
-        assert!(matches!(decide(10 * MS, 5500 * MS), BackOff(_)));
-        assert_eq!(
-            decide(MIN_ACCEPTED_DELAY, 2 * AGEING_PERIOD),
-            Run(SHORT_SLICE)
-        );
-        assert_eq!(decide(10 * MS, 7500 * MS), Run(SHORT_SLICE));
-        // Beyond the longest accepted delay no burn is admitted.
-        let crowded = decide(MAX_ACCEPTED_DELAY + MS, AGEING_PERIOD);
+    fn a_few_burns_share_the_thread() {
+        for others in 1..=4 {
+            let mut scheduler = Scheduler::new(false);
+            let decision = scheduler.next(others * SHORT_SLICE, MS, LEFT, 0.5);
+            assert_eq!(decision, Run(SHORT_SLICE), "{others} others");
+        }
+        let fifth = Scheduler::new(false).next(5 * SHORT_SLICE, 12 * MS, LEFT, 0.5);
+        assert_eq!(fifth, BackOff(3 * MS));
+    }
+
+    #[test]
+    fn an_older_burn_accepts_a_longer_delay() {
+        assert!(matches!(decide(18 * MS, 1390 * MS, LEFT), BackOff(_)));
+        assert_eq!(decide(18 * MS, 1410 * MS, LEFT), Run(SHORT_SLICE));
+        let longest = MAX_ACCEPTED_DELAY;
+        assert_eq!(decide(longest, AGEING_PERIOD, LEFT), Run(SHORT_SLICE));
+        assert_eq!(decide(longest, 4100 * MS, LEFT), Run(SHORT_SLICE));
+        // No burn accepts more.
+        let crowded = decide(longest + MS, AGEING_PERIOD, LEFT);
         assert!(matches!(crowded, BackOff(_)));
     }
 
     #[test]
+    fn a_burn_that_would_end_too_late_starts_again_as_a_new_one() {
+        // 20 ms of CPU time take 450 ms in a crowd, 100 ms take 2.25 s.
+        for (left, latest_start) in [(20 * MS, 4150 * MS), (100 * MS, 2350 * MS)] {
+            let before = decide(20 * MS, latest_start - MS, left);
+            assert_eq!(before, Run(SHORT_SLICE), "{left:?}");
+            let after = decide(20 * MS, latest_start + MS, left);
+            assert!(matches!(after, BackOff(_)), "{left:?}");
+            let again = decide(20 * MS, 2 * latest_start - MS, left);
+            assert_eq!(again, Run(SHORT_SLICE), "{left:?}");
+        }
+        // A long burn ages for a second at a time, however late it ends.
+        let hour = Duration::from_secs(3600);
+        assert_eq!(decide(15 * MS, 990 * MS, hour), Run(SHORT_SLICE));
+        assert!(matches!(decide(15 * MS, 1010 * MS, hour), BackOff(_)));
+    }
+
+    #[test]
     fn a_burn_backs_off_for_longer_the_more_a_delay_exceeds_what_it_accepts() {
-        assert_eq!(decide(36 * MS, AGEING_PERIOD), BackOff(120 * MS));
-        assert_eq!(decide(40 * MS, AGEING_PERIOD), BackOff(168 * MS));
-        assert_eq!(decide(30 * MS, AGEING_PERIOD), BackOff(MIN_BACKOFF));
+        assert_eq!(decide(38 * MS, AGEING_PERIOD, LEFT), BackOff(120 * MS));
+        assert_eq!(decide(40 * MS, AGEING_PERIOD, LEFT), BackOff(144 * MS));
+        assert_eq!(decide(30 * MS, AGEING_PERIOD, LEFT), BackOff(MIN_BACKOFF));
         // A quarter of the age at most.
-        assert_eq!(decide(40 * MS, 800 * MS), BackOff(200 * MS));
-        assert_eq!(decide(40 * MS, 80 * MS), BackOff(MIN_BACKOFF));
+        assert_eq!(decide(40 * MS, 800 * MS, LEFT), BackOff(200 * MS));
+        assert_eq!(decide(40 * MS, 200 * MS, LEFT), BackOff(50 * MS));
         // The jitter makes it from half as long to half as long again.
         for (jitter, share) in [(0.0, 0.5), (1.0, 1.5)] {
-            let decision = Scheduler::new(false).next(9 * MS, Duration::ZERO, jitter);
+            let decision = Scheduler::new(false).next(29 * MS, AGEING_PERIOD, LEFT, jitter);
             assert_eq!(decision, BackOff(MIN_BACKOFF.mul_f64(share)));
         }
     }
@@ -182,15 +224,22 @@ mod tests {
     #[test]
     fn throttling_does_not_keep_a_burn_out() {
         let mut scheduler = Scheduler::new(false);
-        let probe = BackOff(Duration::ZERO);
-        assert_eq!(scheduler.next(75 * MS, 75 * MS, 0.5), probe);
-        assert_eq!(scheduler.next(MS, 77 * MS, 0.5), probe);
-        assert_eq!(scheduler.next(MS, 79 * MS, 0.5), Run(LONG_SLICE));
+        assert_eq!(scheduler.next(75 * MS, 75 * MS, LEFT, 0.5), Yield);
+        assert_eq!(scheduler.next(MS, 77 * MS, LEFT, 0.5), Run(SHORT_SLICE));
+    }
+
+    #[test]
+    fn one_short_delay_may_be_luck() {
+        let mut scheduler = Scheduler::new(false);
+        let long = scheduler.next(20 * MS, 20 * MS, LEFT, 0.5);
+        assert_eq!(long, BackOff(5 * MS));
+        assert_eq!(scheduler.next(5 * MS, 30 * MS, LEFT, 0.5), Yield);
+        assert_eq!(scheduler.next(5 * MS, 36 * MS, LEFT, 0.5), Run(SHORT_SLICE));
     }
 
     #[test]
     fn a_burn_can_be_admitted_from_the_start() {
-        let decision = Scheduler::new(true).next(40 * MS, 40 * MS, 0.5);
+        let decision = Scheduler::new(true).next(40 * MS, 40 * MS, LEFT, 0.5);
         assert_eq!(decision, Run(SHORT_SLICE));
     }
 }

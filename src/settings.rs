@@ -1,13 +1,11 @@
 //! The default load and the limits: Spin variables, read when a request needs them.
 //! <https://spinframework.dev/variables>
 
-use std::time::Duration;
-
 use spin_sdk::variables;
 use thiserror::Error;
 
-use crate::burn::Overhead;
 use crate::load::{self, Load, LoadError};
+use crate::overhead::{self, Cost, Overhead};
 
 /// Why a load is not run.
 #[derive(Debug, Error)]
@@ -60,18 +58,19 @@ pub fn replica() -> Result<Option<String>, Rejection> {
     Ok(Some(name).filter(|name| !name.is_empty()))
 }
 
-/// The CPU time that the host uses in addition to a burn, if `load` includes it.
-///
-/// Only a paced load counts its waits, after which the server mostly wakes up from idle. Other burns
-/// mostly yield to a server that is busy, which costs little.
+/// What the host is assumed to use in addition to a burn, if `load` includes it.
 pub fn overhead(load: Load) -> Result<Overhead, Rejection> {
-    let read = |name| read(name, load::duration_or_zero).map(|variable| variable.value);
-    let (request, wait) = match load {
+    let cost = |name| read(name, overhead::cost).map(|variable| variable.value);
+    let per_pause = match load {
         Load::Iterations(_) => return Ok(Overhead::default()),
-        Load::CpuTime(_) => (read("request_overhead")?, Duration::ZERO),
-        Load::Paced { .. } => (read("request_overhead")?, read("wait_overhead")?),
+        Load::CpuTime(_) => Cost::None,
+        Load::Paced { .. } => cost("pause_overhead")?,
     };
-    Ok(Overhead { request, wait })
+    Ok(Overhead {
+        per_request: cost("request_overhead")?,
+        per_pause,
+        per_yield: cost("yield_overhead")?,
+    })
 }
 
 /// The limits in force, as header fields.
