@@ -14,7 +14,7 @@
 //!   delays others that can still end in time.
 //! - An admitted burn runs in short time slices until it ends, or in long ones while it is alone.
 //!
-//! `make bench CASES=crowds` measures the effect of each constant.
+//! `make crowds` and `make bench CASES=few,tutorial,fair,overload` measure the effect.
 
 use std::time::Duration;
 
