@@ -28,8 +28,9 @@ const FONT: (&str, u32) = ("sans-serif", 17);
 
 /// Measures all crowds.
 pub async fn measure(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    for tool in tools(testbed).await? {
-        for connections in CONNECTIONS {
+    for connections in CONNECTIONS {
+        // New servers each time: a control still burns for clients that have disconnected.
+        for tool in tools(testbed).await? {
             tool.measure(connections, report).await?;
         }
     }

@@ -58,7 +58,7 @@ const CROWDS: [(Case, Crowd, Bounds); 28] = [
     (Fair, crowd(30, 40, HALF), [0.95, 0.88, 1.4, 0.0, 150.0]),
     (Fair, crowd(35, 40, HALF), [0.95, 0.88, 1.35, 0.0, 150.0]),
     (Fair, crowd(48, 40, HALF), [0.95, 0.85, NO, NO, 150.0]),
-    (Fair, crowd(20, 40, TWO), [0.9, 0.85, 1.5, 0.0, 50.0]),
+    (Fair, crowd(20, 40, TWO), [0.9, 0.85, 2.5, 0.0, 50.0]),
     (Untuned, crowd(25, 60, HALF), [0.95, 0.85, NO, NO, 150.0]),
     (Untuned, crowd(20, 40, QUARTER), [0.95, 0.7, NO, NO, 250.0]),
     (Untuned, crowd(50, 80, TWO), [0.9, 0.88, 1.5, 0.0, 80.0]),
