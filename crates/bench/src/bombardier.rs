@@ -1,12 +1,12 @@
-//! The load generator of the tutorial.
+//! Runs the load generator of the tutorial, with its timeout.
 
 use std::{io::ErrorKind, time::Duration};
 
+use ::bombardier::{INSTALL, Report, command};
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
 use tokio::process::Command;
 
-const INSTALL: &str = "go install github.com/codesenberg/bombardier@latest, or https://github.com/codesenberg/bombardier/releases";
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Its result; latencies in seconds.
 pub struct Bombarded {
@@ -18,24 +18,19 @@ pub struct Bombarded {
     pub max: f64,
 }
 
-/// Runs it with the flags of the tutorial.
+/// Sends requests over this many connections for whole seconds.
 ///
 /// # Errors
-/// Where it is not installed, or fails.
-pub async fn run(url: &str, connections: usize, duration: Duration) -> Result<Bombarded> {
-    let mut command = Command::new("bombardier");
-    command.args([
-        "--timeout",
-        "5s",
-        "--latencies",
-        "--print",
-        "result",
-        "--format",
-        "json",
-    ]);
-    command.args(["--connections", &connections.to_string()]);
-    command.args(["--duration", &format!("{}s", duration.as_secs()), url]);
-    let output = match command.kill_on_drop(true).output().await {
+/// If it is not installed, or fails.
+pub async fn run(url: &str, connections: u32, duration: Duration) -> Result<Bombarded> {
+    let command = command(connections, TIMEOUT, duration, url);
+    let mut program = Command::new(&command[0]);
+    let output = match program
+        .args(&command[1..])
+        .kill_on_drop(true)
+        .output()
+        .await
+    {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             bail!("bombardier is not installed: {INSTALL}")
         }
@@ -43,20 +38,15 @@ pub async fn run(url: &str, connections: usize, duration: Duration) -> Result<Bo
     };
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "bombardier: {}", error.trim());
-    let report: Value = serde_json::from_slice(&output.stdout).context("bombardier's report")?;
-    let result = &report["result"];
-    let number = |value: &Value| value.as_f64().context("bombardier's report lacks a number");
-    let micros = |value| Ok::<_, anyhow::Error>(number(value)? / 1e6);
-    let succeeded = number(&result["req2xx"])? as usize;
-    let mut failed = 0;
-    for class in ["req1xx", "req3xx", "req4xx", "req5xx", "others"] {
-        failed += number(&result[class])? as usize;
-    }
+    let report = Report::parse(&String::from_utf8_lossy(&output.stdout));
+    let report = report.context("bombardier printed no result")?;
+    let percentiles = report.latency.percentiles.as_ref();
+    let percentiles = percentiles.context("bombardier printed no percentiles")?;
     Ok(Bombarded {
-        requests: succeeded + failed,
-        failed,
-        p50: micros(&result["latency"]["percentiles"]["50"])?,
-        p95: micros(&result["latency"]["percentiles"]["95"])?,
-        max: micros(&result["latency"]["max"])?,
+        requests: report.requests() as usize,
+        failed: report.not_2xx() as usize,
+        p50: percentiles.p50 / 1e6,
+        p95: percentiles.p95 / 1e6,
+        max: report.latency.max / 1e6,
     })
 }

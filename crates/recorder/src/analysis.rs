@@ -7,8 +7,10 @@ use hdrhistogram::Histogram;
 
 use crate::{
     decisions::Decision,
-    record::{Answer, Observation, ObservationKind, Record, State},
+    record::{Observation, ObservationKind, Record, Response, State},
 };
+
+const UNDER_TRAFFIC: &str = "under traffic";
 
 /// The times of the main events.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,10 +51,15 @@ impl Milestones {
     }
 }
 
-/// When more replicas were ready than ever before, between two times. A pod that takes the place of
-/// another one does not count, nor does a surge pod of a rollout.
+/// When more replicas were ready than ever before, between two times. Those that were ready when the recording began
+/// do not count, nor does a pod that takes the place of another one, nor a surge pod of a rollout.
 fn added_pods_ready(record: &Record, start: f64, end: f64) -> Vec<f64> {
-    let mut most = 0;
+    let mut first = record.observations.iter();
+    let first = first.find_map(|observation| match &observation.kind {
+        ObservationKind::Deployment(deployment) => Some(deployment.ready),
+        _ => None,
+    });
+    let mut most = first.unwrap_or_default();
     let mut times = Vec::new();
     record.replay(|Observation { at, .. }, state| {
         let wanted = match (&state.deployment, state.autoscaler()) {
@@ -100,43 +107,58 @@ pub fn is_idle(state: &State) -> bool {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Phase {
     pub name: &'static str,
-    pub answers: u64,
+    pub succeeded: u64,
     pub failed: u64,
     pub p50: Option<f64>,
     pub p95: Option<f64>,
     pub max: Option<f64>,
 }
 
-/// Before, during and after the scale-out, and after the traffic. A probe belongs to the phase in which it was sent.
+/// Before, during and after the scale-out, and after the traffic, as far as there were probes. A probe belongs to the
+/// phase in which it was sent.
 pub fn phases(record: &Record, milestones: &Milestones) -> Vec<Phase> {
-    let Some((start, end)) = record.traffic_span() else {
-        return vec![Phase::of("all the time", record, 0.0, f64::INFINITY)];
+    let spans = match record.traffic_span() {
+        None => vec![("all the time", 0.0, f64::INFINITY)],
+        Some((start, end)) => {
+            let scales_out = milestones.first_decision.is_some_and(|at| at + start < end);
+            let (scaled, after_it) = match milestones.last_new_pod_ready {
+                Some(at) => (start + at, "after it, under traffic"),
+                None if scales_out => (end, ""),
+                None => (start, UNDER_TRAFFIC),
+            };
+            vec![
+                ("before the traffic", 0.0, start),
+                ("during the scale-out", start, scaled),
+                (after_it, scaled, end),
+                ("after the traffic", end, f64::INFINITY),
+            ]
+        }
     };
-    let scaled = milestones.last_new_pod_ready.map_or(end, |at| at + start);
-    [
-        ("before the traffic", 0.0, start),
-        ("during the scale-out", start, scaled),
-        ("after it, under traffic", scaled, end),
-        ("after the traffic", end, f64::INFINITY),
-    ]
-    .into_iter()
-    .map(|(name, from, to)| Phase::of(name, record, from, to))
-    .filter(|phase| phase.answers + phase.failed > 0)
-    .collect()
+    spans
+        .into_iter()
+        .map(|(name, from, to)| Phase::of(name, record, from, to))
+        .filter(|phase| phase.succeeded + phase.failed > 0)
+        .collect()
 }
 
 impl Phase {
+    /// From the start of the traffic to its end.
+    pub fn of_traffic(record: &Record) -> Option<Self> {
+        let (start, end) = record.traffic_span()?;
+        Some(Self::of(UNDER_TRAFFIC, record, start, end))
+    }
+
     fn of(name: &'static str, record: &Record, from: f64, to: f64) -> Self {
         let mut histogram = Histogram::<u64>::new(3).expect("three significant digits are allowed");
         let mut failed = 0;
-        for (asked, answer) in probes(record) {
+        for (asked, response) in probes(record) {
             if asked < from || asked >= to {
                 continue;
             }
-            if answer.failed.is_some() {
+            if response.failed.is_some() {
                 failed += 1;
             } else {
-                let took = histogram.record(answer.took.as_micros() as u64);
+                let took = histogram.record(response.took.as_micros() as u64);
                 took.expect("a histogram without an upper bound grows");
             }
         }
@@ -146,7 +168,7 @@ impl Phase {
         };
         Self {
             name,
-            answers: histogram.len(),
+            succeeded: histogram.len(),
             failed,
             p50: seconds(0.5),
             p95: seconds(0.95),
@@ -156,13 +178,13 @@ impl Phase {
 }
 
 /// Every probe, and when it was sent.
-pub fn probes(record: &Record) -> impl Iterator<Item = (f64, &Answer)> {
+pub fn probes(record: &Record) -> impl Iterator<Item = (f64, &Response)> {
     record
         .observations
         .iter()
         .filter_map(|observation| match &observation.kind {
-            ObservationKind::Answer(answer) => {
-                Some((observation.at - answer.took.as_secs_f64(), answer))
+            ObservationKind::Response(response) => {
+                Some((observation.at - response.took.as_secs_f64(), response))
             }
             _ => None,
         })
@@ -171,15 +193,17 @@ pub fn probes(record: &Record) -> impl Iterator<Item = (f64, &Answer)> {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::{
+        common,
         decisions::decisions,
         record::{Autoscaler, Deployment, Pod, Readiness},
         traffic::TrafficResult,
     };
 
-    fn autoscaler(from: u32, to: u32, current: i64) -> ObservationKind {
+    fn autoscaler(from: u32, to: u32, current: u32) -> ObservationKind {
         ObservationKind::Autoscaler(Autoscaler::decided(from, to, current))
     }
 
@@ -239,30 +263,26 @@ mod tests {
             };
             ObservationKind::Pod(Pod {
                 name,
-                created: None,
-                started: None,
                 readiness: Some((readiness, Timestamp::UNIX_EPOCH)),
-                pending: false,
-                leaving: false,
-                requests: Default::default(),
+                ..Pod::default()
             })
         };
-        let answer = |seconds, failed: Option<&str>| {
+        let response = |seconds, failed: Option<&str>| {
             let took = Duration::from_secs(seconds);
-            ObservationKind::Answer(Answer {
+            ObservationKind::Response(Response {
                 took,
                 failed: failed.map(Into::into),
             })
         };
         let record = record(vec![
             (1.0, pod("old", true)),
-            (9.0, answer(1, None)),
+            (9.0, response(1, None)),
             (30.0, autoscaler(1, 4, 500)),
             (31.0, pod("new", false)),
             (40.0, pod("new", true)),
             (50.0, pod("newer", true)),
-            (52.0, answer(4, None)),
-            (53.0, answer(1, Some("status 503"))),
+            (52.0, response(4, None)),
+            (53.0, response(1, Some("status 503"))),
         ]);
         let milestones = Milestones::of(&record, &decisions(&record).0);
         assert_eq!(milestones.first_decision, Some(20.0));
@@ -272,7 +292,7 @@ mod tests {
         let phases = phases(&record, &milestones);
         let short: Vec<_> = phases
             .iter()
-            .map(|phase| (phase.name, phase.answers, phase.failed))
+            .map(|phase| (phase.name, phase.succeeded, phase.failed))
             .collect();
         assert_eq!(
             short,
@@ -284,8 +304,54 @@ mod tests {
         );
         let scale_out = &phases[1];
         for seconds in [scale_out.p50, scale_out.max] {
-            let seconds = seconds.expect("an answer");
+            let seconds = seconds.expect("a response");
             assert!((seconds - 4.0).abs() < 0.01, "{seconds} s");
         }
+    }
+
+    #[test]
+    fn replicas_that_are_ready_when_a_recording_begins_are_not_new() {
+        let pod = |name: &str| json!({"pod": common::pod(name)});
+        let deployment = |replicas| json!({"deployment": common::deployment(replicas, replicas)});
+        let mut seen = vec![
+            (0.05, pod("a")),
+            (0.06, pod("b")),
+            (0.10, deployment(2)),
+            (0.11, json!({"hpa": common::hpa(2, 2, 50)})),
+        ];
+        let milestones = |seen: &[(f64, Value)]| {
+            let record = common::record(seen.iter().cloned());
+            Milestones::of(&record, &decisions(&record).0)
+        };
+        assert_eq!(milestones(&seen), Milestones::default());
+        seen.extend([(30.0, deployment(3)), (40.0, pod("c"))]);
+        assert_eq!(milestones(&seen).first_new_pod_ready, Some(40.0));
+        assert_eq!(milestones(&seen).last_new_pod_ready, Some(40.0));
+    }
+
+    #[test]
+    fn without_a_scale_out_no_probe_is_of_one() {
+        let names = |seen: Vec<(f64, ObservationKind)>| -> Vec<_> {
+            let mut seen = seen;
+            let response = |at| {
+                let took = Duration::ZERO;
+                (
+                    at,
+                    ObservationKind::Response(Response { took, failed: None }),
+                )
+            };
+            seen.extend([response(5.0), response(20.0), response(80.0)]);
+            let record = record(seen);
+            let milestones = Milestones::of(&record, &decisions(&record).0);
+            let phases = phases(&record, &milestones).into_iter();
+            phases.map(|phase| phase.name).collect()
+        };
+        assert_eq!(names(vec![]), ["before the traffic", "under traffic"]);
+        // No new pod is ever ready.
+        let decided = vec![(15.0, autoscaler(1, 4, 500))];
+        assert_eq!(
+            names(decided),
+            ["before the traffic", "during the scale-out"]
+        );
     }
 }

@@ -247,11 +247,11 @@ impl<'a> Panels<'a> {
         rows
     }
 
-    /// The span of each load, shaded and labelled.
+    /// The span of the traffic, shaded and labelled.
     fn traffic(&self, root: &Area, y: Range<i32>) -> Result<()> {
-        for load in self.record.loads() {
-            let (start, end) = (self.x(load.start), self.x(load.end.unwrap_or(self.end)));
-            let label = load.label;
+        for run in self.record.traffic_runs() {
+            let (start, end) = (self.x(run.start), self.x(run.end.unwrap_or(self.end)));
+            let label = run.label;
             root.draw(&Rectangle::new(
                 [(start, y.start), (end, y.end)],
                 self.colors.traffic.filled(),
@@ -266,7 +266,7 @@ impl<'a> Panels<'a> {
                 bracket,
                 self.colors.muted.stroke_width(2),
             ))?;
-            // A label that does not fit begins where the load does, or ends where the plot does.
+            // A label that does not fit begins where the traffic does, or ends where the plot does.
             let left = start.min(RIGHT - text_width(label));
             self.text(
                 root,
@@ -434,9 +434,9 @@ impl<'a> Panels<'a> {
     fn latency(&self, root: &Area, top: i32) -> Result<()> {
         let origin = self.record.time_origin();
         let dots: Vec<_> = probes(self.record)
-            .map(|(sent, answer)| {
-                let seconds = answer.took.as_secs_f64().max(1e-4);
-                (sent - origin, seconds, answer.failed.is_some())
+            .map(|(sent, response)| {
+                let seconds = response.took.as_secs_f64().max(1e-4);
+                (sent - origin, seconds, response.failed.is_some())
             })
             .collect();
         let took = dots.iter().map(|(_, took, _)| *took);
@@ -708,7 +708,7 @@ mod tests {
     use super::*;
     use crate::{
         decisions::decisions,
-        record::{Answer, Autoscaler, Deployment, Usage, Window},
+        record::{Autoscaler, Deployment, Response, Usage, Window},
         traffic::TrafficResult,
     };
 
@@ -752,7 +752,7 @@ mod tests {
                     existing,
                     ready,
                     requests: [("app".into(), [("cpu".into(), 100)].into())].into(),
-                    failure: None,
+                    ..Deployment::default()
                 }),
             );
             let is_loaded = (10..190).contains(&second);
@@ -786,7 +786,7 @@ mod tests {
             let failed = (second == 40).then(|| "no response in time".to_string());
             record.add(
                 at,
-                ObservationKind::Answer(Answer {
+                ObservationKind::Response(Response {
                     took: Duration::from_millis(millis),
                     failed,
                 }),

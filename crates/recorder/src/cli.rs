@@ -18,16 +18,14 @@ use crate::{
     expectation::{Expectation, Verdict},
     files,
     hold::Hold,
+    notes::unscaled,
     observations::{self, Header},
     probe::Probe,
     record::Record,
-    recording::{Mode, Recording, paused},
+    recording::{Mode, Recording},
     report::Report,
     steady_load::{self, Plan},
 };
-
-/// The Deployment of the sample manifests, whose requests understand `iterations=0`.
-const APP: &str = "keda-spinapp";
 
 /// Record what an autoscaler does with a Deployment
 ///
@@ -60,7 +58,7 @@ enum Command {
     /// Record the scaling until Ctrl-C
     Watch {
         /// End after this time
-        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
         duration: Option<Duration>,
         #[command(flatten)]
         expect: Expect,
@@ -68,7 +66,7 @@ enum Command {
     /// Send traffic and record the scaling that follows
     Run {
         /// Then wait for the minimum number of replicas, at most this long
-        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         until_idle: Option<Duration>,
         #[command(flatten)]
         expect: Expect,
@@ -80,10 +78,10 @@ enum Command {
     Hold {
         replicas: u32,
         /// How long there must be exactly this number
-        #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
         hold: Duration,
         /// Time limit for reaching them, from the start of the traffic [default: as long as it may take by an estimate]
-        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         within: Option<Duration>,
         /// CPU that a replica uses without traffic, in millicores
         #[arg(long, value_name = "MILLICORES", default_value_t = steady_load::IDLE)]
@@ -97,10 +95,10 @@ struct Expect {
     #[arg(long, value_name = "REPLICAS")]
     expect: Option<u32>,
     /// Time limit for reaching it, from the start of the traffic
-    #[arg(long, value_name = "DURATION", requires = "expect", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", requires = "expect", value_parser = parse_duration)]
     within: Option<Duration>,
     /// How long there must be exactly this number
-    #[arg(long, value_name = "DURATION", requires = "expect", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", requires = "expect", value_parser = parse_duration)]
     hold: Option<Duration>,
 }
 
@@ -108,20 +106,20 @@ struct Expect {
 struct Options {
     #[arg(long, global = true, default_value = "default")]
     namespace: String,
-    #[arg(long, global = true, default_value = APP)]
+    #[arg(long, global = true, default_value = "keda-spinapp")]
     deployment: String,
     /// The address of the app, to which one request a second is sent to measure its latency
     #[arg(long, global = true)]
     url: Option<String>,
-    /// The query of these requests, which should use almost no CPU [default: iterations=0 for the Deployment
-    /// keda-spinapp, none for others]
+    /// The query of these requests, which should use almost no CPU [default: iterations=0 if the app responds to HEAD
+    /// as cpu-load-gen does, none for others]
     #[arg(long, global = true)]
     query: Option<String>,
     /// Time limit for each of these requests
-    #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     timeout: Duration,
     /// Serve a page that shows the recording: a port on loopback, or an address such as 0.0.0.0:8082
-    #[arg(long, global = true, value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, global = true, value_name = "ADDRESS", value_parser = parse_address)]
     serve: Option<SocketAddr>,
     /// The format of the report on standard output
     #[arg(long, global = true, value_enum, default_value_t)]
@@ -140,7 +138,7 @@ enum Format {
 }
 
 /// A port of the loopback interface, or an address with its port.
-fn address(text: &str) -> Result<SocketAddr, String> {
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(port) = text.parse::<u16>() {
         return Ok((Ipv4Addr::LOCALHOST, port).into());
     }
@@ -150,12 +148,12 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// A duration in the syntax of Go, as in the query of the component.
-fn duration(text: &str) -> Result<Duration, &'static str> {
+fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     let nanos = text.parse().ok().map(|GoDuration(nanos)| nanos);
     nanos
         .and_then(|nanos| nanos.try_into().ok())
         .map(Duration::from_nanos)
-        .ok_or("it must be each number with its unit (ms, s, m, h), such as 90s or 1m30s")
+        .ok_or("it must be numbers with units (ms, s, m, h), such as 90s or 1m30s")
 }
 
 /// Parses the arguments, records and reports; the exit status is that of the verdict.
@@ -189,19 +187,14 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
     // Both HTTP clients take their cryptography from here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let target = Target::find(&options.namespace, &options.deployment).await?;
-    if target.autoscaler.is_none()
-        && let Some(scaled_object) = target.paused().await
-    {
-        bail!(paused(&scaled_object));
-    }
     let recording = command.recording(&target, &options)?;
     let mut probe = None;
     if let Some(url) = &options.url {
-        let asking = Probe::new(url, options.query(), options.timeout)?;
+        let asking = Probe::new(url, options.query.as_deref(), options.timeout)?;
         if !matches!(recording.mode, Mode::Watch { .. })
             && let Some(why) = asking.ask().await.failed
         {
-            bail!("{url} does not respond: {why}");
+            bail!("{url} does not respond with 2xx: {why}");
         }
         probe = Some(asking);
     }
@@ -224,17 +217,6 @@ fn report(header: &Header, record: &Record, folder: &Path, format: Format) -> Re
     Ok(())
 }
 
-impl Options {
-    /// The query of the probes. Only this app knows `iterations`.
-    fn query(&self) -> &str {
-        match &self.query {
-            Some(query) => query,
-            None if self.deployment == APP => "iterations=0",
-            None => "",
-        }
-    }
-}
-
 impl Expect {
     fn expectation(self) -> Option<Expectation> {
         let Self {
@@ -252,12 +234,10 @@ impl Expect {
 
 impl Command {
     fn recording(self, target: &Target, options: &Options) -> Result<Recording> {
-        if target.autoscaler.is_none() && !matches!(self, Self::Watch { .. }) {
-            bail!(
-                "no HorizontalPodAutoscaler targets the Deployment {} in namespace {}: make deploy adds one, with or without KEDA",
-                options.deployment,
-                options.namespace
-            );
+        if !matches!(self, Self::Watch { .. })
+            && let Some(why) = unscaled(&target.state)
+        {
+            bail!(why);
         }
         let (expectation, mode) = match self {
             Self::Watch { duration, expect } => (expect.expectation(), Mode::Watch { duration }),
@@ -281,9 +261,12 @@ impl Command {
                 let url = options
                     .url
                     .clone()
-                    .context("hold needs the --url of the app")?;
-                let autoscaler = target.autoscaler.clone().unwrap_or_default();
-                let plan = Plan::new(replicas, &autoscaler, &target.deployment, idle)?;
+                    .context("`hold` needs the `--url` of the app")?;
+                let state = &target.state;
+                let autoscaler = state.autoscaler().cloned().unwrap_or_default();
+                let mut deployment = state.deployment.clone().unwrap_or_default();
+                deployment.requests = state.requests().cloned().unwrap_or_default();
+                let plan = Plan::new(replicas, &autoscaler, &deployment, idle)?;
                 let within = within.unwrap_or(plan.at_most);
                 let expectation = Expectation {
                     replicas,
@@ -316,22 +299,10 @@ mod tests {
     #[test]
     fn durations_are_those_of_go() {
         for (text, seconds) in [("1m30s", 90.0), ("1.5h", 5400.0), ("500ms", 0.5)] {
-            assert_eq!(duration(text), Ok(Duration::from_secs_f64(seconds)));
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs_f64(seconds)));
         }
         for text in ["90", "1m 30s", "2min", "-1s", ""] {
-            assert!(duration(text).is_err(), "{text:?} was taken");
+            assert!(parse_duration(text).is_err(), "{text:?} was taken");
         }
-    }
-
-    #[test]
-    fn only_this_app_is_asked_for_iterations() {
-        let query = |arguments: &[&str]| {
-            let arguments = [&["recorder", "watch"], arguments].concat();
-            Cli::parse_from(arguments).options.query().to_string()
-        };
-        assert_eq!(query(&[]), "iterations=0");
-        assert_eq!(query(&["--deployment", "other"]), "");
-        assert_eq!(query(&["--deployment", "other", "--query", "a=1"]), "a=1");
-        assert_eq!(query(&["--query", ""]), "");
     }
 }

@@ -2,8 +2,15 @@
 //! CPU of the pods, which cannot be watched. Writes nothing to it.
 
 use std::{
-    cell::RefCell, collections::BTreeSet, env, fmt::Debug, mem::replace, net::IpAddr, pin::pin,
-    rc::Rc, time::Duration,
+    cell::RefCell,
+    collections::BTreeSet,
+    env,
+    fmt::Debug,
+    mem::{replace, take},
+    net::IpAddr,
+    pin::pin,
+    rc::Rc,
+    time::Duration,
 };
 
 use futures::StreamExt;
@@ -13,30 +20,29 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Config, ResourceExt,
-    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
+    api::{ListParams, Request},
     core::{NamespaceResourceScope, Selector},
     runtime::{
         WatchStreamExt,
-        utils::Backoff,
         watcher::{self, Event, watcher},
     },
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{
     sync::mpsc::UnboundedSender,
+    task::spawn_local,
     time::{sleep, timeout},
 };
 
 use crate::{
     format::root_cause,
     observations::{AUTOSCALERS, PodMetrics, RawObservation, Reduced},
-    record::{Autoscaler, Deployment, ObservationKind, State},
-    scaled_object,
+    record::{ObservationKind, State},
 };
 
 /// metrics-server measures every 15 s.
 const METRICS_EVERY: Duration = Duration::from_secs(5);
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+const RESPONSE_WITHIN: Duration = Duration::from_secs(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -51,25 +57,22 @@ pub enum Error {
         why: String,
     },
     #[error(
-        "there is no Deployment {name} in namespace {namespace}: deploy the app first (make deploy)"
+        "there is no Deployment `{name}` in namespace `{namespace}`: deploy the app first (`make deploy`)"
     )]
     NoDeployment { name: String, namespace: String },
-    #[error("the selector of the Deployment {name} cannot be used: {why}")]
+    #[error("the selector of the Deployment `{name}` cannot be used: {why}")]
     Selector { name: String, why: String },
-    #[error("{} autoscalers target the Deployment {name}: {}; keep one of them", .found.len(), .found.join(", "))]
-    Many { name: String, found: Vec<String> },
 }
 
-/// A Deployment and its autoscaler.
+/// A Deployment, and what targets it.
 pub struct Target {
     client: Client,
     namespace: String,
     name: String,
     /// The selector of its pods.
     selector: Selector,
-    /// Including the requests of its pods.
-    pub deployment: Deployment,
-    pub autoscaler: Option<Autoscaler>,
+    /// The Deployment, its pods and its autoscalers when they were listed.
+    pub state: State,
 }
 
 impl Target {
@@ -81,7 +84,12 @@ impl Target {
         let cluster = config.cluster_url.to_string();
         let no = |error: kube::Error| Error::NoConfig(why(&error));
         let client = Client::try_from(config).map_err(no)?;
-        match timeout(ANSWER_WITHIN, Self::ask(client, &cluster, namespace, name)).await {
+        match timeout(
+            RESPONSE_WITHIN,
+            Self::ask(client, &cluster, namespace, name),
+        )
+        .await
+        {
             Ok(target) => target,
             Err(_) => Err(Error::Silent(cluster)),
         }
@@ -101,8 +109,7 @@ impl Target {
                 why: why(&error),
             }
         };
-        let deployments: Api<apps::Deployment> = Api::namespaced(client.clone(), namespace);
-        let deployment = deployments
+        let deployment = Api::<apps::Deployment>::namespaced(client.clone(), namespace)
             .get_opt(name)
             .await
             .map_err(refused("Deployments"))?
@@ -115,83 +122,58 @@ impl Target {
             name: name.into(),
             why: error.to_string(),
         })?;
-        let pods: Api<core::Pod> = Api::namespaced(client.clone(), namespace);
-        let pods = pods
+        let pods = Api::<core::Pod>::namespaced(client.clone(), namespace)
             .list(&ListParams::default().labels_from(&selector))
             .await
             .map_err(refused("pods"))?;
-        let mut state = State::default();
-        for pod in pods {
-            state.apply(&ObservationKind::Pod(pod.into()));
-        }
-        let mut deployment = Deployment::from(deployment);
-        if let Some(requests) = state.requests() {
-            deployment.requests = requests.clone();
-        }
-        let autoscalers: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), namespace);
-        let listed = autoscalers
+        let autoscalers = Api::<HorizontalPodAutoscaler>::namespaced(client.clone(), namespace)
             .list(&ListParams::default())
             .await
             .map_err(refused("HorizontalPodAutoscalers"))?;
-        let mut found: Vec<_> = listed
-            .items
+        let own = autoscalers.items.into_iter();
+        let own = own.filter(|one| targets(one, name)).map(Box::new);
+        let mut state = State::default();
+        [RawObservation::Deployment(Box::new(deployment))]
             .into_iter()
-            .filter(|one| targets(one, name))
-            .map(Autoscaler::from)
-            .collect();
-        if found.len() > 1 {
-            let found = found.into_iter().map(|one| one.name).collect();
-            return Err(Error::Many {
-                name: name.into(),
-                found,
-            });
-        }
+            .chain(
+                pods.items
+                    .into_iter()
+                    .map(Box::new)
+                    .map(RawObservation::Pod),
+            )
+            .chain(own.map(RawObservation::Hpa))
+            .for_each(|seen| state.apply(&ObservationKind::from(seen)));
         Ok(Self {
+            client,
             namespace: namespace.into(),
             name: name.into(),
             selector,
-            deployment,
-            autoscaler: found.pop(),
-            client,
+            state,
         })
-    }
-
-    /// The name of the ScaledObject that targets the Deployment, if it is paused.
-    pub fn paused(&self) -> impl Future<Output = Option<String>> + use<> {
-        let (client, namespace, name) = (
-            self.client.clone(),
-            self.namespace.clone(),
-            self.name.clone(),
-        );
-        async move { scaled_object::paused(client, &namespace, &name).await }
     }
 
     /// Watches until the receiver is dropped. Reconnects when a connection breaks, and then observes the
     /// changes made meanwhile.
     pub fn watch(&self, seen: &UnboundedSender<RawObservation>) {
         let everything = watcher::Config::default();
-        let only = everything
-            .clone()
-            .fields(&format!("metadata.name={}", self.name));
-        let own = everything.clone().labels_from(&self.selector);
+        let only = format!("metadata.name={}", self.name);
         self.follow(
             "Deployments",
-            only,
+            everything.clone().fields(&only),
             seen,
             |one: apps::Deployment, _| Some(RawObservation::Deployment(Box::new(one.reduced()))),
             |_| Some(RawObservation::DeploymentGone(true.into())),
         );
         self.follow(
             "pods",
-            own,
+            everything.clone().labels_from(&self.selector),
             seen,
             |one: core::Pod, _| Some(RawObservation::Pod(Box::new(one.reduced()))),
             |name| Some(RawObservation::PodGone(name)),
         );
         // Those that target the Deployment, also those that are created later.
         let autoscalers = Rc::new(RefCell::new(BTreeSet::new()));
-        let name = self.name.clone();
-        let found = autoscalers.clone();
+        let (name, found) = (self.name.clone(), autoscalers.clone());
         self.follow(
             AUTOSCALERS,
             everything.clone(),
@@ -221,7 +203,7 @@ impl Target {
             },
             |_| None,
         );
-        tokio::task::spawn_local(poll_usage(
+        spawn_local(poll_usage(
             self.client.clone(),
             self.namespace.clone(),
             self.selector.clone(),
@@ -229,14 +211,12 @@ impl Target {
         ));
     }
 
-    /// `changed` is called with every object, and whether it existed when the watch began; `gone` with the
-    /// name of every object for which `changed` returned an observation, once it is deleted or `changed` returns none.
     fn follow<K>(
         &self,
         what: &'static str,
         config: watcher::Config,
         seen: &UnboundedSender<RawObservation>,
-        mut changed: impl FnMut(K, bool) -> Option<RawObservation> + 'static,
+        changed: impl FnMut(K, bool) -> Option<RawObservation> + 'static,
         gone: impl Fn(String) -> Option<RawObservation> + 'static,
     ) where
         K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -248,52 +228,68 @@ impl Target {
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
         let mut send = sender(what, seen);
-        tokio::task::spawn_local(async move {
-            let mut is_first_list = true;
-            let mut known = BTreeSet::new();
-            let mut unlisted = BTreeSet::new();
-            let mut events = pin!(watcher(api, config).backoff(EverySecond));
+        let mut reported = Reported {
+            changed,
+            gone,
+            is_first_list: true,
+            names: BTreeSet::new(),
+            unlisted: BTreeSet::new(),
+        };
+        spawn_local(async move {
+            let mut events = pin!(watcher(api, config).default_backoff());
             while let Some(event) = events.next().await {
-                let news: Result<Vec<RawObservation>, String> = event
-                    .map_err(|error| watch_error(&error))
-                    .map(|event| match event {
-                        Event::Init => {
-                            unlisted = known.clone();
-                            Vec::new()
-                        }
-                        Event::InitApply(one) | Event::Apply(one) => {
-                            let name = one.name_any();
-                            unlisted.remove(&name);
-                            let news = match changed(one, is_first_list) {
-                                Some(news) => {
-                                    known.insert(name);
-                                    Some(news)
-                                }
-                                // An autoscaler that now targets something else.
-                                None => known.take(&name).and_then(&gone),
-                            };
-                            news.into_iter().collect()
-                        }
-                        // An object that is no longer listed was deleted while the connection was lost.
-                        Event::InitDone => {
-                            is_first_list = false;
-                            known.retain(|name| !unlisted.contains(name));
-                            std::mem::take(&mut unlisted)
-                                .into_iter()
-                                .filter_map(&gone)
-                                .collect()
-                        }
-                        Event::Delete(one) => known
-                            .take(&one.name_any())
-                            .and_then(&gone)
-                            .into_iter()
-                            .collect(),
-                    });
-                if send(news).is_err() {
+                let news = event.map(|event| reported.news(event));
+                if send(news.map_err(|error| watch_error(&error))).is_err() {
                     return;
                 }
             }
         });
+    }
+}
+
+/// What was reported of the objects of a watch.
+struct Reported<C, G> {
+    /// The observation of an object, unless it does not matter. It is told whether the object is from the first list.
+    changed: C,
+    /// The observation that the object with this name is gone.
+    gone: G,
+    is_first_list: bool,
+    /// The objects of which there was an observation.
+    names: BTreeSet<String>,
+    /// Those of them that the present list has not named yet.
+    unlisted: BTreeSet<String>,
+}
+
+impl<C, G> Reported<C, G> {
+    fn news<K: ResourceExt>(&mut self, event: Event<K>) -> Vec<RawObservation>
+    where
+        C: FnMut(K, bool) -> Option<RawObservation>,
+        G: Fn(String) -> Option<RawObservation>,
+    {
+        let gone = match event {
+            Event::Init => {
+                self.unlisted = self.names.clone();
+                return Vec::new();
+            }
+            Event::InitApply(one) | Event::Apply(one) => {
+                let name = one.name_any();
+                self.unlisted.remove(&name);
+                if let Some(news) = (self.changed)(one, self.is_first_list) {
+                    self.names.insert(name);
+                    return vec![news];
+                }
+                // An autoscaler that now targets something else.
+                [name].into()
+            }
+            // Objects that are no longer listed were deleted while the connection was lost.
+            Event::InitDone => {
+                self.is_first_list = false;
+                take(&mut self.unlisted)
+            }
+            Event::Delete(one) => [one.name_any()].into(),
+        };
+        let gone = gone.into_iter().filter(|name| self.names.remove(name));
+        gone.filter_map(&self.gone).collect()
     }
 }
 
@@ -342,21 +338,6 @@ fn concerns(event: &core::Event, deployment: &str, autoscalers: &BTreeSet<String
     }
 }
 
-/// Ticks that are missed are skipped, so that delays do not add up.
-struct EverySecond;
-
-impl Iterator for EverySecond {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        Some(Duration::from_secs(1))
-    }
-}
-
-impl Backoff for EverySecond {
-    fn reset(&mut self) {}
-}
-
 /// Sends each observation, and reports once that the connection is lost and once that it is back.
 fn sender(
     what: &'static str,
@@ -391,40 +372,35 @@ async fn poll_usage(
     selector: Selector,
     seen: UnboundedSender<RawObservation>,
 ) {
-    let kind = GroupVersionKind::gvk("metrics.k8s.io", "v1beta1", "PodMetrics");
-    let kind = ApiResource::from_gvk_with_plural(&kind, "pods");
-    let api: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &kind);
-    let list = ListParams::default().labels_from(&selector);
+    #[derive(Deserialize)]
+    struct List {
+        items: Vec<PodMetrics>,
+    }
+    let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods");
+    let (pods, own) = (
+        Request::new(path),
+        ListParams::default().labels_from(&selector),
+    );
     let mut send = sender("the metrics API", &seen);
     let mut last = None;
     loop {
-        let polled = match timeout(ANSWER_WITHIN, api.list(&list)).await {
-            Ok(Ok(pods)) => pods.items.into_iter().map(pod_metrics).collect(),
-            Ok(Err(error)) => Err(why(&error)),
+        let request = pods.list(&own).expect("the selector is valid");
+        let polled = match timeout(RESPONSE_WITHIN, client.request::<List>(request)).await {
+            Ok(polled) => polled.map_err(|error| why(&error)),
             Err(_) => Err("no response in time".into()),
         };
-        let news = polled.map(|usage: Vec<PodMetrics>| {
+        let news = polled.map(|List { items }| {
+            let usage: Vec<_> = items.into_iter().map(Reduced::reduced).collect();
             let is_new = last.as_ref() != Some(&usage);
             last = Some(usage.clone());
-            is_new
-                .then_some(RawObservation::Usage(usage))
-                .into_iter()
-                .collect()
+            let news = is_new.then_some(RawObservation::Usage(usage));
+            news.into_iter().collect()
         });
         if send(news).is_err() {
             return;
         }
         sleep(METRICS_EVERY).await;
     }
-}
-
-fn pod_metrics(object: DynamicObject) -> Result<PodMetrics, String> {
-    let DynamicObject {
-        metadata, mut data, ..
-    } = object;
-    let metadata = serde_json::to_value(metadata.reduced()).map_err(|error| error.to_string())?;
-    data["metadata"] = metadata;
-    serde_json::from_value(data).map_err(|error| format!("usage of a pod: {error}"))
 }
 
 fn watch_error(error: &watcher::Error) -> String {

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, iter::Peekable, mem::discriminant, slice};
 use jiff::Timestamp;
 
 use crate::{
+    notes::{Note, notes},
     observations::AUTOSCALERS,
     record::{Autoscaler, Metric, Observation, ObservationKind, Pod, Record, Source, Usage, total},
     rules::{
@@ -49,18 +50,10 @@ pub struct Decision {
     pub remark: Option<String>,
 }
 
-/// Another event to report with the decisions.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Note {
-    /// In seconds since the traffic started.
-    pub at: f64,
-    pub text: String,
-}
-
 pub fn decisions(record: &Record) -> (Vec<Decision>, Vec<Note>) {
     let origin = record.time_origin();
     let mut rows: Vec<Decision> = Vec::new();
-    let mut notes = failures(record);
+    let mut notes = notes(record);
     for name in autoscalers(record) {
         Follower::new(record, &name).follow(&mut rows, &mut notes);
     }
@@ -109,40 +102,6 @@ fn autoscalers(record: &Record) -> Vec<String> {
         }
     }
     names
-}
-
-/// Notes about pods that were not created and about several autoscalers.
-fn failures(record: &Record) -> Vec<Note> {
-    let mut notes = Vec::new();
-    let mut failure = None;
-    let mut are_several = false;
-    record.replay(|observation, state| {
-        let mut note = |text| {
-            let at = observation.at;
-            notes.push(Note { at, text });
-        };
-        let now = state.deployment.as_ref().and_then(|one| one.failure.clone());
-        if now != failure {
-            match &now {
-                Some(why) => note(format!("pods are not created: {why}")),
-                None => note("pods are created again".into()),
-            }
-            failure = now;
-        }
-        if (state.autoscalers.len() > 1) != are_several {
-            are_several = !are_several;
-            let names: Vec<_> = state.autoscalers.keys().cloned().collect();
-            let names = names.join(", ");
-            if are_several {
-                note(format!(
-                    "several autoscalers target the Deployment, so that none of them acts: {names}; keep one of them"
-                ));
-            } else {
-                note(format!("one autoscaler targets the Deployment: {names}"));
-            }
-        }
-    });
-    notes
 }
 
 /// A computation of an autoscaler.

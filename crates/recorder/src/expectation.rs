@@ -2,10 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use humantime::format_duration;
 use serde::{Deserialize, Serialize};
 
-use crate::format::replicas as count;
+use crate::format::{duration, replicas as count};
 use crate::record::{Deployment, ObservationKind, Record};
 
 /// A number of replicas: ready within a time from the start of the traffic; with `hold` exactly that number, for that long.
@@ -21,7 +20,7 @@ pub struct Expectation {
 pub enum Evaluation {
     /// This long after the start of the traffic.
     Met(Duration),
-    /// There was traffic, but it was met before.
+    /// It was met before the traffic, or before the recording if there is no traffic.
     MetBefore,
     Pending,
     /// It cannot be met any more; the reason.
@@ -59,17 +58,16 @@ impl fmt::Display for Expectation {
         match self.hold {
             None => write!(f, "{} ready", count(self.replicas))?,
             Some(hold) => {
-                write!(
-                    f,
-                    "exactly {} for {}",
-                    count(self.replicas),
-                    format_duration(hold)
-                )?;
+                write!(f, "exactly {} for {}", count(self.replicas), duration(hold))?;
             }
         }
         if let Some(within) = self.within {
-            let begun = if self.hold.is_some() { ", begun" } else { "" };
-            write!(f, "{begun} within {}", format_duration(within))?;
+            let starting = if self.hold.is_some() {
+                ", starting"
+            } else {
+                ""
+            };
+            write!(f, "{starting} within {}", duration(within))?;
         }
         Ok(())
     }
@@ -113,6 +111,18 @@ impl Expectation {
         Evaluation::Missed(self.describe_miss(record, now))
     }
 
+    /// When the expectation was met, if it was.
+    pub fn describe_met(&self, evaluation: &Evaluation, record: &Record) -> Option<String> {
+        match evaluation {
+            Evaluation::Met(after) => Some(format!("{self}; after {:.0} s", after.as_secs_f64())),
+            Evaluation::MetBefore if record.traffic_span().is_some() => {
+                Some(format!("{self}; already true before the traffic"))
+            }
+            Evaluation::MetBefore => Some(format!("{self}; already true at the start")),
+            Evaluation::Pending | Evaluation::Missed(_) => None,
+        }
+    }
+
     /// Why the expectation was not met.
     pub fn describe_miss(&self, record: &Record, now: Duration) -> String {
         let origin = time_origin(record);
@@ -125,14 +135,11 @@ impl Expectation {
                 span.length(now).as_secs_f64(),
                 after(span.start),
             ),
-            Some(span) => format!(
-                "expected {self}; they were ready only after {}",
-                after(span.start)
-            ),
+            Some(span) => format!("expected {self}; reached only after {}", after(span.start)),
             None => {
                 let (most, at) = most_ready(record);
                 format!(
-                    "expected {self}; at most {most} were ready, after {}",
+                    "expected {self}; the highest number was {most}, after {}",
                     after(at)
                 )
             }
@@ -142,14 +149,14 @@ impl Expectation {
     fn spans(&self, record: &Record) -> Vec<Span> {
         let origin = time_origin(record);
         let mut spans: Vec<Span> = Vec::new();
-        for (at, deployment) in deployments(record) {
+        for (index, (at, deployment)) in deployments(record).enumerate() {
             let is_met = deployment.is_some_and(|deployment| self.is_met_by(deployment));
             let open = spans.last_mut().filter(|span| span.end.is_none());
             match (open, is_met) {
                 (None, true) => spans.push(Span {
                     start: at.max(origin),
                     end: None,
-                    began_before: at < origin,
+                    began_before: at < origin || index == 0,
                 }),
                 (Some(span), false) => span.end = Some(at),
                 _ => {}
@@ -253,14 +260,14 @@ mod tests {
         };
         assert_eq!(
             instead,
-            "expected 8 replicas ready within 1m; at most 4 were ready, after 40 s"
+            "expected 8 replicas ready within 1m; the highest number was 4, after 40 s"
         );
         let Evaluation::Missed(instead) = expect(4, 30, 0).evaluate(&record, seconds(51)) else {
             panic!("they were late");
         };
         assert_eq!(
             instead,
-            "expected 4 replicas ready within 30s; they were ready only after 40 s"
+            "expected 4 replicas ready within 30s; reached only after 40 s"
         );
     }
 
@@ -273,6 +280,30 @@ mod tests {
         let again = record(&[(30.0, 2, 0), (40.0, 2, 2)]);
         assert_eq!(
             expect(2, 60, 0).evaluate(&again, seconds(50)),
+            Evaluation::Met(seconds(30))
+        );
+    }
+
+    #[test]
+    fn without_traffic_it_can_only_be_met_after_the_start_of_the_recording() {
+        let mut record = Record::new(Timestamp::UNIX_EPOCH);
+        let deployment = |ready| {
+            ObservationKind::Deployment(Deployment {
+                ready,
+                ..Deployment::default()
+            })
+        };
+        record.add(0.1, deployment(2));
+        let expect_2 = expect(2, 60, 0);
+        let evaluation = expect_2.evaluate(&record, seconds(1));
+        assert_eq!(evaluation, Evaluation::MetBefore);
+        assert_eq!(
+            expect_2.describe_met(&evaluation, &record).as_deref(),
+            Some("2 replicas ready within 1m; already true at the start")
+        );
+        record.add(30.0, deployment(3));
+        assert_eq!(
+            expect(3, 60, 0).evaluate(&record, seconds(40)),
             Evaluation::Met(seconds(30))
         );
     }
@@ -304,7 +335,7 @@ mod tests {
         };
         assert_eq!(
             instead,
-            "expected exactly 4 replicas for 40s, begun within 1m 40s; the longest was 35 s, 50 s after the start"
+            "expected exactly 4 replicas for 40s, starting within 1m40s; the longest was 35 s, 50 s after the start"
         );
     }
 

@@ -10,7 +10,6 @@ use crate::{
     record::{Autoscaler, ObservationKind, Record, State},
     report::Report,
     rules::{Constraint, Unit},
-    traffic::Bombardier,
 };
 
 /// The `version` of autoscale.json, which rises when a field changes its meaning or is removed.
@@ -74,7 +73,7 @@ fn constraint(constraint: &Constraint) -> Value {
 fn latency(phase: &Phase) -> Value {
     json!({
         "phase": phase.name,
-        "answered": phase.answers,
+        "answered": phase.succeeded,
         "failed": phase.failed,
         "p50_seconds": phase.p50,
         "p95_seconds": phase.p95,
@@ -83,7 +82,7 @@ fn latency(phase: &Phase) -> Value {
 }
 
 fn traffic(record: &Record) -> Value {
-    let loads = record.loads().into_iter().map(|load| {
+    let loads = record.traffic_runs().into_iter().map(|load| {
         let result = load.result;
         json!({
             "label": load.label,
@@ -97,12 +96,12 @@ fn traffic(record: &Record) -> Value {
     loads.collect()
 }
 
-fn bombardier(counted: &Bombardier) -> Value {
+fn bombardier(counted: &bombardier::Report) -> Value {
     let seconds = |micros: f64| micros / 1e6;
     let percentiles = counted.latency.percentiles.as_ref();
     json!({
         "duration_seconds": counted.seconds,
-        "requests": counted.answers(),
+        "requests": counted.requests(),
         "requests_2xx": counted.req2xx,
         "mean_seconds": seconds(counted.latency.mean),
         "p50_seconds": percentiles.map(|one| seconds(one.p50)),
@@ -134,8 +133,8 @@ pub fn csv(record: &Record) -> Result<Vec<u8>> {
         let count = |count: Option<u32>| count.map_or(String::new(), |count| count.to_string());
         let number = |number: Option<f64>| number.map_or(String::new(), |one| format!("{one:.3}"));
         let latency = match &observation.kind {
-            ObservationKind::Answer(answer) if answer.failed.is_none() => {
-                Some(answer.took.as_secs_f64())
+            ObservationKind::Response(response) if response.failed.is_none() => {
+                Some(response.took.as_secs_f64())
             }
             _ => None,
         };

@@ -1,6 +1,8 @@
 //! Formats observations, durations and errors for the terminal, the files and the chart.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
+
+use go_duration::GoDuration;
 
 use crate::record::ObservationKind;
 
@@ -23,9 +25,9 @@ pub fn describe(seen: &ObservationKind) -> String {
         }
         ObservationKind::PodGone(name) => format!("pod {name} deleted"),
         ObservationKind::Usage(_) => "metrics".into(),
-        ObservationKind::Answer(answer) => match &answer.failed {
-            None => "answer".into(),
-            Some(why) => format!("no response: {why}"),
+        ObservationKind::Response(response) => match &response.failed {
+            None => "response".into(),
+            Some(why) => no_response(why),
         },
         ObservationKind::Event(event) => {
             format!("{} {}: {}", event.about, event.reason, event.message)
@@ -42,6 +44,10 @@ pub fn describe(seen: &ObservationKind) -> String {
     }
 }
 
+pub fn no_response(why: &str) -> String {
+    format!("no 2xx response: {why}")
+}
+
 /// `1 replica`, `2 replicas`.
 pub fn replicas(count: u32) -> String {
     match count {
@@ -50,8 +56,18 @@ pub fn replicas(count: u32) -> String {
     }
 }
 
+/// As Go writes it, without the parts that are zero: `1m30s`, `10m`.
+pub fn duration(duration: Duration) -> String {
+    let nanos = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+    let text = GoDuration(nanos).to_string().replace("h0m", "h");
+    match text.strip_suffix("0s") {
+        Some(longer) if longer.ends_with(['h', 'm']) => longer.into(),
+        _ => text,
+    }
+}
+
 /// Three digits: `4.21 ms`, `1.70 s`.
-pub fn duration(seconds: f64) -> String {
+pub fn latency(seconds: f64) -> String {
     let (number, unit) = if seconds < 1.0 {
         (seconds * 1000.0, "ms")
     } else {
@@ -72,4 +88,25 @@ pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     anyhow::Chain::new(error)
         .last()
         .map_or_else(String::new, ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_those_of_go_without_zero_parts() {
+        for (seconds, expected) in [
+            (0.0, "0s"),
+            (0.25, "250ms"),
+            (40.0, "40s"),
+            (90.0, "1m30s"),
+            (600.0, "10m"),
+            (3600.0, "1h"),
+            (3605.0, "1h5s"),
+            (36_060.0, "10h1m"),
+        ] {
+            assert_eq!(duration(Duration::from_secs_f64(seconds)), expected);
+        }
+    }
 }

@@ -2,10 +2,8 @@
 
 use std::{fmt, time::Duration};
 
-use humantime::format_duration;
-
 use crate::{
-    format::replicas,
+    format::{self, replicas},
     record::{Deployment, Record},
     rules::Pods,
     steady_load::{Plan, REST, SteadyLoad, Way},
@@ -154,7 +152,7 @@ fn describe(way: &Way) -> String {
 
 /// Rounded up to whole minutes.
 fn minutes(duration: Duration) -> String {
-    format_duration(Duration::from_secs(duration.as_secs().div_ceil(60) * 60)).to_string()
+    format::duration(Duration::from_secs(duration.as_secs().div_ceil(60) * 60))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod expectation;
 pub mod files;
 pub mod format;
 pub mod hold;
+pub mod notes;
 pub mod observations;
 pub mod probe;
 pub mod progress;
@@ -19,7 +20,14 @@ pub mod record;
 pub mod recording;
 pub mod report;
 pub mod rules;
-pub mod scaled_object;
 pub mod serve;
 pub mod steady_load;
 pub mod traffic;
+
+// The name by which `common` knows this crate in unit tests too.
+#[cfg(test)]
+extern crate self as recorder;
+
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;

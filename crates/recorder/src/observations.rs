@@ -27,8 +27,8 @@ use thiserror::Error;
 use crate::{
     expectation::Verdict,
     record::{
-        Answer, Autoscaler, Condition, Deployment, KubeEvent, Metric, ObservationKind, Pod,
-        Readiness, Record, Resources, Source, Usage, Window,
+        Autoscaler, Condition, Deployment, KubeEvent, Metric, ObservationKind, Pod, Readiness,
+        Record, Resources, Response, Source, Usage, Window,
     },
     rules::{
         Amount, Behavior, Direction, Policy, Rules, SCALE_DOWN_WINDOW, Select, TOLERANCE,
@@ -55,10 +55,13 @@ pub enum RawObservation {
     Event(Box<core::Event>),
     /// The usage of all pods in the metrics API.
     Usage(Vec<PodMetrics>),
-    Answer(Answer),
+    #[serde(alias = "answer")]
+    Response(Response),
     /// A label of the traffic.
-    LoadStarted(Value),
-    LoadEnded(Box<TrafficResult>),
+    #[serde(alias = "load_started")]
+    TrafficStarted(Value),
+    #[serde(alias = "load_ended")]
+    TrafficEnded(Box<TrafficResult>),
     /// A watch or poll that failed, and why.
     Lost {
         what: String,
@@ -274,6 +277,15 @@ impl Reduced for HorizontalPodAutoscaler {
     }
 }
 
+impl Reduced for PodMetrics {
+    fn reduced(self) -> Self {
+        Self {
+            metadata: self.metadata.reduced(),
+            ..self
+        }
+    }
+}
+
 impl Reduced for core::Event {
     fn reduced(self) -> Self {
         Self {
@@ -301,9 +313,9 @@ impl From<RawObservation> for ObservationKind {
                         .collect(),
                 )
             }
-            RawObservation::Answer(answer) => Self::Answer(answer),
-            RawObservation::LoadStarted(label) => Self::TrafficStarted(name(label)),
-            RawObservation::LoadEnded(result) => Self::TrafficEnded(*result),
+            RawObservation::Response(response) => Self::Response(response),
+            RawObservation::TrafficStarted(label) => Self::TrafficStarted(name(label)),
+            RawObservation::TrafficEnded(result) => Self::TrafficEnded(*result),
             RawObservation::Lost { what, why } => Self::Lost { what, why },
             RawObservation::Regained { what } => Self::Regained { what },
         }
@@ -323,6 +335,7 @@ impl From<apps::Deployment> for Deployment {
         Self {
             desired: count(spec.replicas.or(Some(1))),
             existing: count(status.replicas),
+            updated: count(status.updated_replicas),
             ready: count(status.ready_replicas),
             requests: requests(&template),
             failure: failure.map(|failure| failure.message.unwrap_or_default()),
@@ -334,12 +347,10 @@ impl From<core::Pod> for Pod {
     fn from(object: core::Pod) -> Self {
         let status = object.status.unwrap_or_default();
         let phase = status.phase.as_deref();
-        let ready = status
-            .conditions
-            .iter()
-            .flatten()
-            .find(|condition| condition.type_ == "Ready");
-        let readiness = ready.and_then(|condition| {
+        let conditions = status.conditions.iter().flatten();
+        let condition = |kind| conditions.clone().find(|condition| condition.type_ == kind);
+        let unscheduled = condition("PodScheduled").filter(|condition| condition.status == "False");
+        let readiness = condition("Ready").and_then(|condition| {
             let readiness = match condition.status.as_str() {
                 "True" => Readiness::Ready,
                 "False" => Readiness::NotReady,
@@ -352,6 +363,7 @@ impl From<core::Pod> for Pod {
             started: status.start_time.as_ref().map(|time| time.0),
             readiness,
             pending: phase == Some("Pending"),
+            unscheduled: unscheduled.map(|why| why.message.clone().unwrap_or_default()),
             leaving: phase == Some("Failed") || object.metadata.deletion_timestamp.is_some(),
             requests: requests(&object.spec.unwrap_or_default()),
             name: object.metadata.name.unwrap_or_default(),

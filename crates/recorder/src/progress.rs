@@ -1,22 +1,27 @@
 //! Shows the progress of a recording: its numbers on a terminal, or else a line for every change.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{IsTerminal, stderr},
-    time::Duration,
+    mem::replace,
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
-    format::{describe, duration},
-    record::{KubeEvent, ObservationKind, Record, State},
+    format::{describe, latency, no_response},
+    notes::LISTED,
+    record::{KubeEvent, ObservationKind, Record, Response, State},
 };
+
+/// After this many responses in succession the app responds again.
+const RECOVERED: u32 = 5;
 
 pub struct Progress {
     line: Option<ProgressBar>,
     last: String,
     events: Events,
+    outage: Outage,
 }
 
 impl Default for Progress {
@@ -28,39 +33,44 @@ impl Default for Progress {
             }),
             last: String::new(),
             events: Events::default(),
+            outage: Outage::default(),
         }
     }
 }
 
 impl Progress {
-    /// `now` is the time since the recording began.
-    pub fn show(&mut self, record: &Record, now: Duration, waiting_for: &str) {
-        let known = replicas(&record.state);
+    /// Shows the numbers once they are known; `at` is in seconds since the recording began.
+    pub fn show(&mut self, record: &Record, at: f64, status: &str) {
+        let state = &record.state;
+        if at < LISTED && (state.deployment.is_none() || state.autoscalers.is_empty()) {
+            return;
+        }
+        let known = replicas(state);
         if let Some(line) = &self.line {
-            line.set_message(numbers(record, now));
-            line.set_prefix(waiting_for.to_string());
+            line.set_message(numbers(record, at));
+            line.set_prefix(status.to_string());
             line.tick();
         } else if known != self.last {
-            eprintln!("{}  {known}", seconds(record, now));
+            eprintln!("{}  {known}", seconds(record, at));
             self.last = known;
         }
     }
 
     /// Prints an observation that is not a number on its own line.
-    pub fn report(&mut self, record: &Record, now: Duration, kind: &ObservationKind) {
-        let is_noteworthy = match kind {
+    pub fn report(&mut self, record: &Record, at: f64, kind: &ObservationKind) {
+        let line = match kind {
+            ObservationKind::Response(response) => self.outage.add(response),
+            ObservationKind::Event(event) => self.events.add(event).then(|| describe(kind)),
             ObservationKind::DeploymentGone
             | ObservationKind::AutoscalerGone(_)
             | ObservationKind::TrafficStarted(_)
             | ObservationKind::TrafficEnded(_)
             | ObservationKind::Lost { .. }
-            | ObservationKind::Regained { .. } => true,
-            ObservationKind::Answer(answer) => answer.failed.is_some(),
-            ObservationKind::Event(event) => self.events.add(event),
-            _ => false,
+            | ObservationKind::Regained { .. } => Some(describe(kind)),
+            _ => None,
         };
-        if is_noteworthy {
-            self.say(&format!("{}  {}", seconds(record, now), describe(kind)));
+        if let Some(line) = line {
+            self.say(&format!("{}  {line}", seconds(record, at)));
         }
     }
 
@@ -81,9 +91,35 @@ impl Progress {
     }
 }
 
-/// How often each event was observed.
+/// Whether the app responds.
 #[derive(Default)]
-struct Events(BTreeMap<[String; 3], usize>);
+struct Outage {
+    is_out: bool,
+    /// The number of the last responses in succession that have not failed.
+    succeeded: u32,
+}
+
+impl Outage {
+    /// What to say if it begins or ends.
+    fn add(&mut self, response: &Response) -> Option<String> {
+        self.succeeded = match response.failed {
+            Some(_) => 0,
+            None => self.succeeded + 1,
+        };
+        match &response.failed {
+            Some(why) if !replace(&mut self.is_out, true) => Some(no_response(why)),
+            None if self.is_out && self.succeeded >= RECOVERED => {
+                self.is_out = false;
+                Some("the app responds again".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The different messages of each kind and reason, and the number of events.
+#[derive(Default)]
+struct Events(BTreeMap<[String; 2], (BTreeSet<String>, usize)>);
 
 impl Events {
     /// Whether it is the first of its kind. Each of many pods has the same events, with other messages, and so has a
@@ -93,32 +129,33 @@ impl Events {
             "Pod" | "ReplicaSet" => "",
             _ => &event.message,
         };
-        let key = [&event.kind, &event.reason, message].map(str::to_string);
-        let count = self.0.entry(key).or_default();
+        let key = [&event.kind, &event.reason].map(Clone::clone);
+        let (messages, count) = self.0.entry(key).or_default();
         *count += 1;
-        *count == 1
+        messages.insert(message.into())
     }
 
     fn repeated(&self) -> impl Iterator<Item = String> {
-        let repeated = self.0.iter().filter(|(_, count)| **count > 1);
-        repeated.map(|([kind, reason, _], count)| format!("{reason}: {count} events of {kind}s"))
+        let repeated = self.0.iter();
+        let repeated = repeated.filter(|(_, (messages, count))| *count > messages.len());
+        repeated.map(|([kind, reason], (_, count))| format!("{reason}: {count} events of {kind}s"))
     }
 }
 
 /// Since the start of the traffic.
-fn seconds(record: &Record, now: Duration) -> String {
-    format!("{:>4.0} s", now.as_secs_f64() - record.time_origin())
+fn seconds(record: &Record, at: f64) -> String {
+    format!("{:>4.0} s", at - record.time_origin())
 }
 
-fn numbers(record: &Record, now: Duration) -> String {
-    let latency = record.state.answer.as_ref().map(|it| match &it.failed {
-        None => format!(", {}", duration(it.took.as_secs_f64())),
-        Some(why) => format!(", no response: {why}"),
+fn numbers(record: &Record, at: f64) -> String {
+    let latency = record.state.response.as_ref().map(|it| match &it.failed {
+        None => format!(", {}", latency(it.took.as_secs_f64())),
+        Some(why) => format!(", {}", no_response(why)),
     });
     let latency = latency.unwrap_or_default();
     format!(
         "{}  {}{latency}",
-        seconds(record, now),
+        seconds(record, at),
         replicas(&record.state)
     )
 }
@@ -157,8 +194,10 @@ pub fn cpu(state: &State) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::record::{Answer, Autoscaler, Deployment};
+    use crate::record::{Autoscaler, Deployment, Response};
 
     #[test]
     fn an_event_that_every_pod_has_is_printed_once_and_counted() {
@@ -190,21 +229,39 @@ mod tests {
             "connection refused by 10.0.0.2"
         ));
         assert!(add("Pod", "a-1", "MissingClusterDNS", "no cluster DNS"));
-        let rescaled = "SuccessfulRescale";
-        assert!(add("HorizontalPodAutoscaler", "a", rescaled, "New size: 4"));
-        assert!(add("HorizontalPodAutoscaler", "a", rescaled, "New size: 8"));
-        assert!(!add(
-            "HorizontalPodAutoscaler",
-            "a",
-            rescaled,
-            "New size: 4"
-        ));
+        let mut rescaled =
+            |size: &str| add("HorizontalPodAutoscaler", "a", "SuccessfulRescale", size);
+        assert!(rescaled("New size: 4"));
+        assert!(rescaled("New size: 8"));
+        assert!(!rescaled("New size: 4"));
+        assert!(!rescaled("New size: 8"));
         let repeated: Vec<_> = events.repeated().collect();
         assert_eq!(
             repeated,
             [
-                "SuccessfulRescale: 2 events of HorizontalPodAutoscalers",
+                "SuccessfulRescale: 4 events of HorizontalPodAutoscalers",
                 "Unhealthy: 3 events of Pods"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_outage_is_said_when_it_begins_and_when_it_ends() {
+        let mut outage = Outage::default();
+        let mut said = Vec::new();
+        // A response, failures, too few responses to say that it is over, a failure, and enough.
+        for (failed, times) in [(false, 1), (true, 3), (false, 4), (true, 1), (false, 9)] {
+            for _ in 0..times {
+                let failed = failed.then(|| "503 Service Unavailable".to_string());
+                let took = Duration::ZERO;
+                said.extend(outage.add(&Response { took, failed }));
+            }
+        }
+        assert_eq!(
+            said,
+            [
+                "no 2xx response: 503 Service Unavailable",
+                "the app responds again"
             ]
         );
     }
@@ -221,7 +278,7 @@ mod tests {
                 ..Deployment::default()
             }),
             autoscalers: [(String::new(), autoscaler)].into(),
-            answer: Some(Answer {
+            response: Some(Response {
                 took: Duration::from_millis(123),
                 failed: None,
             }),
@@ -229,7 +286,7 @@ mod tests {
         };
         let mut record = Record::new(jiff::Timestamp::UNIX_EPOCH);
         record.state = state;
-        let line = numbers(&record, Duration::from_secs(12_345));
+        let line = numbers(&record, 12_345.0);
         // The spinner and a space come first.
         assert!(line.len() <= 78, "{line}");
     }

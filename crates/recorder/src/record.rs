@@ -28,7 +28,7 @@ pub enum ObservationKind {
     PodGone(String),
     /// The usage of every pod in the metrics API.
     Usage(BTreeMap<String, Usage>),
-    Answer(Answer),
+    Response(Response),
     /// A Kubernetes event about the Deployment, its autoscaler or one of its pods.
     Event(KubeEvent),
     /// A label of the traffic, such as `40 connections`.
@@ -60,6 +60,8 @@ pub struct Deployment {
     pub desired: u32,
     /// The number of pods that exist.
     pub existing: u32,
+    /// Those of the current template.
+    pub updated: u32,
     pub ready: u32,
     /// The requests in its template.
     pub requests: Resources,
@@ -147,52 +149,6 @@ impl fmt::Display for Source {
                 f.write_str(name)
             }
         }
-    }
-}
-
-#[cfg(test)]
-impl Autoscaler {
-    /// The autoscaler of the tutorial: up to 20 replicas, at 50 % of the request of a pod.
-    pub fn of_the_tutorial() -> Self {
-        let cpu = Metric {
-            source: Source::resource("cpu", None),
-            target: 50,
-            unit: Unit::Percent,
-            current: None,
-            average: None,
-        };
-        let mut autoscaler = Self {
-            metrics: vec![cpu],
-            ..Self::default()
-        };
-        autoscaler.rules.max = 20;
-        autoscaler
-    }
-
-    /// The same after it has changed the replicas because of a reading in percent.
-    pub fn decided(from: u32, to: u32, current: i64) -> Self {
-        let condition = |kind: &str, reason: &str| Condition {
-            kind: kind.into(),
-            is_true: true,
-            reason: reason.into(),
-            message: String::new(),
-        };
-        let able = if from == to {
-            "ReadyForNewScale"
-        } else {
-            "SucceededRescale"
-        };
-        let mut autoscaler = Self {
-            from,
-            to,
-            conditions: vec![
-                condition("AbleToScale", able),
-                condition("ScalingActive", "ValidMetricFound"),
-            ],
-            ..Self::of_the_tutorial()
-        };
-        autoscaler.metrics[0].current = Some(current);
-        autoscaler
     }
 }
 
@@ -284,7 +240,7 @@ impl Autoscaler {
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pod {
     pub name: String,
     pub created: Option<Timestamp>,
@@ -292,6 +248,8 @@ pub struct Pod {
     /// Whether it is ready, and since when.
     pub readiness: Option<(Readiness, Timestamp)>,
     pub pending: bool,
+    /// Why it has no node, as a message of the scheduler.
+    pub unscheduled: Option<String>,
     /// Failed, or being deleted: an autoscaler ignores it.
     pub leaving: bool,
     pub requests: Resources,
@@ -371,7 +329,7 @@ pub fn total(resources: &Resources, name: &str, container: Option<&str>) -> Opti
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Answer {
+pub struct Response {
     /// From sending the request until the whole response was received.
     #[serde(rename = "seconds", with = "seconds")]
     pub took: Duration,
@@ -416,7 +374,7 @@ pub struct Record {
 }
 
 /// A span of traffic, in seconds since the first one started.
-pub struct Load<'a> {
+pub struct TrafficRun<'a> {
     /// Such as `40 connections`.
     pub label: &'a str,
     pub start: f64,
@@ -433,7 +391,7 @@ pub struct State {
     pub autoscalers: BTreeMap<String, Autoscaler>,
     pub pods: BTreeMap<String, Pod>,
     pub usage: BTreeMap<String, Usage>,
-    pub answer: Option<Answer>,
+    pub response: Option<Response>,
 }
 
 impl Record {
@@ -492,12 +450,12 @@ impl Record {
             .unwrap_or(self.began)
     }
 
-    pub fn loads(&self) -> Vec<Load<'_>> {
-        let mut loads: Vec<Load> = Vec::new();
+    pub fn traffic_runs(&self) -> Vec<TrafficRun<'_>> {
+        let mut runs: Vec<TrafficRun> = Vec::new();
         for observation in &self.observations {
             let at = observation.at - self.time_origin();
-            match (&observation.kind, loads.last_mut()) {
-                (ObservationKind::TrafficStarted(label), _) => loads.push(Load {
+            match (&observation.kind, runs.last_mut()) {
+                (ObservationKind::TrafficStarted(label), _) => runs.push(TrafficRun {
                     label,
                     start: at,
                     end: None,
@@ -509,7 +467,7 @@ impl Record {
                 _ => {}
             }
         }
-        loads
+        runs
     }
 
     pub fn traffic_result(&self) -> Option<&TrafficResult> {
@@ -545,7 +503,7 @@ impl State {
                 self.pods.remove(name);
             }
             ObservationKind::Usage(usage) => self.usage = usage.clone(),
-            ObservationKind::Answer(answer) => self.answer = Some(answer.clone()),
+            ObservationKind::Response(response) => self.response = Some(response.clone()),
             ObservationKind::Event(_)
             | ObservationKind::TrafficStarted(_)
             | ObservationKind::TrafficEnded(_)
@@ -594,6 +552,25 @@ impl State {
 }
 
 #[cfg(test)]
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+
+#[cfg(test)]
+impl Autoscaler {
+    /// The autoscaler of the tutorial: up to 20 replicas, at 50 % of the request of a pod.
+    pub fn of_the_tutorial() -> Self {
+        Self::decided(1, 1, 2)
+    }
+
+    /// The same after it has changed the replicas because of a reading in percent.
+    pub fn decided(from: u32, to: u32, cpu: u32) -> Self {
+        let object = crate::common::hpa(from, to, cpu);
+        serde_json::from_value::<HorizontalPodAutoscaler>(object)
+            .expect("it is an HPA")
+            .into()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -609,9 +586,7 @@ mod tests {
             created: Some(second(0)),
             started: Some(second(0)),
             readiness: Some((readiness, second(since))),
-            pending: false,
-            leaving: false,
-            requests: Default::default(),
+            ..Pod::default()
         };
         let class = |pod: &Pod, now| pod.classify(Some(window), true, second(now));
         assert_eq!(class(&pod(Readiness::Unknown, 5), 400), Class::Counted);

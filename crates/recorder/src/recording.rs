@@ -3,7 +3,6 @@
 use std::{ffi::OsString, fs, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
-use humantime::format_duration;
 use jiff::Timestamp;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -14,11 +13,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    analysis::is_idle,
+    analysis::{Phase, is_idle},
     cluster::Target,
     expectation::{Evaluation, Expectation, Verdict},
-    format::replicas,
+    format::{self, replicas},
     hold::Hold,
+    notes::unscaled,
     observations::{Header, Log, RawObservation},
     probe::Probe,
     progress::Progress,
@@ -30,6 +30,8 @@ use crate::{
 
 /// How long the app is observed at rest before the traffic starts.
 const REST: Duration = Duration::from_secs(5);
+/// How long there may be no autoscaler before traffic makes no sense any more; it may be created again.
+const UNSCALED: Duration = Duration::from_secs(10);
 
 /// The subject of a recording, and when it ends.
 pub struct Recording {
@@ -57,198 +59,256 @@ pub enum Mode {
 }
 
 /// Why a recording is over.
+#[derive(Clone, Copy)]
 enum End {
     Done,
     Interrupted,
     DeploymentGone,
-    /// The name of the ScaledObject.
-    Paused(String),
+    AutoscalerGone,
+}
+
+/// A recording that runs.
+struct Session {
+    recording: Recording,
+    began: Instant,
+    record: Record,
+    progress: Progress,
+    observations: UnboundedSender<RawObservation>,
+    /// Cancelled by a signal.
+    interrupted: CancellationToken,
+    /// Stops all traffic.
+    stop: CancellationToken,
+    /// Stops the traffic that is being sent.
+    stop_load: CancellationToken,
+    /// When an autoscaler last targeted the Deployment.
+    scaled: Duration,
+    end: Option<End>,
 }
 
 impl Recording {
     /// Records until it is over, and evaluates the record. `observations.jsonl` in the folder has each observation as
     /// soon as it is made.
     pub async fn record(
-        mut self,
+        self,
         target: &Target,
         probe: Option<Probe>,
         folder: &Path,
     ) -> Result<(Header, Record)> {
         let (sender, mut observations) = unbounded_channel();
-        let began = Instant::now();
-        let mut record = Record::new(Timestamp::now());
-        let page = self.page(record.began).await?;
-        let mut header = Header {
-            began: record.began,
-            deployment: self.deployment.clone(),
-            expected: self.expectation.as_ref().map(ToString::to_string),
-            verdict: Verdict::Unobserved("the recorder was killed or failed".into()),
-        };
+        let mut session = Session::new(self, sender.clone())?;
+        let page = session.page().await?;
+        let mut header = session.header();
         fs::create_dir_all(folder)
             .with_context(|| format!("the folder {} cannot be created", folder.display()))?;
         let path = folder.join("observations.jsonl");
         let unwritable = || format!("{} cannot be written", path.display());
         let mut log = Log::create(&path, &header).with_context(unwritable)?;
-        let mut progress = Progress::default();
         target.watch(&sender);
         if let Some(probe) = probe {
-            spawn_local(probe.run(sender.clone()));
+            spawn_local(probe.run(sender));
         }
-        let stop = CancellationToken::new();
-        let mut traffic = stop.child_token();
-        if let Some((command, label)) = self.mode.traffic() {
-            spawn_local(send_traffic(
-                command,
-                label,
-                REST,
-                traffic.clone(),
-                sender.clone(),
-            ));
-        }
+        session.send_traffic(REST);
         let mut ticks = interval(Duration::from_millis(500));
-        let (found_paused, mut paused) = unbounded_channel();
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut end = None;
-        loop {
+        while !session.is_over() {
             tokio::select! {
                 Some(seen) = observations.recv() => {
-                    let now = began.elapsed();
-                    log.add(now.as_secs_f64(), &seen)
-                        .with_context(unwritable)?;
+                    let at = session.began.elapsed().as_secs_f64();
+                    log.add(at, &seen).with_context(unwritable)?;
                     let kind = seen.into();
-                    match kind {
-                        ObservationKind::DeploymentGone => {
-                            end.get_or_insert(End::DeploymentGone);
-                        }
-                        ObservationKind::AutoscalerGone(_) => {
-                            let (check, found) = (target.paused(), found_paused.clone());
-                            // The recording may have ended meanwhile.
-                            spawn_local(async move { check.await.map(|name| found.send(name)) });
-                        }
-                        _ => {}
-                    }
-                    progress.report(&record, now, &kind);
                     if let Some(page) = &page {
-                        page.observe(now.as_secs_f64(), &kind);
+                        page.observe(at, &kind);
                     }
-                    record.add(now.as_secs_f64(), kind);
+                    session.observe(at, kind);
                 }
                 _ = ticks.tick() => {}
-                Some(name) = paused.recv() => { end.get_or_insert(End::Paused(name)); }
-                _ = interrupt.recv() => { end.get_or_insert(End::Interrupted); }
-                _ = terminate.recv() => { end.get_or_insert(End::Interrupted); }
-                _ = hang_up.recv() => { end.get_or_insert(End::Interrupted); }
             }
-            let now = began.elapsed();
-            let evaluation = self.evaluate(&record, now);
-            let waiting_for = self.waiting_for(&record, &evaluation);
-            progress.show(&record, now, &waiting_for);
+            let status = session.tick();
             if let Some(page) = &page {
-                page.show(now.as_secs_f64(), &self.status(&evaluation, &waiting_for));
-            }
-            if end.is_none() && self.is_over(&record, &evaluation, now) {
-                end = Some(End::Done);
-            }
-            let runs = record.traffic_span().is_some() && record.traffic_result().is_none();
-            if end.is_some() {
-                // Traffic that runs is asked to stop, and its result awaited.
-                stop.cancel();
-                if !runs {
-                    break;
-                }
-            } else if let Mode::Hold { hold, .. } = &mut self.mode {
-                if runs && !traffic.is_cancelled() {
-                    if let Some(why) = hold.observe(&record, now) {
-                        progress.say(&format!("{why}: {}", hold.load()));
-                        traffic.cancel();
-                    }
-                } else if traffic.is_cancelled() && !runs {
-                    traffic = stop.child_token();
-                    let (command, label) = self.mode.traffic().expect("it holds");
-                    spawn_local(send_traffic(
-                        command,
-                        label,
-                        Duration::ZERO,
-                        traffic.clone(),
-                        sender.clone(),
-                    ));
-                }
+                page.show(session.began.elapsed().as_secs_f64(), &status);
             }
         }
-        progress.end();
-        header.verdict = self.verdict(&record, end, began.elapsed());
+        session.progress.end();
+        header.verdict = session.verdict();
         log.finish(&path, &header).with_context(unwritable)?;
         if let Some(page) = page {
             page.end(&conclusion(&header.verdict).unwrap_or("The recording has ended".into()))
                 .await;
         }
-        Ok((header, record))
+        Ok((header, session.record))
+    }
+}
+
+impl Session {
+    fn new(recording: Recording, observations: UnboundedSender<RawObservation>) -> Result<Self> {
+        let stop = CancellationToken::new();
+        Ok(Self {
+            recording,
+            began: Instant::now(),
+            record: Record::new(Timestamp::now()),
+            progress: Progress::default(),
+            observations,
+            interrupted: interrupted()?,
+            stop_load: stop.child_token(),
+            stop,
+            scaled: Duration::ZERO,
+            end: None,
+        })
     }
 
-    async fn page(&self, began: Timestamp) -> Result<Option<Page>> {
-        let Some(address) = self.serve else {
+    async fn page(&self) -> Result<Option<Page>> {
+        let Some(address) = self.recording.serve else {
             return Ok(None);
         };
-        let served = Page::serve(address, &self.deployment, began).await;
+        let served = Page::serve(address, &self.recording.deployment, self.record.began).await;
         let (page, address) = served.with_context(|| format!("cannot serve at {address}"))?;
         eprintln!("Serving http://{address}/ until the recording ends");
         Ok(Some(page))
     }
 
-    /// The verdict so far, and the condition that the recording waits for.
-    fn status(&self, evaluation: &Option<Evaluation>, waiting_for: &str) -> String {
-        match (&self.expectation, evaluation) {
-            (Some(expectation), Some(Evaluation::Met(_) | Evaluation::MetBefore)) => {
-                format!("as expected so far: {expectation}; {waiting_for}")
-            }
-            (_, Some(Evaluation::Missed(why))) => format!("not as expected: {why}; {waiting_for}"),
-            _ => waiting_for.into(),
+    fn header(&self) -> Header {
+        Header {
+            began: self.record.began,
+            deployment: self.recording.deployment.clone(),
+            expected: self.recording.expectation.as_ref().map(ToString::to_string),
+            verdict: Verdict::Unobserved("the recorder was killed or failed".into()),
         }
     }
 
-    fn evaluate(&self, record: &Record, now: Duration) -> Option<Evaluation> {
-        let expectation = self.expectation.as_ref()?;
-        if !matches!(self.mode, Mode::Watch { .. }) && record.traffic_span().is_none() {
-            return Some(Evaluation::Pending);
+    fn observe(&mut self, at: f64, kind: ObservationKind) {
+        self.progress.report(&self.record, at, &kind);
+        if let ObservationKind::DeploymentGone = kind {
+            self.end.get_or_insert(End::DeploymentGone);
         }
-        Some(expectation.evaluate(record, now))
+        self.record.add(at, kind);
     }
 
-    fn is_over(&self, record: &Record, evaluation: &Option<Evaluation>, now: Duration) -> bool {
+    /// Shows the progress and sends the next load, or stops the traffic if the recording ends. Returns the status.
+    fn tick(&mut self) -> String {
+        let now = self.began.elapsed();
+        if !self.record.state.autoscalers.is_empty() {
+            self.scaled = now;
+        }
+        let evaluation = self.evaluation(now);
+        let status = self.status(&evaluation);
+        self.progress.show(&self.record, now.as_secs_f64(), &status);
+        self.end = self.end.or_else(|| self.is_ending(&evaluation, now));
+        if self.end.is_some() {
+            self.stop.cancel();
+        } else {
+            self.next_load(now);
+        }
+        status
+    }
+
+    /// Whether it has ended; the result of traffic that runs is awaited.
+    fn is_over(&self) -> bool {
+        self.end.is_some() && !self.is_sending()
+    }
+
+    fn is_sending(&self) -> bool {
+        self.record.traffic_span().is_some() && self.record.traffic_result().is_none()
+    }
+
+    fn sends_traffic(&self) -> bool {
+        !matches!(self.recording.mode, Mode::Watch { .. })
+    }
+
+    fn is_ending(&self, evaluation: &Option<Evaluation>, now: Duration) -> Option<End> {
+        if self.interrupted.is_cancelled() {
+            return Some(End::Interrupted);
+        }
+        if self.sends_traffic() && now - self.scaled >= UNSCALED {
+            return Some(End::AutoscalerGone);
+        }
         let is_decided = evaluation
             .as_ref()
             .is_some_and(|one| *one != Evaluation::Pending);
-        let result = record.traffic_result();
+        let result = self.record.traffic_result();
         let has_failed = result.is_some_and(|result| result.failed.is_some());
-        match &self.mode {
+        let is_done = match &self.recording.mode {
             Mode::Watch { duration } => {
                 is_decided || duration.is_some_and(|duration| now >= duration)
             }
             Mode::Hold { .. } => is_decided || has_failed,
             Mode::Run { until_idle, .. } => {
-                let ended = record.traffic_span().map_or(0.0, |(_, end)| end);
+                let ended = self.record.traffic_span().map_or(0.0, |(_, end)| end);
                 let waited = now.saturating_sub(Duration::from_secs_f64(ended));
                 let is_idle = |limit: &Duration| {
                     matches!(evaluation, Some(Evaluation::Missed(_)))
-                        || is_idle(&record.state)
+                        || is_idle(&self.record.state)
                         || waited >= *limit
                 };
                 has_failed || result.is_some() && until_idle.as_ref().is_none_or(is_idle)
             }
+        };
+        is_done.then_some(End::Done)
+    }
+
+    /// Stops a load of a hold when it is time for the next one, which is sent once the last one has ended.
+    fn next_load(&mut self, now: Duration) {
+        let is_sending = self.is_sending();
+        let Mode::Hold { hold, .. } = &mut self.recording.mode else {
+            return;
+        };
+        if self.stop_load.is_cancelled() {
+            if !is_sending {
+                self.stop_load = self.stop.child_token();
+                self.send_traffic(Duration::ZERO);
+            }
+        } else if is_sending && let Some(why) = hold.observe(&self.record, now) {
+            self.progress.say(&format!("{why}: {}", hold.load()));
+            self.stop_load.cancel();
         }
     }
 
-    fn waiting_for(&self, record: &Record, evaluation: &Option<Evaluation>) -> String {
-        let has_ended = record.traffic_result().is_some();
-        match (&self.mode, &self.expectation) {
-            (Mode::Run { .. } | Mode::Hold { .. }, _) if record.traffic_span().is_none() => {
+    /// Sends the traffic of the mode, if it has any, after a rest.
+    fn send_traffic(&self, rest: Duration) {
+        let (command, label) = match &self.recording.mode {
+            Mode::Watch { .. } => return,
+            Mode::Run { command, .. } => (command.clone(), traffic::label(command)),
+            Mode::Hold { hold, url, limit } => {
+                let load = hold.load();
+                (load.command(url, *limit), load.to_string())
+            }
+        };
+        let (stop, observations) = (self.stop_load.clone(), self.observations.clone());
+        spawn_local(async move {
+            if stop.run_until_cancelled(sleep(rest)).await.is_none() {
+                return;
+            }
+            let result = match Traffic::start(&command) {
+                Ok(traffic) => {
+                    let _ = observations.send(RawObservation::TrafficStarted(label.into()));
+                    traffic.finish(&stop).await
+                }
+                Err(why) => TrafficResult::failed(why),
+            };
+            let _ = observations.send(RawObservation::TrafficEnded(Box::new(result)));
+        });
+    }
+
+    fn evaluation(&self, now: Duration) -> Option<Evaluation> {
+        let expectation = self.recording.expectation.as_ref()?;
+        if self.sends_traffic() && self.record.traffic_span().is_none() {
+            return Some(Evaluation::Pending);
+        }
+        Some(expectation.evaluate(&self.record, now))
+    }
+
+    /// Whether the expectation is met so far, and the condition that the recording waits for.
+    fn status(&self, evaluation: &Option<Evaluation>) -> String {
+        let so_far = match evaluation {
+            Some(Evaluation::Met(_) | Evaluation::MetBefore) => "as expected so far; ",
+            Some(Evaluation::Missed(_)) => "not as expected; ",
+            Some(Evaluation::Pending) | None => "",
+        };
+        let has_ended = self.record.traffic_result().is_some();
+        let is_pending = *evaluation == Some(Evaluation::Pending) && !has_ended;
+        let waiting_for = match (&self.recording.mode, &self.recording.expectation) {
+            (Mode::Run { .. } | Mode::Hold { .. }, _) if self.record.traffic_span().is_none() => {
                 "the traffic is about to start".into()
             }
-            (_, Some(expectation)) if *evaluation == Some(Evaluation::Pending) && !has_ended => {
-                format!("waiting for {expectation}")
-            }
+            (_, Some(expectation)) if is_pending => format!("waiting for {expectation}"),
             (Mode::Run { .. }, _) if has_ended => {
                 "waiting for the minimum number of replicas".into()
             }
@@ -261,115 +321,109 @@ impl Recording {
                 },
                 _,
             ) => {
-                format!("for {}", format_duration(*duration))
+                format!("for {}", format::duration(*duration))
             }
             (Mode::Watch { duration: None }, _) => "until Ctrl-C".into(),
+        };
+        format!("{so_far}{waiting_for}")
+    }
+
+    fn verdict(&self) -> Verdict {
+        let now = self.began.elapsed();
+        let evaluation = self.evaluation(now);
+        let expectation = self.recording.expectation.as_ref();
+        let met = expectation
+            .zip(evaluation.as_ref())
+            .and_then(|(expectation, it)| expectation.describe_met(it, &self.record));
+        let although_met = |why: String| match &met {
+            Some(met) => format!("{why}; the expectation was met: {met}"),
+            None => why,
+        };
+        if let Some(why) = self.unobserved(&evaluation) {
+            return Verdict::Unobserved(although_met(why));
+        }
+        let failures = self.failures(evaluation, now);
+        if failures.is_empty() {
+            return Verdict::AsExpected(met);
+        }
+        Verdict::Unexpected(although_met(failures.join("; ")))
+    }
+
+    fn unobserved(&self, evaluation: &Option<Evaluation>) -> Option<String> {
+        let result = self.record.traffic_result();
+        if let Some(why) = result.and_then(|result| result.failed.clone()) {
+            return Some(why);
+        }
+        let is_pending = *evaluation == Some(Evaluation::Pending);
+        match self.end? {
+            End::DeploymentGone => {
+                let name = &self.recording.deployment;
+                Some(format!("the Deployment `{name}` was deleted"))
+            }
+            End::AutoscalerGone => unscaled(&self.record.state),
+            End::Interrupted if self.sends_traffic() || is_pending => {
+                Some("it was interrupted".into())
+            }
+            End::Interrupted | End::Done => None,
         }
     }
 
-    fn verdict(&self, record: &Record, end: Option<End>, now: Duration) -> Verdict {
-        let evaluation = self.evaluate(record, now);
-        let result = record.traffic_result();
-        if let Some(why) = result.and_then(|result| result.failed.clone()) {
-            return Verdict::Unobserved(why);
-        }
-        let bombardier = result.and_then(|result| result.bombardier.as_ref());
-        if bombardier.is_some_and(|counted| counted.req2xx == 0) {
-            return Verdict::Unexpected("no request of the traffic got a 2xx response".into());
-        }
-        let is_pending = evaluation == Some(Evaluation::Pending);
-        let is_watch = matches!(self.mode, Mode::Watch { .. });
-        match end {
-            Some(End::DeploymentGone) => {
-                let name = &self.deployment;
-                return Verdict::Unobserved(format!("the Deployment {name} was deleted"));
-            }
-            Some(End::Paused(name)) => return Verdict::Unobserved(paused(&name)),
-            Some(End::Interrupted) if !is_watch || is_pending => {
-                return Verdict::Unobserved("it was interrupted".into());
+    /// All that was not as expected.
+    fn failures(&self, evaluation: Option<Evaluation>, now: Duration) -> Vec<String> {
+        let mut failures = Vec::new();
+        let is_missed = matches!(evaluation, Some(Evaluation::Missed(_)));
+        match (&self.recording.expectation, evaluation) {
+            (_, Some(Evaluation::Missed(why))) => failures.push(why),
+            (Some(expectation), Some(Evaluation::Pending)) => {
+                failures.push(expectation.describe_miss(&self.record, now));
             }
             _ => {}
         }
-        let met = match (&self.expectation, evaluation) {
-            (_, Some(Evaluation::Missed(instead))) => return Verdict::Unexpected(instead),
-            (Some(expectation), Some(Evaluation::Pending)) => {
-                return Verdict::Unexpected(expectation.describe_miss(record, now));
+        let mode = &self.recording.mode;
+        let mut without_2xx = |failed: u64, all: u64, what: &str| {
+            // A hold removes pods on purpose, with the requests that run on them.
+            if failed > 0 && (failed == all || !matches!(mode, Mode::Hold { .. })) {
+                failures.push(format!("{failed} of {all} {what} got no 2xx response"));
             }
-            (Some(expectation), Some(Evaluation::MetBefore)) => Some(format!(
-                "{expectation}; already so before the traffic started"
-            )),
-            (Some(expectation), Some(Evaluation::Met(after))) => {
-                Some(format!("{expectation}; after {:.0} s", after.as_secs_f64()))
-            }
-            _ => None,
         };
-        // A hold removes pods on purpose, with the requests that run on them.
-        if let Some(counted) = bombardier
-            && counted.not_2xx() > 0
-            && !matches!(self.mode, Mode::Hold { .. })
-        {
-            return Verdict::Unexpected(format!(
-                "{} of {} requests of the traffic got no 2xx response",
-                counted.not_2xx(),
-                counted.answers()
-            ));
+        let result = self.record.traffic_result();
+        if let Some(counted) = result.and_then(|result| result.bombardier.as_ref()) {
+            let (failed, all) = (counted.not_2xx(), counted.requests());
+            without_2xx(failed, all, "requests of the traffic");
+        }
+        if let Some(probes) = Phase::of_traffic(&self.record) {
+            let all = probes.succeeded + probes.failed;
+            without_2xx(probes.failed, all, "probes during the traffic");
         }
         if let Mode::Run {
             until_idle: Some(limit),
             ..
-        } = &self.mode
-            && !is_idle(&record.state)
+        } = mode
+            && !is_missed
+            && !is_idle(&self.record.state)
         {
-            let deployment = record.state.deployment.as_ref();
-            let left = deployment.map_or(0, |deployment| deployment.existing);
-            let limit = format_duration(*limit);
-            return Verdict::Unexpected(format!(
-                "there were still {} {limit} after the traffic",
-                replicas(left)
-            ));
+            let deployment = self.record.state.deployment.as_ref();
+            let left = replicas(deployment.map_or(0, |deployment| deployment.existing));
+            let limit = format::duration(*limit);
+            failures.push(format!("there were still {left} {limit} after the traffic"));
         }
-        Verdict::AsExpected(met)
+        failures
     }
 }
 
-impl Mode {
-    /// The command that sends the traffic now, and its label.
-    fn traffic(&self) -> Option<(Vec<OsString>, String)> {
-        match self {
-            Self::Watch { .. } => None,
-            Self::Run { command, .. } => Some((command.clone(), traffic::label(command))),
-            Self::Hold { hold, url, limit } => {
-                let load = hold.load();
-                Some((load.command(url, *limit), load.to_string()))
-            }
-        }
+/// A token that SIGINT, SIGTERM and SIGHUP cancel.
+fn interrupted() -> Result<CancellationToken> {
+    let token = CancellationToken::new();
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ] {
+        let (mut signal, token) = (signal(kind)?, token.clone());
+        spawn_local(async move {
+            signal.recv().await;
+            token.cancel();
+        });
     }
-}
-
-/// The error that there is no autoscaler because its ScaledObject is paused, with the remedy.
-pub fn paused(scaled_object: &str) -> String {
-    format!(
-        "the ScaledObject {scaled_object} is paused, so nothing scales the Deployment; remove its annotation \
-         autoscaling.keda.sh/paused or autoscaling.keda.sh/paused-replicas"
-    )
-}
-
-async fn send_traffic(
-    command: Vec<OsString>,
-    label: String,
-    rest: Duration,
-    stop: CancellationToken,
-    observations: UnboundedSender<RawObservation>,
-) {
-    if stop.run_until_cancelled(sleep(rest)).await.is_none() {
-        return;
-    }
-    let result = match Traffic::start(&command) {
-        Ok(running) => {
-            let _ = observations.send(RawObservation::LoadStarted(label.into()));
-            running.finish(&stop).await
-        }
-        Err(why) => TrafficResult::failed(why),
-    };
-    let _ = observations.send(RawObservation::LoadEnded(Box::new(result)));
+    Ok(token)
 }

@@ -8,13 +8,13 @@ use comfy_table::{Cell, CellAlignment, Table, presets::ASCII_MARKDOWN};
 use crate::{
     analysis::{Milestones, Phase, phases, pods_ready},
     chart::{self, Theme},
-    decisions::{Decision, Note, decisions},
+    decisions::{Decision, decisions},
     expectation::Verdict,
     files,
-    format::duration,
+    format::latency,
+    notes::Note,
     observations::Header,
     record::Record,
-    traffic::Bombardier,
 };
 
 /// The header of the table of decisions.
@@ -110,7 +110,11 @@ impl<'a> Report<'a> {
                 back_at_minimum,
             ),
         ];
-        let mut table = table(&["from the start of the traffic to", "seconds"]);
+        let from = match self.record.traffic_span() {
+            Some(_) => "from the start of the traffic to",
+            None => "from the start of the recording to",
+        };
+        let mut table = table(&[from, "seconds"]);
         for (what, when) in rows {
             if let Some(when) = when {
                 table.add_row([what.to_string(), format!("{when:.1}")]);
@@ -128,15 +132,11 @@ impl<'a> Report<'a> {
             "p95",
             "max",
         ]);
-        for phase in self
-            .phases
-            .iter()
-            .filter(|phase| phase.answers + phase.failed > 0)
-        {
-            let took = |seconds: Option<f64>| seconds.map_or("none".into(), duration);
+        for phase in &self.phases {
+            let took = |seconds: Option<f64>| seconds.map_or("none".into(), latency);
             table.add_row([
                 phase.name.to_string(),
-                phase.answers.to_string(),
+                phase.succeeded.to_string(),
                 phase.failed.to_string(),
                 took(phase.p50),
                 took(phase.p95),
@@ -147,7 +147,7 @@ impl<'a> Report<'a> {
     }
 
     fn sent(&self) -> Option<String> {
-        let lines = self.record.loads().into_iter().filter_map(|load| {
+        let lines = self.record.traffic_runs().into_iter().filter_map(|load| {
             let result = load.result?;
             match &result.bombardier {
                 Some(counted) => Some(format!("{}: {}", load.label, summary(counted))),
@@ -236,23 +236,23 @@ pub fn conclusion(verdict: &Verdict) -> Option<String> {
 }
 
 /// bombardier's result in a line.
-fn summary(counted: &Bombardier) -> String {
+fn summary(counted: &bombardier::Report) -> String {
     let mut line = format!(
         "{} responses in {:.0} s, {} of them 2xx; mean {}",
-        counted.answers(),
+        counted.requests(),
         counted.seconds,
         counted.req2xx,
-        duration(counted.latency.mean / 1e6),
+        latency(counted.latency.mean / 1e6),
     );
     if let Some(percentiles) = &counted.latency.percentiles {
         let _ = write!(
             line,
             ", p50 {}, p95 {}",
-            duration(percentiles.p50 / 1e6),
-            duration(percentiles.p95 / 1e6)
+            latency(percentiles.p50 / 1e6),
+            latency(percentiles.p95 / 1e6)
         );
     }
-    let _ = write!(line, ", max {}", duration(counted.latency.max / 1e6));
+    let _ = write!(line, ", max {}", latency(counted.latency.max / 1e6));
     for failure in &counted.errors {
         let _ = write!(line, "\n- {} × {}", failure.count, failure.description);
     }

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     chart::{self, Theme},
     decisions::{Decision, decisions},
-    format::duration,
+    format::latency,
     progress::cpu,
     record::{ObservationKind, Record},
     report::{DECISION, cells},
@@ -195,7 +195,10 @@ impl View {
                 if !matches!(kind, ObservationKind::Event(_)) {
                     self.pictures = [None, None];
                 }
-                if !matches!(kind, ObservationKind::Event(_) | ObservationKind::Answer(_)) {
+                if !matches!(
+                    kind,
+                    ObservationKind::Event(_) | ObservationKind::Response(_)
+                ) {
                     self.decisions = None;
                 }
                 self.record.add(at, kind);
@@ -236,13 +239,14 @@ impl View {
         let ready =
             deployment.map_or_else(unknown, |one| format!("{} of {}", one.ready, one.existing));
         let desired = deployment.map_or_else(unknown, |one| one.desired.to_string());
-        let latency = state
-            .answer
-            .as_ref()
-            .map_or_else(unknown, |answer| match answer.failed {
-                None => duration(answer.took.as_secs_f64()),
-                Some(_) => "failed".into(),
-            });
+        let latency =
+            state
+                .response
+                .as_ref()
+                .map_or_else(unknown, |response| match response.failed {
+                    None => latency(response.took.as_secs_f64()),
+                    Some(_) => "failed".into(),
+                });
         vec![
             (
                 "seconds",
@@ -360,7 +364,7 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Answer, Autoscaler};
+    use crate::record::{Autoscaler, Response};
 
     #[test]
     fn a_picture_is_drawn_only_after_an_observation_and_for_an_open_page() {
@@ -375,11 +379,14 @@ mod tests {
         view.apply(Update::Status(16.0, "until Ctrl-C".into()));
         assert!(Arc::ptr_eq(&first, &view.picture(Theme::Light)));
 
-        let answer = Answer {
+        let response = Response {
             took: Duration::from_millis(5),
             failed: None,
         };
-        view.apply(Update::Observation(17.0, ObservationKind::Answer(answer)));
+        view.apply(Update::Observation(
+            17.0,
+            ObservationKind::Response(response),
+        ));
         assert!(view.decisions.is_some(), "a response decides nothing");
         let second = view.picture(Theme::Light);
         assert_ne!(first.chart, second.chart);

@@ -21,6 +21,8 @@ use crate::{
 
 /// The `duration` of each paced request: after this long all replicas share the load.
 const REQUEST: &str = "10s";
+/// How long a paced request may take in all.
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// The CPU that a replica uses without traffic, in millicores: 4 to 6, seen under Spin 3.6.3 and Spin 4.0.2.
 pub const IDLE: f64 = 5.0;
 /// The deviation of readings, as a fraction of the load.
@@ -66,24 +68,12 @@ impl SteadyLoad {
         self.connections * self.millicores
     }
 
-    /// The bombardier command that sends this load, without the progress bar, which would fill a log.
+    /// The command that sends this load.
     pub fn command(self, url: &str, duration: Duration) -> Vec<OsString> {
-        let fixed = ["bombardier", "-o", "json", "-p", "r", "-l", "-t", "60s"];
-        let url = format!(
-            "{}/?cpu={}m&duration={REQUEST}",
-            url.trim_end_matches('/'),
-            self.millicores
-        );
-        let chosen = [
-            format!("--connections={}", self.connections),
-            format!("--duration={}s", duration.as_secs()),
-            url,
-        ];
-        fixed
-            .map(OsString::from)
-            .into_iter()
-            .chain(chosen.map(OsString::from))
-            .collect()
+        let url = url.trim_end_matches('/');
+        let url = format!("{url}/?cpu={}m&duration={REQUEST}", self.millicores);
+        let command = bombardier::command(self.connections, TIMEOUT, duration, &url);
+        command.into_iter().map(Into::into).collect()
     }
 }
 

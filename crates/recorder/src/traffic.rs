@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bombardier::Report;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -26,7 +27,7 @@ pub struct TrafficResult {
     /// How the command failed, unless it succeeded.
     pub failed: Option<String>,
     /// The result of bombardier, if the standard output is one (`bombardier -o json -p r`).
-    pub bombardier: Option<Bombardier>,
+    pub bombardier: Option<Report>,
     /// All other standard output of the command.
     pub output: String,
 }
@@ -38,65 +39,6 @@ impl TrafficResult {
             failed: Some(why),
             ..Self::default()
         }
-    }
-}
-
-/// The part of bombardier's result that is shown; latencies in microseconds.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Bombardier {
-    #[serde(rename = "timeTakenSeconds")]
-    pub seconds: f64,
-    pub req1xx: u64,
-    pub req2xx: u64,
-    pub req3xx: u64,
-    pub req4xx: u64,
-    pub req5xx: u64,
-    pub others: u64,
-    #[serde(default)]
-    pub errors: Vec<Failure>,
-    pub latency: Latency,
-}
-
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Failure {
-    pub description: String,
-    pub count: u64,
-}
-
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Latency {
-    pub mean: f64,
-    pub max: f64,
-    /// With `-l` only.
-    pub percentiles: Option<Percentiles>,
-}
-
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Percentiles {
-    #[serde(rename = "50")]
-    pub p50: f64,
-    #[serde(rename = "95")]
-    pub p95: f64,
-}
-
-impl Bombardier {
-    fn parse(output: &str) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Output {
-            result: Bombardier,
-        }
-        serde_json::from_str::<Output>(output)
-            .ok()
-            .map(|output| output.result)
-    }
-
-    pub fn answers(&self) -> u64 {
-        self.req2xx + self.not_2xx()
-    }
-
-    /// Responses with another status, and requests without a response.
-    pub fn not_2xx(&self) -> u64 {
-        self.req1xx + self.req3xx + self.req4xx + self.req5xx + self.others
     }
 }
 
@@ -145,7 +87,9 @@ impl Traffic {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| format!("the traffic command {program} cannot be started: {error}"))?;
+            .map_err(|error| {
+                format!("the traffic command `{program}` cannot be started: {error}")
+            })?;
         Ok(Self { child, program })
     }
 
@@ -167,15 +111,15 @@ impl Traffic {
         let failed = match ended {
             // The exit status of an interrupted command does not matter.
             Some(Ok(status)) if status.success() || stop.is_cancelled() => None,
-            Some(Ok(status)) => Some(format!("the traffic command {program} failed: {status}")),
-            Some(Err(error)) => Some(format!("the traffic command {program}: {error}")),
+            Some(Ok(status)) => Some(format!("the traffic command `{program}` failed: {status}")),
+            Some(Err(error)) => Some(format!("the traffic command `{program}`: {error}")),
             None => Some(format!(
-                "the traffic command {program} ignored SIGINT for {} s and was killed",
+                "the traffic command `{program}` ignored SIGINT for {} s and was killed",
                 GRACE.as_secs()
             )),
         };
         let output = String::from_utf8_lossy(&output).trim().to_string();
-        let bombardier = Bombardier::parse(&output);
+        let bombardier = Report::parse(&output);
         TrafficResult {
             failed,
             output: if bombardier.is_some() {
@@ -227,22 +171,6 @@ mod tests {
             let command: Vec<_> = command.split(' ').map(OsString::from).collect();
             assert_eq!(label(&command), expected);
         }
-    }
-
-    #[test]
-    fn a_result_of_bombardier_is_understood() {
-        let output = r#"{"spec":{"numberOfConnections":2},"result":{"bytesRead":1,"bytesWritten":2,
-            "timeTakenSeconds":1.5,"req1xx":0,"req2xx":980,"req3xx":0,"req4xx":1,"req5xx":2,"others":4,
-            "errors":[{"description":"dial tcp: connection refused","count":4}],
-            "latency":{"mean":2036.2,"stddev":4866.8,"max":54883,
-            "percentiles":{"50":1025,"75":1505,"90":2810,"95":4785,"99":29829}},"rps":{"mean":981.7}}}"#;
-        let result = Bombardier::parse(output).expect("it is a result");
-        assert_eq!((result.answers(), result.not_2xx()), (987, 7));
-        assert_eq!(
-            result.latency.percentiles.expect("they are there").p95,
-            4785.0
-        );
-        assert_eq!(Bombardier::parse("Statistics"), None);
     }
 
     #[tokio::test]

@@ -1,11 +1,13 @@
 //! Common and unusual autoscalers: the observations of each, and the explanation of the recorder.
 
-use jiff::Timestamp;
+mod common;
+
 use recorder::{
     analysis::Milestones,
-    decisions::{Decision, Note, decisions},
+    decisions::{Decision, decisions},
     expectation::Verdict,
-    observations::{Header, Line},
+    notes::Note,
+    observations::Header,
     record::{Record, Resources},
     report::Report,
     rules::Constraint,
@@ -13,16 +15,7 @@ use recorder::{
 };
 use serde_json::{Value, json};
 
-/// A record of these observations: times, and lines of the file without them.
-fn record(observations: impl IntoIterator<Item = (f64, Value)>) -> Record {
-    let mut record = Record::new(Timestamp::UNIX_EPOCH);
-    for (at, mut line) in observations {
-        line["at"] = at.into();
-        let Line { at, seen } = serde_json::from_value::<Line>(line).expect("it is an observation");
-        record.add(at, seen.into());
-    }
-    record
-}
+use crate::common::record;
 
 fn explained(observations: Vec<(f64, Value)>) -> (Vec<Decision>, Vec<Note>) {
     decisions(&record(observations))
@@ -44,36 +37,11 @@ fn report(record: &Record) -> String {
 
 const MESSAGE: &str = "the HPA was able to successfully calculate a replica count from";
 
-/// An autoscaler with one CPU metric, with this reading and this number of replicas.
+/// The autoscaler of the tutorial, with this reading and this number of replicas.
 fn hpa(from: u32, to: u32, cpu: u32) -> Value {
-    let able = if from == to {
-        "ReadyForNewScale"
-    } else {
-        "SucceededRescale"
-    };
-    json!({"hpa": {
-        "metadata": {"name": "hpa"},
-        "spec": {
-            "scaleTargetRef": {"kind": "Deployment", "name": "app"},
-            "minReplicas": 1,
-            "maxReplicas": 20,
-            "metrics": [resource("cpu", 50)],
-        },
-        "status": {
-            "currentReplicas": from,
-            "desiredReplicas": to,
-            "currentMetrics": [current("cpu", cpu)],
-            "conditions": [
-                condition("AbleToScale", true, able, ""),
-                condition(
-                    "ScalingActive",
-                    true,
-                    "ValidMetricFound",
-                    &format!("{MESSAGE} cpu resource utilization (percentage of request)"),
-                ),
-            ],
-        },
-    }})
+    let mut object = common::hpa(from, to, cpu);
+    object["metadata"]["name"] = "hpa".into();
+    json!({"hpa": object})
 }
 
 fn resource(name: &str, target: u32) -> Value {
@@ -119,21 +87,15 @@ fn new_hpa() -> Value {
 
 /// A pod that has been ready for a long time, with this request of CPU in each container.
 fn pod(name: &str, containers: &[(&str, &str)]) -> Value {
-    let containers: Vec<_> = containers
-        .iter()
+    let mut object = common::pod(name);
+    let containers = containers.iter();
+    object["metadata"]["creationTimestamp"] = "1969-12-31T00:00:00Z".into();
+    object["spec"]["containers"] = containers
         .map(|(name, cpu)| json!({"name": name, "resources": {"requests": {"cpu": cpu}}}))
         .collect();
-    json!({"pod": {
-        "metadata": {"name": name, "creationTimestamp": "1969-12-31T00:00:00Z"},
-        "spec": {"containers": containers},
-        "status": {
-            "phase": "Running",
-            "startTime": "1969-12-31T00:00:00Z",
-            "conditions": [
-                {"type": "Ready", "status": "True", "lastTransitionTime": "1969-12-31T00:00:10Z"},
-            ],
-        },
-    }})
+    object["status"]["startTime"] = "1969-12-31T00:00:00Z".into();
+    object["status"]["conditions"][0]["lastTransitionTime"] = "1969-12-31T00:00:10Z".into();
+    json!({"pod": object})
 }
 
 fn usage(pods: &[(&str, &[(&str, &str)])]) -> Value {
@@ -249,15 +211,9 @@ fn a_container_metric_counts_only_that_container() {
 }
 
 fn deployment(resources: Value) -> Value {
-    json!({"deployment": {
-        "metadata": {"name": "app"},
-        "spec": {
-            "replicas": 1,
-            "selector": {},
-            "template": {"spec": {"containers": [{"name": "app", "resources": resources}]}},
-        },
-        "status": {"replicas": 1, "readyReplicas": 1},
-    }})
+    let mut object = common::deployment(1, 1);
+    object["spec"]["template"]["spec"]["containers"][0]["resources"] = resources;
+    json!({"deployment": object})
 }
 
 #[test]

@@ -1,9 +1,16 @@
 //! The recorder against a fake API server: its output, its files and its exit status.
 
 mod browser;
+mod common;
 mod fake;
 
-use std::{fs, io::Write, path::Path, process::Stdio, sync::Arc};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+    process::Stdio,
+    sync::Arc,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
@@ -13,61 +20,33 @@ use tokio::{
     process::{Child, ChildStderr, Command},
 };
 
-use crate::browser::Browser;
-use crate::fake::{AUTOSCALERS, DEPLOYMENTS, EVENTS, Fake, METRICS, PODS, SCALED_OBJECTS, folder};
+use crate::{
+    browser::Browser,
+    common::{deployment, event, hpa, object},
+    fake::{AUTOSCALERS, DEPLOYMENTS, EVENTS, Fake, METRICS, PODS, folder},
+};
 
 const NAME: &str = "keda-spinapp";
 /// The number of its watches: Deployments, pods, autoscalers and events.
 const WATCHES: usize = 4;
 
-/// An object that a cluster returned.
-fn recorded(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/objects/{name}.json"));
-    let text = fs::read_to_string(&path).expect("the object is in the repository");
-    serde_json::from_str(&text).expect("it is JSON")
-}
-
-fn deployment(desired: u32, ready: u32) -> Value {
-    let mut object = recorded("deployment");
-    object["spec"]["replicas"] = desired.into();
-    object["status"]["replicas"] = desired.into();
-    object["status"]["readyReplicas"] = ready.into();
-    object
-}
-
-fn autoscaler(from: u32, to: u32, cpu: u32) -> Value {
-    let mut object = recorded("hpa");
-    object["status"]["currentReplicas"] = from.into();
-    object["status"]["desiredReplicas"] = to.into();
-    object["status"]["currentMetrics"][0]["resource"]["current"]["averageUtilization"] = cpu.into();
-    object
-}
-
 /// One replica at rest.
 async fn at_rest(test: &str) -> Arc<Fake> {
     let fake = without_metrics(test).await;
-    fake.set(METRICS, recorded("pod-metrics"));
+    fake.set(METRICS, object("pod-metrics"));
     fake
 }
 
 async fn without_metrics(test: &str) -> Arc<Fake> {
     let fake = Fake::start(test).await;
     fake.set(DEPLOYMENTS, deployment(1, 1));
-    fake.set(AUTOSCALERS, autoscaler(1, 1, 2));
-    fake.set(PODS, recorded("pod"));
+    fake.set(AUTOSCALERS, hpa(1, 1, 2));
+    fake.set(PODS, object("pod"));
     fake.set(
         EVENTS,
         event("earlier", "New size: 20; reason: an earlier deployment"),
     );
     fake
-}
-
-fn event(name: &str, message: &str) -> Value {
-    let mut object = recorded("event");
-    object["metadata"]["name"] = name.into();
-    object["metadata"]["uid"] = name.into();
-    object["message"] = message.into();
-    object
 }
 
 /// A running recorder, and its output so far.
@@ -156,14 +135,14 @@ async fn a_scale_out_is_recorded_over_broken_connections() {
         ],
     );
     fake.watched(WATCHES).await;
-    fake.set(AUTOSCALERS, autoscaler(1, 4, 200));
+    fake.set(AUTOSCALERS, hpa(1, 4, 200));
     fake.set(DEPLOYMENTS, deployment(4, 1));
     fake.set(
         EVENTS,
         event("new", "New size: 4; reason: cpu above target"),
     );
     fake.break_watches();
-    fake.set(AUTOSCALERS, autoscaler(4, 4, 52));
+    fake.set(AUTOSCALERS, hpa(4, 4, 52));
     fake.watched(2 * WATCHES).await;
     recorder
         .says("1 ready of 4, 4 wanted, CPU 52 % of 50 %")
@@ -221,13 +200,34 @@ async fn explained_as_recorded(fake: &Fake, test: &str, text: &str) {
     }
 }
 
+/// The example of the documentation. If a change of the report is intended, copy the new one.
+#[tokio::test]
+async fn the_report_of_the_example_is_the_one_in_the_repository() {
+    let test = "example";
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let recording = fs::File::open(tests.join("../../../docs/autoscale.jsonl.gz"));
+    let recording = flate2::read::GzDecoder::new(recording.expect("it is in the repository"));
+    fs::create_dir_all(folder(test)).expect("the folder is writable");
+    let file = folder(test).join("observations.jsonl");
+    let mut copy = fs::File::create(&file).expect("the folder is writable");
+    io::copy(&mut io::BufReader::new(recording), &mut copy).expect("it can be read");
+    let explained = Command::new(env!("CARGO_BIN_EXE_recorder"))
+        .args(["explain".as_ref(), file.as_os_str()])
+        .output();
+    let explained = explained.await.expect("the recorder is built");
+    let (old, new) = (tests.join("report.md"), folder(test).join("report.md"));
+    fs::write(&new, &explained.stdout).expect("the folder is writable");
+    let is_same = fs::read(&old).is_ok_and(|old| old == explained.stdout);
+    assert!(is_same, "see diff {} {}", old.display(), new.display());
+}
+
 #[tokio::test]
 async fn a_recorder_that_is_killed_leaves_its_observations() {
     let test = "killed";
     let fake = at_rest(test).await;
     let mut recorder = recorder(&fake, test, &["watch", "--expect", "4"]);
     fake.watched(WATCHES).await;
-    fake.set(AUTOSCALERS, autoscaler(1, 4, 200));
+    fake.set(AUTOSCALERS, hpa(1, 4, 200));
     recorder.says("CPU 200 % of 50 %").await;
     recorder.child.kill().await.expect("it runs");
     let file = folder(test).join("observations.jsonl");
@@ -307,7 +307,7 @@ async fn no_secret_is_written() {
         container["env"] = json!([{"name": "TOKEN", "value": secret}]);
         container["command"] = json!([secret]);
     };
-    let mut pod = recorded("pod");
+    let mut pod = object("pod");
     secretive(&mut pod, "/spec");
     fake.set(PODS, pod);
     let mut deployment = deployment(1, 1);
@@ -320,22 +320,6 @@ async fn no_secret_is_written() {
         let written = fs::read_to_string(folder(test).join(name)).expect("it was written");
         assert!(!written.contains(secret), "{name}: {written}");
     }
-}
-
-#[tokio::test]
-async fn a_missed_expectation_is_reported() {
-    let test = "unexpected";
-    let fake = at_rest(test).await;
-    let traffic = ["--", "sleep", "0.5"];
-    let recorder = recorder(
-        &fake,
-        test,
-        &[&["run", "--expect", "4"][..], &traffic].concat(),
-    );
-    let (status, text) = recorder.ended().await;
-    assert_eq!(status, Some(1), "{text}");
-    let instead = "Not as expected: expected 4 replicas ready; at most 1 were ready";
-    assert!(text.contains(instead), "{text}");
 }
 
 #[tokio::test]
@@ -354,124 +338,154 @@ async fn a_deleted_deployment_ends_the_recording_and_the_files_are_written() {
     assert_eq!(report(test)["verdict"]["outcome"], "unobserved");
 }
 
+/// Commands that send traffic to one replica at rest: the exit status, and the last line.
 #[tokio::test]
-async fn without_an_autoscaler_no_traffic_is_sent() {
-    let test = "no-autoscaler";
+async fn the_exit_status_and_the_conclusion_agree() {
+    let test = "conclusions";
     let fake = at_rest(test).await;
-    fake.delete(AUTOSCALERS, "keda-hpa-cpu-scaling");
-    let (status, text) = recorder(&fake, test, &["run", "--", "true"]).ended().await;
-    assert_eq!(status, Some(2), "{text}");
-    assert!(
-        text.contains("no HorizontalPodAutoscaler targets the Deployment keda-spinapp"),
-        "{text}"
-    );
-    let (status, text) = recorder(&fake, test, &["watch", "--for", "3s"])
-        .ended()
-        .await;
-    assert_eq!(status, Some(0), "{text}");
-    assert!(text.contains("no autoscaler targets it"), "{text}");
-}
-
-/// A ScaledObject of KEDA that is paused.
-fn paused() -> Value {
-    json!({
-        "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject",
-        "metadata": {"name": "cpu-scaling", "annotations": {"autoscaling.keda.sh/paused": "true"}},
-        "spec": {"scaleTargetRef": {"name": NAME}},
-    })
-}
-
-#[tokio::test]
-async fn a_paused_scaled_object_is_reported_instead_of_the_advice_to_deploy() {
-    let test = "paused";
-    let fake = at_rest(test).await;
-    fake.delete(AUTOSCALERS, "keda-hpa-cpu-scaling");
-    fake.set(SCALED_OBJECTS, paused());
-    let url = format!("{}/app", fake.url);
-    for command in [
-        &["watch"][..],
-        &["hold", "4", "--url", &url],
-        &["run", "--", "true"],
+    let counted = r#"{"result":{"timeTakenSeconds":1,"req1xx":0,"req2xx":9,"req3xx":0,"req4xx":1,
+        "req5xx":0,"others":0,"latency":{"mean":1,"max":2}}}"#;
+    let flaky = format!("{}/flaky", fake.url);
+    for (arguments, expected, conclusion) in [
+        (
+            "--expect 1 -- true",
+            0,
+            "As expected: 1 replica ready; already true before the traffic",
+        ),
+        (
+            "--expect 4 -- sleep 0.5",
+            1,
+            "Not as expected: expected 4 replicas ready; the highest number was 1, after 0 s",
+        ),
+        (
+            "--expect 1 -- echo COUNTED",
+            1,
+            "Not as expected: 1 of 10 requests of the traffic got no 2xx response; the expectation was met: 1 replica \
+             ready; already true before the traffic",
+        ),
+        (
+            "--url FLAKY -- sleep 1.5",
+            1,
+            "probes during the traffic got no 2xx response",
+        ),
+        (
+            "-- no-such-command",
+            2,
+            "Not observed: the traffic command `no-such-command` cannot be started: No such file or directory (os error 2)",
+        ),
+        (
+            "-- false",
+            2,
+            "Not observed: the traffic command `false` failed: exit status: 1",
+        ),
     ] {
-        let (status, text) = recorder(&fake, test, command).ended().await;
-        assert_eq!(status, Some(2), "{text}");
-        assert!(
-            text.contains("the ScaledObject cpu-scaling is paused"),
-            "{text}"
-        );
-        assert!(!text.contains("make deploy"), "{text}");
+        let arguments = format!("run {arguments}");
+        let arguments: Vec<_> = arguments
+            .split(' ')
+            .map(|word| match word {
+                "COUNTED" => counted,
+                "FLAKY" => &flaky,
+                word => word,
+            })
+            .collect();
+        let (status, text) = recorder(&fake, test, &arguments).ended().await;
+        assert_eq!(status, Some(expected), "{text}");
+        assert!(text.trim_end().ends_with(conclusion), "{text}");
+        let outages = text.matches("no 2xx response: 503 Service").count();
+        assert_eq!(outages, usize::from(arguments.contains(&&*flaky)), "{text}");
     }
 }
 
 #[tokio::test]
-async fn a_scaled_object_that_is_paused_ends_a_recording() {
-    let test = "paused-later";
+async fn what_cannot_be_recorded_is_an_error() {
+    let test = "errors";
+    let fake = Fake::start(test).await;
+    let (status, text) = recorder(&fake, test, &["watch"]).ended().await;
+    assert_eq!(status, Some(2), "{text}");
+    assert_eq!(
+        text,
+        "error: there is no Deployment `keda-spinapp` in namespace `default`: deploy the app first (`make deploy`)\n"
+    );
+    fake.set(DEPLOYMENTS, deployment(1, 1));
+    fake.set(PODS, object("pod"));
+    fake.set(AUTOSCALERS, hpa(1, 1, 2));
+    let mut second = hpa(1, 1, 2);
+    second["metadata"]["name"] = "second".into();
+    fake.set(AUTOSCALERS, second);
+    let (status, text) = recorder(&fake, test, &["run", "--", "true"]).ended().await;
+    assert_eq!(status, Some(2), "{text}");
+    assert_eq!(
+        text,
+        "error: several autoscalers target the Deployment, so that none of them acts: keda-hpa-cpu-scaling, second; \
+         keep one of them\n"
+    );
+}
+
+const UNSCALED: &str = "no autoscaler targets the Deployment: deploy one, or resume its ScaledObject if that is paused";
+
+/// As when KEDA is paused and resumed.
+#[tokio::test]
+async fn an_autoscaler_that_goes_ends_traffic_and_is_a_note_otherwise() {
+    let test = "unscaled";
     let fake = at_rest(test).await;
-    let recorder = recorder(&fake, test, &["run", "--", "sleep", "60"]);
-    fake.watched(WATCHES).await;
-    fake.set(SCALED_OBJECTS, paused());
+    let other = "unscaled-watch";
+    let mut watch = recorder(&fake, other, &["watch", "--expect", "4"]);
+    let run = recorder(&fake, test, &["run", "--", "sleep", "60"]);
+    fake.watched(2 * WATCHES).await;
     fake.delete(AUTOSCALERS, "keda-hpa-cpu-scaling");
-    let (status, text) = recorder.ended().await;
+    watch.says("the autoscaler was deleted").await;
+    watch.says("no autoscaler targets it").await;
+    let (status, text) = run.ended().await;
     assert_eq!(status, Some(2), "{text}");
     assert!(
-        text.contains("Not observed: the ScaledObject cpu-scaling is paused"),
+        text.ends_with(&format!("Not observed: {UNSCALED}\n\n")),
         "{text}"
     );
-}
+    let (status, text) = recorder(&fake, test, &["run", "--", "true"]).ended().await;
+    assert_eq!((status, text), (Some(2), format!("error: {UNSCALED}\n")));
 
-#[tokio::test]
-async fn replicas_that_were_ready_before_the_traffic_are_reported() {
-    let test = "ready-before";
-    let fake = at_rest(test).await;
-    let (status, text) = recorder(&fake, test, &["run", "--expect", "1", "--", "true"])
-        .ended()
-        .await;
+    fake.set(AUTOSCALERS, hpa(1, 4, 200));
+    watch.says("CPU 200 % of 50 %").await;
+    fake.set(DEPLOYMENTS, deployment(4, 4));
+    let (status, text) = watch.ended().await;
     assert_eq!(status, Some(0), "{text}");
-    let said = "As expected: 1 replica ready; already so before the traffic started";
-    assert!(text.contains(said), "{text}");
-}
-
-#[tokio::test]
-async fn a_missing_or_failing_traffic_command_is_an_error() {
-    let test = "traffic";
-    let fake = at_rest(test).await;
-    let (status, text) = recorder(&fake, test, &["run", "--", "no-such-command"])
-        .ended()
-        .await;
-    assert_eq!(status, Some(2), "{text}");
+    assert!(text.contains(UNSCALED), "{text}");
     assert!(
-        text.contains("the traffic command no-such-command cannot be started"),
-        "{text}"
-    );
-    let (status, text) = recorder(&fake, test, &["run", "--", "false"]).ended().await;
-    assert_eq!(status, Some(2), "{text}");
-    assert!(
-        text.contains("the traffic command false failed: exit status: 1"),
+        text.contains("s: one autoscaler targets the Deployment"),
         "{text}"
     );
 }
 
 #[tokio::test]
-async fn responses_to_the_traffic_other_than_2xx_are_unexpected() {
-    let test = "codes";
+async fn cpu_load_gen_is_known_by_its_response_to_head_and_burns_nothing() {
+    let test = "head";
     let fake = at_rest(test).await;
-    let result = r#"{"result":{"timeTakenSeconds":1,"req1xx":0,"req2xx":9,"req3xx":0,"req4xx":1,
-        "req5xx":0,"others":0,"latency":{"mean":1,"max":2}}}"#;
-    let (status, text) = recorder(&fake, test, &["run", "--", "echo", result])
-        .ended()
-        .await;
-    assert_eq!(status, Some(1), "{text}");
-    assert!(
-        text.contains("1 of 10 requests of the traffic got no 2xx response"),
-        "{text}"
-    );
+    for (path, arguments, query) in [
+        ("cpu-load-gen", &[][..], "iterations=0"),
+        ("cpu-load-gen", &["--query", "iterations=1"], "iterations=1"),
+        ("cpu-load-gen?cpu_time=1ms", &[], "cpu_time=1ms"),
+        ("app", &[], ""),
+    ] {
+        let url = format!("{}/{path}", fake.url);
+        let watch = ["watch", "--for", "2500ms", "--url", &url];
+        let (status, text) = recorder(&fake, test, &[&watch[..], arguments].concat())
+            .ended()
+            .await;
+        assert_eq!(status, Some(0), "{text}");
+        let queries = fake.take_queries();
+        assert!(!queries.is_empty(), "{path}");
+        assert!(
+            queries.iter().all(|one| one == query),
+            "{path}: {queries:?}"
+        );
+    }
 }
 
 #[tokio::test]
 async fn missing_metrics_are_reported_and_the_rest_is_recorded() {
     let test = "no-metrics";
     let fake = without_metrics(test).await;
-    let mut blind = autoscaler(1, 1, 0);
+    let mut blind = hpa(1, 1, 0);
     blind["status"]["currentMetrics"] = json!(null);
     blind["status"]["conditions"] = json!([{
         "type": "ScalingActive", "status": "False", "reason": "FailedGetResourceMetric",
@@ -504,18 +518,6 @@ async fn an_interrupted_watch_writes_its_observations() {
 }
 
 #[tokio::test]
-async fn a_missing_deployment_is_an_error() {
-    let test = "no-deployment";
-    let fake = Fake::start(test).await;
-    let (status, text) = recorder(&fake, test, &["watch"]).ended().await;
-    assert_eq!(status, Some(2), "{text}");
-    assert!(
-        text.contains("there is no Deployment keda-spinapp in namespace default"),
-        "{text}"
-    );
-}
-
-#[tokio::test]
 async fn pods_may_be_selected_by_expressions_and_an_autoscaler_may_be_created_later() {
     let test = "later";
     let fake = at_rest(test).await;
@@ -534,7 +536,7 @@ async fn pods_may_be_selected_by_expressions_and_an_autoscaler_may_be_created_la
         "{}",
         fake.selectors()
     );
-    fake.set(AUTOSCALERS, autoscaler(1, 4, 200));
+    fake.set(AUTOSCALERS, hpa(1, 4, 200));
     recorder.says("CPU 200 % of 50 %").await;
     fake.set(
         EVENTS,
@@ -627,7 +629,7 @@ async fn the_page_shows_the_recording_and_its_end() {
         .value("document.querySelector('svg').outerHTML")
         .await;
 
-    fake.set(AUTOSCALERS, autoscaler(1, 4, 500));
+    fake.set(AUTOSCALERS, hpa(1, 4, 500));
     fake.set(DEPLOYMENTS, deployment(4, 2));
     browser.until(&text("2 of 4")).await;
     browser.until(&text("largest step, to 4")).await;
@@ -763,7 +765,7 @@ async fn the_json_matches_the_schema() {
         ],
     );
     fake.watched(WATCHES).await;
-    fake.set(AUTOSCALERS, autoscaler(1, 4, 500));
+    fake.set(AUTOSCALERS, hpa(1, 4, 500));
     fake.set(DEPLOYMENTS, deployment(4, 4));
     let (_, text) = recorder.ended().await;
     let schema: Value =

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     fs,
+    mem::take,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -15,7 +16,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::{Query, State},
-    http::{StatusCode, Uri},
+    http::{Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use futures::stream;
@@ -30,7 +31,6 @@ pub const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 pub const AUTOSCALERS: &str = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
 pub const PODS: &str = "/api/v1/namespaces/default/pods";
 pub const EVENTS: &str = "/api/v1/namespaces/default/events";
-pub const SCALED_OBJECTS: &str = "/apis/keda.sh/v1alpha1/namespaces/default/scaledobjects";
 pub const METRICS: &str = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods";
 
 /// The objects of the server, and their changes: the number of a change is its place in the log.
@@ -47,6 +47,8 @@ pub struct Fake {
     watches: AtomicUsize,
     /// The label selectors of the requests.
     selectors: Mutex<Vec<String>>,
+    /// The queries of the GET requests to an app.
+    queries: Mutex<Vec<String>>,
     pub kubeconfig: PathBuf,
     pub url: String,
 }
@@ -72,6 +74,7 @@ impl Fake {
             broken: watch::Sender::new(0),
             watches: AtomicUsize::new(0),
             selectors: Mutex::default(),
+            queries: Mutex::default(),
             kubeconfig,
             url,
         });
@@ -121,6 +124,26 @@ impl Fake {
 
     pub fn selectors(&self) -> String {
         self.selectors.lock().expect("nobody panicked").join("\n")
+    }
+
+    pub fn take_queries(&self) -> Vec<String> {
+        take(&mut self.queries.lock().expect("nobody panicked"))
+    }
+
+    /// The response of an app: of cpu-load-gen, of one that fails after its first response, or of another one.
+    fn respond(&self, path: &str, method: &Method, query: &str) -> Option<Response> {
+        let mut queries = self.queries.lock().expect("nobody panicked");
+        let response = match path {
+            "/app" => "hello".into_response(),
+            "/cpu-load-gen" => [("load", "cpu_time=20ms"), ("max-cpu-time", "10s")].into_response(),
+            "/flaky" if queries.is_empty() => "hello".into_response(),
+            "/flaky" => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            _ => return None,
+        };
+        if *method == Method::GET {
+            queries.push(query.into());
+        }
+        Some(response)
     }
 
     fn list(&self, path: &str) -> Option<Value> {
@@ -193,11 +216,12 @@ impl Objects {
 async fn answer(
     State(fake): State<Arc<Fake>>,
     Query(query): Query<HashMap<String, String>>,
+    method: Method,
     uri: Uri,
 ) -> Result<Response, Infallible> {
     let path = uri.path();
-    if path == "/app" {
-        return Ok("hello".into_response());
+    if let Some(response) = fake.respond(path, &method, uri.query().unwrap_or_default()) {
+        return Ok(response);
     }
     if let Some(selector) = query.get("labelSelector") {
         let mut selectors = fake.selectors.lock().expect("nobody panicked");

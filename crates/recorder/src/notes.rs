@@ -1,0 +1,205 @@
+//! What happened beside the decisions: to the pods, to the Deployment, and to the number of autoscalers.
+
+use crate::record::{ObservationKind, Record, State};
+
+/// By this time after a recording began, in seconds, every object that exists has been listed.
+pub const LISTED: f64 = 5.0;
+
+/// An event to report with the decisions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Note {
+    /// In seconds since the traffic started.
+    pub at: f64,
+    pub text: String,
+}
+
+/// A condition that is noted when it begins and when it ends.
+struct Condition {
+    /// What to say when it begins, or `None` while it is not there. The argument is whether it already was.
+    find: fn(&State, bool) -> Option<String>,
+    end: &'static str,
+}
+
+const CONDITIONS: [Condition; 4] = [
+    Condition {
+        find: not_created,
+        end: "pods are created again",
+    },
+    Condition {
+        find: not_scheduled,
+        end: "all pods are scheduled",
+    },
+    Condition {
+        find: rollout,
+        end: "the rollout is complete",
+    },
+    Condition {
+        find: |state, _| unscaled(state),
+        end: "one autoscaler targets the Deployment",
+    },
+];
+
+/// The notes of a record; times in seconds since the recording began.
+pub fn notes(record: &Record) -> Vec<Note> {
+    let mut notes = Vec::new();
+    let mut are = [false; CONDITIONS.len()];
+    let first = |is: fn(&ObservationKind) -> bool| {
+        let found = record.observations.iter().find(|one| is(&one.kind));
+        found.map(|observation| observation.at)
+    };
+    let listed = first(|kind| matches!(kind, ObservationKind::Autoscaler(_)));
+    let listed = listed.map_or(0.0, |at| at.min(LISTED));
+    // Without the Deployment, nothing ends well.
+    let gone = first(|kind| matches!(kind, ObservationKind::DeploymentGone));
+    let gone = gone.unwrap_or(f64::INFINITY);
+    record.replay(|observation, state| {
+        if !(listed..gone).contains(&observation.at) {
+            return;
+        }
+        for (Condition { find, end }, is) in CONDITIONS.iter().zip(&mut are) {
+            let found = find(state, *is);
+            if found.is_some() != *is {
+                *is = !*is;
+                notes.push(Note {
+                    at: observation.at,
+                    text: found.unwrap_or_else(|| end.to_string()),
+                });
+            }
+        }
+    });
+    notes
+}
+
+fn not_created(state: &State, _: bool) -> Option<String> {
+    let why = state.deployment.as_ref()?.failure.as_ref()?;
+    Some(format!("pods are not created: {why}"))
+}
+
+fn not_scheduled(state: &State, _: bool) -> Option<String> {
+    let pods = state.pods.values().filter(|pod| !pod.leaving);
+    let why = pods.filter_map(|pod| pod.unscheduled.as_ref()).next()?;
+    // What follows the first sentence is about preemption.
+    let why = why.split(". ").next().unwrap_or_default();
+    Some(format!("pods are not scheduled: {why}"))
+}
+
+/// Until all pods are of the new template and ready, as `kubectl rollout status` waits.
+fn rollout(state: &State, is_rolling: bool) -> Option<String> {
+    let deployment = state.deployment.as_ref()?;
+    let is_incomplete = is_rolling && deployment.ready < deployment.desired;
+    (deployment.updated < deployment.existing || is_incomplete)
+        .then(|| "a rollout replaces the pods".into())
+}
+
+/// Why nothing scales the Deployment, unless one autoscaler targets it.
+pub fn unscaled(state: &State) -> Option<String> {
+    let names: Vec<_> = state.autoscalers.keys().map(String::as_str).collect();
+    match *names {
+        [] => Some(
+            "no autoscaler targets the Deployment: deploy one, or resume its ScaledObject if that is paused"
+                .into(),
+        ),
+        [_] => None,
+        _ => Some(format!(
+            "several autoscalers target the Deployment, so that none of them acts: {}; keep one of them",
+            names.join(", ")
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::common::{self, hpa};
+
+    fn noted(observations: &[(f64, Value)]) -> Vec<(f64, String)> {
+        let notes = notes(&common::record(observations.iter().cloned()));
+        notes.into_iter().map(|note| (note.at, note.text)).collect()
+    }
+
+    fn deployment(desired: u32, existing: u32, updated: u32, ready: u32) -> Value {
+        let mut object = common::deployment(desired, ready);
+        object["status"]["replicas"] = existing.into();
+        object["status"]["updatedReplicas"] = updated.into();
+        json!({"deployment": object})
+    }
+
+    #[test]
+    fn pods_without_a_node_are_noted_until_all_of_them_have_one() {
+        let pod = |name: &str, is_scheduled: bool| {
+            let mut object = common::pod(name);
+            object["status"]["conditions"] = json!([{
+                "type": "PodScheduled", "status": if is_scheduled { "True" } else { "False" },
+                "message": "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, \
+                            preemption: 0/1 nodes are available: 1 No preemption victims found.",
+            }]);
+            json!({"pod": object})
+        };
+        let noted = noted(&[
+            (0.1, json!({"hpa": hpa(1, 1, 2)})),
+            (20.0, pod("a", false)),
+            (20.1, pod("b", false)),
+            (50.0, pod("a", true)),
+            (60.0, json!({"pod_gone": "b"})),
+        ]);
+        let why = "pods are not scheduled: 0/1 nodes are available: 1 Insufficient cpu";
+        assert_eq!(
+            noted,
+            [
+                (20.0, why.to_string()),
+                (60.0, "all pods are scheduled".to_string())
+            ]
+        );
+    }
+
+    #[test]
+    fn a_rollout_lasts_until_all_pods_are_new_and_ready_and_a_scale_out_is_none() {
+        let [begins, ends] = ["a rollout replaces the pods", "the rollout is complete"];
+        let rolling = [
+            (0.1, json!({"hpa": hpa(4, 4, 2)})),
+            (0.2, deployment(1, 1, 1, 1)),
+            (10.0, deployment(4, 4, 4, 1)),
+            (20.0, deployment(4, 4, 4, 4)),
+            (30.0, deployment(4, 5, 1, 4)),
+            (40.0, deployment(4, 4, 4, 3)),
+            (50.0, deployment(4, 4, 4, 4)),
+        ];
+        let expected = [(30.0, begins.to_string()), (50.0, ends.to_string())];
+        assert_eq!(noted(&rolling), expected);
+        let recreating = [
+            (0.1, json!({"hpa": hpa(4, 4, 2)})),
+            (0.2, deployment(4, 4, 4, 4)),
+            (30.0, deployment(4, 4, 0, 0)),
+            (35.0, deployment(4, 0, 0, 0)),
+            (40.0, deployment(4, 4, 4, 0)),
+            (50.0, deployment(4, 4, 4, 4)),
+        ];
+        assert_eq!(noted(&recreating), expected);
+        let mut deleted = recreating[..4].to_vec();
+        deleted.push((38.0, json!({"deployment_gone": true})));
+        assert_eq!(noted(&deleted), expected[..1]);
+    }
+
+    #[test]
+    fn an_autoscaler_that_goes_and_comes_back_is_noted() {
+        let none = "no autoscaler targets the Deployment: deploy one, or resume its ScaledObject if that is paused";
+        let one = "one autoscaler targets the Deployment";
+        let gone = json!({"hpa_gone": "keda-hpa-cpu-scaling"});
+        let found = json!({"hpa": hpa(1, 1, 2)});
+        // The Deployment is listed before the autoscaler.
+        let mut paused = vec![(0.1, deployment(1, 1, 1, 1)), (0.2, found.clone())];
+        assert_eq!(noted(&paused), []);
+        paused.extend([(30.0, gone), (60.0, found.clone())]);
+        let [none, one] = [none, one].map(str::to_string);
+        assert_eq!(noted(&paused), [(30.0, none.clone()), (60.0, one.clone())]);
+        assert_eq!(noted(&paused[..1]), [(0.1, none.clone())]);
+        let resumed = [
+            (0.1, deployment(1, 1, 1, 1)),
+            (6.0, deployment(1, 1, 1, 1)),
+            (60.0, found),
+        ];
+        assert_eq!(noted(&resumed), [(6.0, none), (60.0, one)]);
+    }
+}
