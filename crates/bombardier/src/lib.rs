@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// How to install it.
 pub const INSTALL: &str = "go install github.com/codesenberg/bombardier@latest, or https://github.com/codesenberg/bombardier/releases";
 
-/// The program and its arguments for a load whose [`Report`] it prints, without a progress bar. `timeout`, the time limit
-/// of each request, and `duration` are whole seconds.
+/// The program and its arguments for a load whose [`Report`] it prints, without a progress bar.
+/// `timeout`, the time limit of each request, and `duration` are whole seconds.
 pub fn command(connections: u32, timeout: Duration, duration: Duration, url: &str) -> Vec<String> {
     let [timeout, duration] = [timeout, duration].map(|time| time.as_secs());
     let options = format!("-o json -p r -l -c {connections} -t {timeout}s -d {duration}s");

@@ -51,8 +51,9 @@ impl Milestones {
     }
 }
 
-/// When more replicas were ready than ever before, between two times. Those that were ready when the recording began
-/// do not count, nor does a pod that takes the place of another one, nor a surge pod of a rollout.
+/// When more replicas were ready than ever before, between two times. Those that were ready when
+/// the recording began do not count, nor does a pod that takes the place of another one, nor a
+/// surge pod of a rollout.
 fn added_pods_ready(record: &Record, start: f64, end: f64) -> Vec<f64> {
     let mut first = record.observations.iter();
     let first = first.find_map(|observation| match &observation.kind {
@@ -94,7 +95,8 @@ pub fn pods_ready(record: &Record) -> BTreeMap<String, f64> {
     ready
 }
 
-/// Whether there are no more replicas than the minimum, or none (KEDA can scale to zero), and all of them are ready.
+/// Whether there are no more replicas than the minimum, or none (KEDA can scale to zero), and all
+/// of them are ready.
 pub fn is_idle(state: &State) -> bool {
     let (Some(deployment), Some(autoscaler)) = (&state.deployment, state.autoscaler()) else {
         return false;
@@ -114,8 +116,8 @@ pub struct Phase {
     pub max: Option<f64>,
 }
 
-/// Before, during and after the scale-out, and after the traffic, as far as there were probes. A probe belongs to the
-/// phase in which it was sent.
+/// Before, during and after the scale-out, and after the traffic, as far as there were probes. A
+/// probe belongs to the phase in which it was sent.
 pub fn phases(record: &Record, milestones: &Milestones) -> Vec<Phase> {
     let spans = match record.traffic_span() {
         None => vec![("all the time", 0.0, f64::INFINITY)],

@@ -29,11 +29,13 @@ use crate::{
 
 /// Record what an autoscaler does with a Deployment
 ///
-/// Observes the Deployment, its pods, its HorizontalPodAutoscaler (KEDA creates one too) and their events in the
-/// current context of kubectl; it never writes to the cluster. At the end it prints each decision of the autoscaler
-/// with its reason, and writes replicas.csv, autoscale.json, autoscale.svg and observations.jsonl.
+/// Observes the Deployment, its pods, its HorizontalPodAutoscaler (KEDA creates one too) and their
+/// events in the current context of kubectl; it never writes to the cluster. At the end it prints
+/// each decision of the autoscaler with its reason, and writes replicas.csv, autoscale.json,
+/// autoscale.svg and observations.jsonl.
 ///
-/// Exit status of a recording: 0 if the expectation was met, 1 if it was not, 2 if the recording failed or was interrupted.
+/// Exit status of a recording: 0 if the expectation was met, 1 if it was not, 2 if the recording
+/// failed or was interrupted.
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -70,7 +72,8 @@ enum Command {
         until_idle: Option<Duration>,
         #[command(flatten)]
         expect: Expect,
-        /// The command that sends the traffic, such as `bombardier -o json -p r -l -c 40 -d 3m http://localhost:8081`
+        /// The command that sends the traffic, such as `bombardier -o json -p r -l -c 40 -d 3m
+        /// http://localhost:8081`
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
@@ -80,7 +83,8 @@ enum Command {
         /// How long there must be exactly this number
         #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
         hold: Duration,
-        /// Time limit for reaching them, from the start of the traffic [default: as long as it may take by an estimate]
+        /// Time limit for reaching them, from the start of the traffic [default: as long as it may
+        /// take by an estimate]
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         within: Option<Duration>,
         /// CPU that a replica uses without traffic, in millicores
@@ -111,14 +115,15 @@ struct Options {
     /// The address of the app, to which one request a second is sent to measure its latency
     #[arg(long, global = true)]
     url: Option<String>,
-    /// The query of these requests, which should use almost no CPU [default: iterations=0 if the app responds to HEAD
-    /// as cpu-load-gen does, none for others]
+    /// The query of these requests, which should use almost no CPU [default: iterations=0 if the
+    /// app responds to HEAD as cpu-load-gen does, none for others]
     #[arg(long, global = true)]
     query: Option<String>,
     /// Time limit for each of these requests
     #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     timeout: Duration,
-    /// Serve a page that shows the recording: a port on loopback, or an address such as 0.0.0.0:8082
+    /// Serve a page that shows the recording: a port on loopback, or an address such as
+    /// 0.0.0.0:8082
     #[arg(long, global = true, value_name = "ADDRESS", value_parser = parse_address)]
     serve: Option<SocketAddr>,
     /// The format of the report on standard output

@@ -1,5 +1,5 @@
-//! Observes the cluster: watches the Deployment, its pods, its autoscaler and their events, and polls the
-//! CPU of the pods, which cannot be watched. Writes nothing to it.
+//! Observes the cluster: watches the Deployment, its pods, its autoscaler and their events, and
+//! polls the CPU of the pods, which cannot be watched. Writes nothing to it.
 
 use std::{
     cell::RefCell,
@@ -152,8 +152,8 @@ impl Target {
         })
     }
 
-    /// Watches until the receiver is dropped. Reconnects when a connection breaks, and then observes the
-    /// changes made meanwhile.
+    /// Watches until the receiver is dropped. Reconnects when a connection breaks, and then
+    /// observes the changes made meanwhile.
     pub fn watch(&self, seen: &UnboundedSender<RawObservation>) {
         let everything = watcher::Config::default();
         let only = format!("metadata.name={}", self.name);
@@ -249,7 +249,8 @@ impl Target {
 
 /// What was reported of the objects of a watch.
 struct Reported<C, G> {
-    /// The observation of an object, unless it does not matter. It is told whether the object is from the first list.
+    /// The observation of an object, unless it does not matter. It is told whether the object is
+    /// from the first list.
     changed: C,
     /// The observation that the object with this name is gone.
     gone: G,
@@ -293,8 +294,9 @@ impl<C, G> Reported<C, G> {
     }
 }
 
-/// Chooses the proxy as kubectl does: that of the kubeconfig, or else that of the environment unless
-/// the cluster is on this machine or in `NO_PROXY`. kube looks for the proxy in `NO_PROXY`, not the cluster.
+/// Chooses the proxy as kubectl does: that of the kubeconfig, or else that of the environment
+/// unless the cluster is on this machine or in `NO_PROXY`. kube looks for the proxy in `NO_PROXY`,
+/// not the cluster.
 fn choose_proxy(config: &mut Config) {
     let variables = ["HTTPS_PROXY", "https_proxy"].into_iter();
     let set = variables.filter_map(|name| env::var(name).ok());

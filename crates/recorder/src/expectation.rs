@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::format::{duration, replicas as count};
 use crate::record::{Deployment, ObservationKind, Record};
 
-/// A number of replicas: ready within a time from the start of the traffic; with `hold` exactly that number, for that long.
+/// A number of replicas: ready within a time from the start of the traffic; with `hold` exactly
+/// that number, for that long.
 #[derive(Clone, Debug)]
 pub struct Expectation {
     pub replicas: u32,
@@ -210,7 +211,8 @@ mod tests {
     use super::*;
     use jiff::Timestamp;
 
-    /// The traffic starts after 10 s; each row has a time and the desired, existing and ready replicas.
+    /// The traffic starts after 10 s; each row has a time and the desired, existing and ready
+    /// replicas.
     fn record(rows: &[(f64, u32, u32)]) -> Record {
         let mut record = Record::new(Timestamp::UNIX_EPOCH);
         let deployment = |desired, ready| {

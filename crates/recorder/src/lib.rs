@@ -1,7 +1,8 @@
-//! Records what an autoscaler does with a Deployment, explains each decision and evaluates the result.
+//! Records what an autoscaler does with a Deployment, explains each decision and evaluates the
+//! result.
 //!
-//! Data flows one way: [`cluster`] → [`observations`] → [`record`] → [`decisions`] and [`analysis`] → [`report`].
-//! [`rules`], pure functions of numbers, compute the right decision of an autoscaler.
+//! Data flows one way: [`cluster`] → [`observations`] → [`record`] → [`decisions`] and [`analysis`]
+//! → [`report`]. [`rules`], pure functions of numbers, compute the right decision of an autoscaler.
 
 pub mod analysis;
 pub mod chart;

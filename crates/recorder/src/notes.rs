@@ -1,4 +1,5 @@
-//! What happened beside the decisions: to the pods, to the Deployment, and to the number of autoscalers.
+//! What happened beside the decisions: to the pods, to the Deployment, and to the number of
+//! autoscalers.
 
 use crate::record::{ObservationKind, Record, State};
 
@@ -15,7 +16,8 @@ pub struct Note {
 
 /// A condition that is noted when it begins and when it ends.
 struct Condition {
-    /// What to say when it begins, or `None` while it is not there. The argument is whether it already was.
+    /// What to say when it begins, or `None` while it is not there. The argument is whether it
+    /// already was.
     find: fn(&State, bool) -> Option<String>,
     end: &'static str,
 }

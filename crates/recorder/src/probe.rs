@@ -70,8 +70,8 @@ impl Probe {
         }
     }
 
-    /// cpu-load-gen is known by its response to HEAD. Any other app is asked as it is, once it responds with success:
-    /// before that, a proxy may respond in place of the app.
+    /// cpu-load-gen is known by its response to HEAD. Any other app is asked as it is, once it
+    /// responds with success: before that, a proxy may respond in place of the app.
     async fn url(&self) -> Result<Url, reqwest::Error> {
         if let Some(url) = self.asked.get() {
             return Ok(url.clone());
@@ -87,7 +87,8 @@ impl Probe {
         Ok(url)
     }
 
-    /// Sends a request every second, however long the earlier ones take, until the receiver is dropped.
+    /// Sends a request every second, however long the earlier ones take, until the receiver is
+    /// dropped.
     pub async fn run(self, seen: UnboundedSender<RawObservation>) {
         let probe = Rc::new(self);
         let mut ticks = interval(EVERY);

@@ -122,8 +122,8 @@ impl Outage {
 struct Events(BTreeMap<[String; 2], (BTreeSet<String>, usize)>);
 
 impl Events {
-    /// Whether it is the first of its kind. Each of many pods has the same events, with other messages, and so has a
-    /// ReplicaSet for each pod that it cannot create.
+    /// Whether it is the first of its kind. Each of many pods has the same events, with other
+    /// messages, and so has a ReplicaSet for each pod that it cannot create.
     fn add(&mut self, event: &KubeEvent) -> bool {
         let message = match event.kind.as_str() {
             "Pod" | "ReplicaSet" => "",

@@ -30,8 +30,8 @@ use crate::{
 
 /// How long the app is observed at rest before the traffic starts.
 const REST: Duration = Duration::from_secs(5);
-/// How long there may be no autoscaler before traffic makes no sense any more; it may be created again.
-const UNSCALED: Duration = Duration::from_secs(10);
+/// How long there may be no autoscaler until traffic is stopped, in seconds: it may be replaced.
+const UNSCALED: f64 = 10.0;
 
 /// The subject of a recording, and when it ends.
 pub struct Recording {
@@ -43,14 +43,17 @@ pub struct Recording {
 }
 
 pub enum Mode {
-    /// Observe until the expectation is met or missed, and at most this long; otherwise until Ctrl-C.
+    /// Observe until the expectation is met or missed, and at most this long; otherwise until
+    /// Ctrl-C.
     Watch { duration: Option<Duration> },
-    /// Send traffic until its command ends, then wait at most `until_idle` for the minimum number of replicas.
+    /// Send traffic until its command ends, then wait at most `until_idle` for the minimum number
+    /// of replicas.
     Run {
         command: Vec<OsString>,
         until_idle: Option<Duration>,
     },
-    /// Send steady loads to a URL until the expectation is met or missed; each ends by itself after `limit`.
+    /// Send steady loads to a URL until the expectation is met or missed; each ends by itself after
+    /// `limit`.
     Hold {
         hold: Hold,
         url: String,
@@ -80,14 +83,14 @@ struct Session {
     stop: CancellationToken,
     /// Stops the traffic that is being sent.
     stop_load: CancellationToken,
-    /// When an autoscaler last targeted the Deployment.
-    scaled: Duration,
+    /// When an autoscaler was last deleted, in seconds since the recording began.
+    unscaled: Option<f64>,
     end: Option<End>,
 }
 
 impl Recording {
-    /// Records until it is over, and evaluates the record. `observations.jsonl` in the folder has each observation as
-    /// soon as it is made.
+    /// Records until it is over, and evaluates the record. `observations.jsonl` in the folder has
+    /// each observation as soon as it is made.
     pub async fn record(
         self,
         target: &Target,
@@ -150,7 +153,7 @@ impl Session {
             interrupted: interrupted()?,
             stop_load: stop.child_token(),
             stop,
-            scaled: Duration::ZERO,
+            unscaled: None,
             end: None,
         })
     }
@@ -176,18 +179,18 @@ impl Session {
 
     fn observe(&mut self, at: f64, kind: ObservationKind) {
         self.progress.report(&self.record, at, &kind);
-        if let ObservationKind::DeploymentGone = kind {
-            self.end.get_or_insert(End::DeploymentGone);
+        match kind {
+            ObservationKind::DeploymentGone => self.end = self.end.or(Some(End::DeploymentGone)),
+            ObservationKind::AutoscalerGone(_) => self.unscaled = Some(at),
+            _ => {}
         }
         self.record.add(at, kind);
     }
 
-    /// Shows the progress and sends the next load, or stops the traffic if the recording ends. Returns the status.
+    /// Shows the progress and sends the next load, or stops the traffic if the recording ends.
+    /// Returns the status.
     fn tick(&mut self) -> String {
         let now = self.began.elapsed();
-        if !self.record.state.autoscalers.is_empty() {
-            self.scaled = now;
-        }
         let evaluation = self.evaluation(now);
         let status = self.status(&evaluation);
         self.progress.show(&self.record, now.as_secs_f64(), &status);
@@ -217,7 +220,9 @@ impl Session {
         if self.interrupted.is_cancelled() {
             return Some(End::Interrupted);
         }
-        if self.sends_traffic() && now - self.scaled >= UNSCALED {
+        let unscaled = self.unscaled.map_or(0.0, |since| now.as_secs_f64() - since);
+        let is_scaled = !self.record.state.autoscalers.is_empty();
+        if self.sends_traffic() && !is_scaled && unscaled >= UNSCALED {
             return Some(End::AutoscalerGone);
         }
         let is_decided = evaluation
@@ -244,7 +249,8 @@ impl Session {
         is_done.then_some(End::Done)
     }
 
-    /// Stops a load of a hold when it is time for the next one, which is sent once the last one has ended.
+    /// Stops a load of a hold when it is time for the next one, which is sent once the last one has
+    /// ended.
     fn next_load(&mut self, now: Duration) {
         let is_sending = self.is_sending();
         let Mode::Hold { hold, .. } = &mut self.recording.mode else {
@@ -305,25 +311,17 @@ impl Session {
         let has_ended = self.record.traffic_result().is_some();
         let is_pending = *evaluation == Some(Evaluation::Pending) && !has_ended;
         let waiting_for = match (&self.recording.mode, &self.recording.expectation) {
-            (Mode::Run { .. } | Mode::Hold { .. }, _) if self.record.traffic_span().is_none() => {
+            _ if self.sends_traffic() && self.record.traffic_span().is_none() => {
                 "the traffic is about to start".into()
             }
             (_, Some(expectation)) if is_pending => format!("waiting for {expectation}"),
+            (Mode::Watch { duration }, _) => duration.map_or("until Ctrl-C".into(), |duration| {
+                format!("for {}", format::duration(duration))
+            }),
             (Mode::Run { .. }, _) if has_ended => {
                 "waiting for the minimum number of replicas".into()
             }
-            (Mode::Run { .. } | Mode::Hold { .. }, _) => {
-                "waiting for the end of the traffic".into()
-            }
-            (
-                Mode::Watch {
-                    duration: Some(duration),
-                },
-                _,
-            ) => {
-                format!("for {}", format::duration(*duration))
-            }
-            (Mode::Watch { duration: None }, _) => "until Ctrl-C".into(),
+            _ => "waiting for the end of the traffic".into(),
         };
         format!("{so_far}{waiting_for}")
     }

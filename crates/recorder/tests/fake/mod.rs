@@ -130,7 +130,8 @@ impl Fake {
         take(&mut self.queries.lock().expect("nobody panicked"))
     }
 
-    /// The response of an app: of cpu-load-gen, of one that fails after its first response, or of another one.
+    /// The response of an app: of cpu-load-gen, of one that fails after its first response, or of
+    /// another one.
     fn respond(&self, path: &str, method: &Method, query: &str) -> Option<Response> {
         let mut queries = self.queries.lock().expect("nobody panicked");
         let response = match path {
