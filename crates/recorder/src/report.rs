@@ -24,7 +24,7 @@ pub const DECISION: [&str; 6] = [
     "to",
     "CPU / target",
     "computed",
-    "held back by",
+    "reason",
 ];
 
 pub struct Report<'a> {
