@@ -29,10 +29,11 @@ use bindings::fermyon::spin::variables;
 
 const EPOCH_TICK: Duration = Duration::from_millis(10);
 
-/// As Spin does, no deadline ends a guest. It is counted from the current epoch and must not overflow.
+/// As Spin does, no deadline ends a guest. It is counted from the current epoch and must not
+/// overflow.
 const NO_DEADLINE: u64 = u64::MAX / 2;
 
-/// As many guests as Spin runs at once. Beyond them both answer 500 with an empty body.
+/// As many guests as Spin runs at once. Beyond them both respond with 500 and an empty body.
 const MAX_INSTANCES: u32 = 1000;
 
 /// The first bytes of a core module; a component has another version.
@@ -74,11 +75,11 @@ impl Guest {
         })
     }
 
-    /// Has a new instance answer `request`. It may go on working after it has started its response.
+    /// Serves `request` with a new instance, which may run on after the response has started.
     ///
     /// # Errors
     /// If the guest fails, or returns, before it has started a response.
-    pub async fn answer(
+    pub async fn respond(
         &self,
         request: Request<Incoming>,
     ) -> wasmtime::Result<Response<HyperOutgoingBody>> {
@@ -141,7 +142,8 @@ fn to_component(module: &[u8]) -> Result<Vec<u8>, String> {
         .map_err(|error| one_line(format!("{error:#}")))
 }
 
-/// An engine with Spin's settings: they decide what code is generated and what a new instance costs.
+/// An engine with Spin's settings: they decide what code is generated and what a new instance
+/// costs.
 fn engine() -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(MAX_INSTANCES)
@@ -238,7 +240,7 @@ impl variables::Host for State {
     }
 }
 
-/// Refuses every request that a guest wants to send.
+/// Rejects every request that a guest wants to send.
 struct NoOutgoing;
 
 /// The outcome of the exchange that an outgoing request starts.

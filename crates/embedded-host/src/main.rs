@@ -1,9 +1,10 @@
-//! The embedded host: serves the Spin application of a `spin.toml` over HTTP on Wasmtime, where Spin is not installed.
+//! The embedded host: serves the Spin application of a `spin.toml` over HTTP on Wasmtime, where
+//! Spin is not installed.
 //!
-//! It follows Spin 4: the engine settings that change how the guest's code runs, the number of instances, and a new
-//! instance for every request. It serves one component with one HTTP trigger and reads no runtime config.
+//! It follows Spin 4: the engine settings that change how the guest's code runs, the number of
+//! instances, and a new instance for every request. It serves one component with one HTTP trigger
+//! and reads no runtime config.
 
-mod connection;
 mod error;
 mod guest;
 mod manifest;
@@ -20,6 +21,7 @@ use clap::Parser;
 use error::Error;
 use guest::Guest;
 use manifest::Application;
+use server::App;
 
 /// Serve the component of a spin.toml on Wasmtime, without Spin
 ///
@@ -35,7 +37,8 @@ struct Args {
     listen: SocketAddr,
 }
 
-/// The address of `HOST:PORT`; of the addresses of a name 127.0.0.1, as Spin prefers it, or else the first.
+/// The address of `HOST:PORT`; of the addresses of a name 127.0.0.1, as Spin prefers it, or else
+/// the first.
 fn address(text: &str) -> Result<SocketAddr, String> {
     let addresses: Vec<_> = text
         .to_socket_addrs()
@@ -60,9 +63,12 @@ async fn main() -> ExitCode {
 /// Serves until a signal ends the process.
 async fn run(args: Args) -> Result<std::convert::Infallible, Error> {
     let application = Application::read(&args.manifest, |name| env::var(name).ok())?;
-    let guest = Guest::load(&application.source, application.variables)?;
+    let app = App {
+        guest: Guest::load(&application.source, application.variables)?,
+        prefix: application.prefix,
+    };
     let listener = server::listen(args.listen).await?;
     let addr = listener.local_addr().expect("the address of a listener");
     println!("Serving http://{addr}");
-    server::serve(listener, guest).await
+    server::serve(listener, app).await
 }

@@ -14,13 +14,15 @@ use crate::error::Error;
 pub struct Application {
     /// The component's WebAssembly file.
     pub source: PathBuf,
+    /// What the paths of its route start with, without a slash at its end; empty for all paths.
+    pub prefix: String,
     /// The variables that the component can ask for, with their values.
     pub variables: BTreeMap<String, String>,
 }
 
 impl Application {
-    /// Reads the manifest at `path`. As in Spin, `SPIN_VARIABLE_MAX_CPU_TIME` of the environment is the value of the
-    /// variable `max_cpu_time` in place of its default.
+    /// Reads the manifest at `path`. As in Spin, `SPIN_VARIABLE_MAX_CPU_TIME` of the environment is
+    /// the value of the variable `max_cpu_time` in place of its default.
     ///
     /// # Errors
     /// [`Error::Manifest`]
@@ -32,7 +34,7 @@ impl Application {
         let text = fs::read_to_string(path)
             .map_err(|cause| error(format!("cannot read the manifest: {cause}")))?;
         let manifest = Manifest::parse(&text).map_err(error)?;
-        let component = manifest.served().map_err(error)?;
+        let (prefix, component) = manifest.served().map_err(error)?;
         let value = |(name, variable): (&String, &Variable)| {
             let set = environment(&format!("SPIN_VARIABLE_{}", name.to_uppercase()));
             (name.clone(), set.unwrap_or(variable.default.clone()))
@@ -47,6 +49,7 @@ impl Application {
         let directory = path.parent().unwrap_or(Path::new(""));
         Ok(Self {
             source: directory.join(&component.source),
+            prefix: prefix.to_owned(),
             variables: variables.collect::<Result<_, _>>()?,
         })
     }
@@ -95,8 +98,8 @@ impl Manifest {
         })
     }
 
-    /// The one component, if it is all that there is to serve.
-    fn served(&self) -> Result<&Component, String> {
+    /// The prefix of the one route and its component, if that is all that there is to serve.
+    fn served(&self) -> Result<(&str, &Component), String> {
         let [trigger] = &self.trigger.http[..] else {
             let triggers = self.trigger.http.len();
             return Err(format!("{triggers} [[trigger.http]]; this host serves one"));
@@ -108,20 +111,23 @@ impl Manifest {
         );
         if version != 2 {
             return Err(format!(
-                "spin_manifest_version is {version}; this host reads version 2"
+                "`spin_manifest_version` is {version}; this host reads version 2"
             ));
         }
-        if route != "/..." {
+        let Some(prefix) = route.strip_suffix("/...") else {
             return Err(format!(
-                "route is \"{route}\"; this host serves only \"/...\""
+                "`route` is \"{route}\"; this host serves a route that ends with \"/...\""
             ));
-        }
+        };
         let component = self.component.get(id);
-        component.ok_or_else(|| format!("[[trigger.http]]: there is no component \"{id}\""))
+        component
+            .map(|component| (prefix, component))
+            .ok_or_else(|| format!("[[trigger.http]]: there is no component \"{id}\""))
     }
 }
 
-/// `template` with every `{{ name }}` replaced by the value of that variable, or what is wrong with it.
+/// `template` with every `{{ name }}` replaced by the value of that variable, or what is wrong with
+/// it.
 fn render(template: &str, values: &BTreeMap<String, String>) -> Result<String, String> {
     let mut rendered = String::new();
     let mut rest = template;

@@ -18,12 +18,11 @@ use tokio::{net::TcpListener, time::sleep};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::{
-    connection::Connection,
     error::Error,
     guest::{Guest, report},
 };
 
-/// The paths that Spin answers itself.
+/// The paths that belong to Spin itself.
 const WELL_KNOWN: &str = "/.well-known/spin/";
 
 /// Listens on `addr`; port 0 takes a free one.
@@ -35,20 +34,27 @@ pub async fn listen(addr: SocketAddr) -> Result<TcpListener, Error> {
     listener.map_err(|source| Error::Listen { addr, source })
 }
 
+/// A guest and its route.
+pub struct App {
+    pub guest: Guest,
+    /// What the paths of the route start with, without a slash at its end; empty for all paths.
+    pub prefix: String,
+}
+
 /// Serves every connection of `listener`, for ever.
-pub async fn serve(listener: TcpListener, guest: Guest) -> ! {
-    let guest = Arc::new(guest);
+pub async fn serve(listener: TcpListener, app: App) -> ! {
+    let app = Arc::new(app);
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let guest = guest.clone();
-                let service = service_fn(move |request| answer(request, guest.clone()));
+                let app = app.clone();
+                let service = service_fn(move |request| respond(request, app.clone()));
                 tokio::spawn(async move {
-                    let mut builder = auto::Builder::new(TokioExecutor::new());
-                    builder.http1().half_close(true);
-                    let connection = TokioIo::new(Connection::new(stream));
-                    // It fails when the client disconnects or does not speak HTTP: the host can do nothing about that.
-                    let _ = builder.serve_connection(connection, service).await;
+                    let builder = auto::Builder::new(TokioExecutor::new());
+                    let connection = builder.serve_connection(TokioIo::new(stream), service);
+                    // It fails if the client disconnects or does not speak HTTP: the host can do
+                    // nothing about that.
+                    let _ = connection.await;
                 });
             }
             Err(error) => {
@@ -60,9 +66,16 @@ pub async fn serve(listener: TcpListener, guest: Guest) -> ! {
     }
 }
 
-async fn answer(
+impl App {
+    fn is_at(&self, path: &str) -> bool {
+        let rest = path.strip_prefix(&self.prefix);
+        self.prefix.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+async fn respond(
     request: Request<Incoming>,
-    guest: Arc<Guest>,
+    app: Arc<App>,
 ) -> Result<Response<HyperOutgoingBody>, &'static str> {
     if let Some(name) = request.uri().path().strip_prefix(WELL_KNOWN) {
         return Ok(match name {
@@ -71,9 +84,12 @@ async fn answer(
         });
     }
     if !has_one_authority(&request) {
-        return Err("the connection is closed without an answer, as by Spin");
+        return Err("the connection is closed without a response, as by Spin");
     }
-    Ok(guest.answer(request).await.unwrap_or_else(|error| {
+    if !app.is_at(request.uri().path()) {
+        return Ok(plain(StatusCode::NOT_FOUND, ""));
+    }
+    Ok(app.guest.respond(request).await.unwrap_or_else(|error| {
         report(&error);
         plain(StatusCode::INTERNAL_SERVER_ERROR, "")
     }))
