@@ -46,7 +46,7 @@ pub async fn measure(testbed: &Testbed, report: &mut Report) -> Result<()> {
 
 /// Starts a program of the folder, which listens on port 8080 and may start others of the folder.
 fn start(folder: &Path, program: &str) -> Result<Server> {
-    let launch = Launch::program(Path::new("env"), "http://127.0.0.1:8080", "/")?;
+    let launch = Launch::program(Path::new("env"), "http://127.0.0.1:8080")?;
     let launch = launch.args(["--chdir".as_ref(), folder.as_os_str()]);
     let launch = launch.args(["PORT=8080", &format!("./{program}")]);
     launch.limits(Share::LIMITED.limits()?).start()

@@ -12,7 +12,8 @@ use std::{
 use anyhow::{Context, Result};
 
 const ROOT: &str = "/sys/fs/cgroup";
-/// How long a limited server may run on, in all, before it waits for the next period (as Kubernetes).
+/// How long a limited server may run on, in all, before it waits for the next period (as
+/// Kubernetes).
 const PERIOD_MICROS: f64 = 100_000.0;
 
 /// A cgroup, v1 or v2. It is removed on drop, when its processes have ended.

@@ -1,3 +1,5 @@
+//! Latencies, in a histogram.
+
 use std::time::Duration;
 
 use hdrhistogram::Histogram;

@@ -1,5 +1,5 @@
-//! Shared by the tests, the benchmark and the scripts: starts a server of the component, sends requests to it, reads its
-//! CPU and memory, and stops it.
+//! Shared by the tests, the benchmark and the scripts: starts a server of the component, sends
+//! requests to it, reads its CPU and memory, and stops it.
 //!
 //! The server is the embedded host, or the Spin that the environment variable `SPIN` names.
 
@@ -27,7 +27,7 @@ pub fn digest(iterations: u64) -> String {
 /// Reads a duration as the component does: in the syntax of Go, such as `1m30s`.
 ///
 /// # Errors
-/// If `text` is no such duration, or a negative one; the message is for the command line.
+/// If `text` is not a duration, or a negative one; the message is for the command line.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let GoDuration(nanos) = text.parse().map_err(|error| format!("{error}"))?;
     let nanos = nanos.try_into().map_err(|_| "it is negative")?;

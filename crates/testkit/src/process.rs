@@ -1,3 +1,5 @@
+//! Processes that end together with this one, on some cores and in a cgroup.
+
 use std::{
     io,
     path::Path,
@@ -11,19 +13,17 @@ use process_wrap::std::{ChildWrapper, CommandWrap, ProcessGroup};
 
 use crate::cgroup::Cgroup;
 
-/// Its number in POSIX.
+/// SIGTERM in POSIX.
 const SIGTERM: i32 = 15;
 /// How long a process may take to end before it is killed.
 const STOP: Duration = Duration::from_secs(2);
 
-/// A process and its children, in a process group of their own. They are ended when this is dropped.
+/// A process and its children, in a process group of their own. They are ended when this is
+/// dropped.
 pub struct Process(Box<dyn ChildWrapper>);
 
 impl Process {
     /// Starts `command` as the leader of a new process group.
-    ///
-    /// # Errors
-    /// Where the program cannot run.
     pub fn spawn(command: Command) -> Result<Self> {
         let program = command.get_program().to_owned();
         let mut command = CommandWrap::from(command);
@@ -37,19 +37,13 @@ impl Process {
         self.0.id()
     }
 
-    /// The exit status, where it has ended.
-    ///
-    /// # Errors
-    /// If the operating system refuses.
+    /// The exit status, if it has ended.
     pub fn status(&mut self) -> io::Result<Option<ExitStatus>> {
         self.0.try_wait()
     }
 
-    /// Sends SIGTERM to the group, and returns the time until the leader has ended; none where that takes longer than
-    /// `timeout`.
-    ///
-    /// # Errors
-    /// Where the operating system refuses.
+    /// Sends SIGTERM to the group, and returns the time until the leader has ended; `None` if that
+    /// takes longer than `timeout`.
     pub fn terminate(&mut self, timeout: Duration) -> io::Result<Option<Duration>> {
         let start = Instant::now();
         self.0.signal(SIGTERM)?;
@@ -77,8 +71,9 @@ pub fn pinned(program: &Path, cores: &str) -> Command {
     confined(program, Some(cores), None, None)
 }
 
-/// A command that runs `program` on some cores, in a cgroup, with a limit of file descriptors. Where the system has
-/// `setpriv`, as Linux does, it ends together with the thread that started it, even when that is killed.
+/// A command that runs `program` on some cores, in a cgroup, with a limit of file descriptors. If
+/// the system has `setpriv`, as Linux does, it ends together with the thread that started it, even
+/// when that is killed.
 pub(crate) fn confined(
     program: &Path,
     cores: Option<&str>,

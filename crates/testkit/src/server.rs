@@ -1,3 +1,5 @@
+//! A server: how to start it, the requests to it, and the resources that it uses.
+
 use std::{
     env,
     ffi::{OsStr, OsString},
@@ -24,10 +26,12 @@ use crate::{
     process::{Process, confined},
 };
 
-/// How long a server may take to start: it compiles the component, with a limit of 500m at half speed.
+/// How long a server may take to start: it compiles the component, with a limit of 500m at half
+/// speed.
 const START_TIMEOUT: Duration = Duration::from_secs(180);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+const SPIN_HEALTH: &str = "/.well-known/spin/health";
 
 /// The program that serves a Spin application.
 pub enum Runner {
@@ -36,20 +40,20 @@ pub enum Runner {
 }
 
 impl Runner {
-    /// The Spin that the environment variable `SPIN` names, as a path or as a command on `PATH`. Without one, the
-    /// embedded host that was built beside this program.
-    ///
-    /// # Errors
-    /// Where that program cannot run, or is no Spin.
+    /// The Spin that the environment variable `SPIN` names, as a path or as a command on `PATH`.
+    /// Without one, the embedded host that was built beside this program.
     pub fn from_env() -> Result<Self> {
         if let Some(spin) = env::var_os("SPIN").filter(|it| !it.is_empty()) {
             let spin = Self::Spin(spin.into());
             let version = spin.version().context(
-                "SPIN names the Spin to use: install one (https://spinframework.dev/install), \
-                 or unset SPIN to use the embedded host",
+                "`SPIN` names the Spin to use: install one (https://spinframework.dev/install), \
+                 or unset it to use the embedded host",
             )?;
             let is_spin = version.starts_with("spin ");
-            ensure!(is_spin, "SPIN names a program that is not Spin: {version}");
+            ensure!(
+                is_spin,
+                "`SPIN` names a program that is not Spin but \"{version}\""
+            );
             return Ok(spin);
         }
         let this = env::current_exe()?;
@@ -79,9 +83,6 @@ impl Runner {
     }
 
     /// The output of `--version`, in one line.
-    ///
-    /// # Errors
-    /// Where it cannot run.
     pub fn version(&self) -> Result<String> {
         let output = Command::new(self.path()).arg("--version").output();
         let output = output.with_context(|| format!("cannot run {}", self.path().display()))?;
@@ -94,8 +95,8 @@ pub fn manifest() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../spin.toml"))
 }
 
-/// The CPU that a server may use. It holds before the server starts, as a pod's limit does: a server counts its threads
-/// by it.
+/// The CPU that a server may use. It holds before the server starts, as a pod's limit does: a
+/// server counts its threads by it.
 #[derive(Clone)]
 pub struct Limits {
     /// The cores that it may run on, as `taskset --cpu-list` reads them.
@@ -111,10 +112,8 @@ pub struct Launch {
     variables: Vec<(String, String)>,
     limits: Option<Limits>,
     descriptors: Option<u32>,
-    listen: Option<String>,
-    /// Where it serves, as `http://host:port`; none where the server prints it.
+    /// Where it serves, as `http://host:port`; `None` if it is a [`Runner`], which prints it.
     url: Option<String>,
-    health_path: &'static str,
     /// The folder for its log and the files of Spin.
     folder: TempDir,
 }
@@ -123,11 +122,18 @@ impl Launch {
     /// Serves the application of `manifest` on a free port of the loopback interface.
     ///
     /// # Errors
-    /// Where the embedded host was not built, or there is no folder for temporary files.
+    /// If the embedded host was not built.
     pub fn new(runner: &Runner, manifest: &Path) -> Result<Self> {
-        let launch = Self::of(runner.path(), None, "/.well-known/spin/health")?;
-        let launch = launch.listen("127.0.0.1:0");
-        Ok(match runner {
+        Self::at("127.0.0.1:0", runner, manifest)
+    }
+
+    /// Serves the application of `manifest` on another address.
+    ///
+    /// # Errors
+    /// If the embedded host was not built.
+    pub fn at(address: &str, runner: &Runner, manifest: &Path) -> Result<Self> {
+        let launch = Self::of(runner.path(), None)?;
+        let launch = match runner {
             Runner::Spin(_) => {
                 let state = launch.folder.path().join("spin");
                 let launch = launch.args(["up", "--quiet", "--from"]).args([manifest]);
@@ -135,34 +141,27 @@ impl Launch {
                 launch.args([OsStr::new("--log-dir"), state.join("logs").as_ref()])
             }
             Runner::EmbeddedHost(host) => {
-                ensure!(
-                    host.exists(),
-                    "{} does not exist: run `make test`",
-                    host.display()
-                );
+                let missing = || format!("{} does not exist: run `make test`", host.display());
+                ensure!(host.exists(), missing());
                 launch.args(["--manifest"]).args([manifest])
             }
-        })
+        };
+        Ok(launch.args(["--listen", address]))
     }
 
-    /// Any other program, which serves at `url` and answers `health_path` with any status below 500.
-    ///
-    /// # Errors
-    /// Where there is no folder for temporary files.
-    pub fn program(program: &Path, url: &str, health_path: &'static str) -> Result<Self> {
-        Self::of(program, Some(url.to_owned()), health_path)
+    /// Any other program, which serves at `url` and responds there with any status below 500.
+    pub fn program(program: &Path, url: &str) -> Result<Self> {
+        Self::of(program, Some(url.to_owned()))
     }
 
-    fn of(program: &Path, url: Option<String>, health_path: &'static str) -> Result<Self> {
+    fn of(program: &Path, url: Option<String>) -> Result<Self> {
         Ok(Self {
             program: program.to_owned(),
             args: Vec::new(),
             variables: Vec::new(),
             limits: None,
             descriptors: None,
-            listen: None,
             url,
-            health_path,
             folder: TempDir::new()?,
         })
     }
@@ -181,12 +180,6 @@ impl Launch {
             .iter()
             .map(|(key, value)| (name(key), (*value).to_owned()));
         self.variables.extend(variables);
-        self
-    }
-
-    /// Has it listen on another address.
-    pub fn listen(mut self, address: &str) -> Self {
-        self.listen = Some(address.to_owned());
         self
     }
 
@@ -215,9 +208,6 @@ impl Launch {
         let mut command = confined(&self.program, cores, cgroup.as_ref(), self.descriptors);
         let log = File::create(self.folder.path().join("log"))?;
         command.args(self.args).envs(self.variables);
-        if let Some(address) = self.listen {
-            command.arg("--listen").arg(address);
-        }
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -228,8 +218,8 @@ impl Launch {
             process: Process::spawn(command)?,
             cgroup,
             folder: self.folder,
+            health_path: self.url.as_ref().map_or(SPIN_HEALTH, |_| "/"),
             url: self.url.unwrap_or_default(),
-            health_path: self.health_path,
             agent: config.build().into(),
         };
         match server.wait_until_healthy() {
@@ -277,7 +267,7 @@ impl Server {
     /// Serves the component with these variables, by the program that [`Runner::from_env`] finds.
     ///
     /// # Panics
-    /// Where it does not start: for tests.
+    /// If it does not start: for tests.
     pub fn start(variables: &[(&str, &str)]) -> Self {
         let launch = Runner::from_env().and_then(|runner| Launch::new(&runner, manifest()));
         let server = launch.and_then(|launch| launch.variables(variables).start());
@@ -322,7 +312,8 @@ impl Server {
         self.url(self.health_path)
     }
 
-    /// Whether the health endpoint answers within a second, on a new connection as a kubelet opens it.
+    /// Whether the health endpoint responds within a second, on a new connection as a kubelet opens
+    /// it.
     pub fn is_healthy(&self) -> bool {
         let request = ureq::get(self.health_url()).config();
         let request = request.timeout_global(Some(HEALTH_TIMEOUT)).proxy(None);
@@ -333,7 +324,7 @@ impl Server {
     /// The response to a request without a body.
     ///
     /// # Errors
-    /// Where there is no whole response within a minute.
+    /// If there is no whole response within a minute.
     pub fn request(&self, method: Method, path: &str) -> Result<Response> {
         let what = || format!("{method} {path}");
         let request = Request::builder().method(&method).uri(self.url(path));
@@ -349,7 +340,7 @@ impl Server {
     /// The response to a GET.
     ///
     /// # Panics
-    /// Where there is no whole response within a minute: for tests.
+    /// If there is no whole response within a minute: for tests.
     pub fn get(&self, path: &str) -> Response {
         self.ask(Method::GET, path)
     }
@@ -357,24 +348,19 @@ impl Server {
     /// The response to a request without a body.
     ///
     /// # Panics
-    /// Where there is no whole response within a minute: for tests.
+    /// If there is no whole response within a minute: for tests.
     pub fn ask(&self, method: Method, path: &str) -> Response {
         let response = self.request(method, path);
         response.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// The output of the server so far.
-    ///
-    /// # Errors
-    /// Where its log cannot be read.
     pub fn log(&self) -> Result<String> {
         Ok(fs::read_to_string(self.folder.path().join("log"))?)
     }
 
-    /// The CPU time that its processes have used: exact where the server has limits, in steps of up to 10 ms elsewhere.
-    ///
-    /// # Errors
-    /// If the kernel does not report it.
+    /// The CPU time that its processes have used: exact if the server has limits, otherwise in
+    /// steps of up to 10 ms.
     pub fn cpu_time(&self) -> Result<Duration> {
         if let Some(cgroup) = &self.cgroup {
             return cgroup.used();
@@ -389,7 +375,7 @@ impl Server {
     /// The resources of its processes now. On Linux only.
     ///
     /// # Errors
-    /// On another system, or where the server has ended.
+    /// On another system, or if the server has ended.
     pub fn usage(&self) -> Result<Usage> {
         let system = processes(ProcessRefreshKind::nothing().with_memory().with_tasks());
         let mut usage = Usage::default();
@@ -415,10 +401,8 @@ impl Server {
         processes.filter(move |it| it.thread_kind().is_none() && is_own(it.pid()))
     }
 
-    /// Sends SIGTERM, and returns the time until it has ended; none where that takes longer than `timeout`.
-    ///
-    /// # Errors
-    /// Where the operating system refuses.
+    /// Sends SIGTERM, and returns the time until it has ended; `None` if that takes longer than
+    /// `timeout`.
     pub fn terminate(&mut self, timeout: Duration) -> Result<Option<Duration>> {
         Ok(self.process.terminate(timeout)?)
     }
@@ -431,10 +415,10 @@ fn processes(what: ProcessRefreshKind) -> System {
 }
 
 impl Response {
-    /// A header, empty where there is none of that name.
+    /// A header; empty if there is none of that name.
     ///
     /// # Panics
-    /// Where it is not ASCII.
+    /// If it is not ASCII.
     pub fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name);
         value.map_or("", |value| value.to_str().expect("a header in ASCII"))
@@ -443,7 +427,7 @@ impl Response {
     /// The body as JSON.
     ///
     /// # Panics
-    /// Where it is none.
+    /// If it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }

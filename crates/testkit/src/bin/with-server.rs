@@ -1,5 +1,6 @@
-//! For scripts: `with-server COMMAND [ARGUMENT]…` runs the command beside a server of the component, whose URL is in the
-//! environment variable `URL`, and ends with the status of the command.
+//! For scripts: `with-server COMMAND [ARGUMENT]…` runs the command beside a server of the
+//! component, whose URL is in the environment variable `URL`, and ends with the status of the
+//! command.
 
 use std::{
     env,
