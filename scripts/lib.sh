@@ -1,17 +1,21 @@
-# shellcheck shell=bash disable=SC2034
-# Sourced by the scripts beside it. They take their settings from the environment, to which the Makefile exports them.
+#!/usr/bin/env bash
+# shellcheck disable=SC2034
+# Sourced by the scripts beside it. They take their settings from the environment, to which the
+# Makefile exports them. `scripts/lib.sh FUNCTION [ARGUMENT]…` calls one of its functions.
 set -euo pipefail
+# Numbers, classes of characters and their order are the same everywhere.
+export LC_ALL=C
 CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=versions.env
 . scripts/versions.env
 
 # fail MESSAGE…
 fail() {
-  echo "make: $*" >&2
+  echo "error: $*" >&2
   exit 1
 }
 
-# need TOOL…: fails with how to install the first one that is missing.
+# need TOOL…: fails if a tool is missing, and says how to install it.
 need() {
   local tool how
   for tool; do
@@ -34,20 +38,28 @@ need() {
   done
 }
 
-# find_spin: sets `spin` to the Spin that SPIN names, else to the one on PATH. With neither, `spin` is empty and `no_spin`
-# is the reason. Fails if SPIN names something that is not a working Spin.
+# need_target: installs the Rust target of the component if it is missing.
+need_target() {
+  need rustup
+  rustup target list --installed | grep -x wasm32-wasip1 >/dev/null ||
+    rustup target add wasm32-wasip1
+}
+
+# find_spin: sets `spin` to the Spin that SPIN names, else to the one on PATH. With neither, `spin`
+# is empty and `no_spin` is the reason. Fails if SPIN names something that is not a working Spin.
 find_spin() {
   local name=${SPIN:-spin} answer
   spin=$(command -v -- "$name") || spin=''
   if [[ -z $spin ]]; then
     no_spin="Spin is not installed (https://spinframework.dev/install)"
-    [[ -z ${SPIN:-} ]] || fail "SPIN is '$SPIN'; there is no such program"
+    [[ -z ${SPIN:-} ]] || fail "\`SPIN\` is \"$SPIN\"; there is no such program"
     return
   fi
   # Only the version distinguishes Spin from the model checker that Debian packages as spin.
   [[ $spin == /* ]] || spin=$PWD/$spin
   answer=$("$spin" --version 2>&1) && [[ $answer == 'spin '[0-9]* ]] && return
-  [[ -z ${SPIN:-} ]] || fail "SPIN is '$SPIN'; it is not a working Spin: \`$spin --version\` prints '${answer%%$'\n'*}'"
+  [[ -z ${SPIN:-} ]] ||
+    fail "\`SPIN\` is \"$SPIN\"; it is not a working Spin: \`$spin --version\` prints \"${answer%%$'\n'*}\""
   no_spin="$spin is not Spin but another program (https://spinframework.dev/install)"
   spin=''
 }
@@ -56,6 +68,12 @@ find_spin() {
 need_spin() {
   find_spin
   [[ -n $spin ]] || fail "$no_spin"
+}
+
+# with_spin COMMAND…: runs the command with the path of a working Spin in SPIN.
+with_spin() {
+  need_spin
+  SPIN=$spin exec "$@"
 }
 
 # The objects of config/samples, and the label of the Secrets with their runtime configs.
@@ -78,6 +96,20 @@ show_context() {
   context=$(kubectl config current-context 2>/dev/null) ||
     fail "kubectl has no current context: run \`make cluster\`, or choose one with \`kubectl config use-context\`"
   echo "Context $context, namespace $NAMESPACE"
+}
+
+# set_traffic: sets `traffic` to the arguments with which bombardier loads URL. It does not send the
+# login of a URL by itself.
+set_traffic() {
+  local login=${URL#*://}
+  login=${login%%[/?#]*}
+  traffic=(-c "$CONNECTIONS" -t "$TIMEOUT" -d "$DURATION" "$URL")
+  [[ $login == *@* ]] || return 0
+  login=${login%@*}
+  [[ $login == *:* ]] || login+=:
+  login=${login//\\/\\\\}
+  login=$(printf %b "${login//%/\\x}" | base64 | tr -d '\n')
+  traffic=(-H "Authorization: Basic $login" "${traffic[@]}")
 }
 
 # show COMMAND…: prints the command, then runs it.
@@ -104,3 +136,5 @@ NAME:.metadata.name,TARGET:$target.kind,APP:$target.name,OWNER:.metadata.ownerRe
         print "  kubectl delete " type "/" $2 " --namespace " namespace
       }'
 }
+
+[[ ${BASH_SOURCE[0]} != "$0" ]] || "$@"

@@ -1,11 +1,16 @@
 //! The default load and the limits: Spin variables, read when a request needs them.
 //! <https://spinframework.dev/variables>
+//!
+//! A variable that the app does not have takes its default of `spin.toml`.
 
 use spin_sdk::variables;
 use thiserror::Error;
 
 use crate::load::{self, Load, LoadError};
 use crate::overhead::{self, Cost, Overhead};
+
+/// The variables of `spin.toml` and their defaults.
+const DEFAULTS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/defaults.rs"));
 
 /// Why a load is not run.
 #[derive(Debug, Error)]
@@ -48,7 +53,7 @@ pub fn load(query: &str) -> Result<Load, Rejection> {
         return default_load();
     }
     let load = query.parse()?;
-    validate(load)?;
+    check(load)?;
     Ok(load)
 }
 
@@ -89,7 +94,7 @@ pub fn limits() -> Result<[(&'static str, String); 4], Rejection> {
 
 fn default_load() -> Result<Load, Rejection> {
     let load = read("load", |_, text| text.parse())?.value;
-    match validate(load) {
+    match check(load) {
         // The client has not asked for it: the variable is at fault.
         Err(Rejection::AboveLimit(above)) => Err(unusable("load", &above)),
         result => result.map(|()| load),
@@ -97,26 +102,26 @@ fn default_load() -> Result<Load, Rejection> {
 }
 
 /// Rejects a load that is above a limit.
-fn validate(load: Load) -> Result<(), Rejection> {
+fn check(load: Load) -> Result<(), Rejection> {
     match load {
         // No work is within every limit.
         Load::Iterations(0) => Ok(()),
         Load::Iterations(n) => {
             let limit = read("max_iterations", load::iterations)?;
-            limit.validate(n, load, Some("iterations"))
+            limit.check(n, load, Some("iterations"))
         }
         Load::CpuTime(d) => {
             let limit = read("max_cpu_time", load::duration)?;
-            limit.validate(d, load, Some("cpu_time"))
+            limit.check(d, load, Some("cpu_time"))
         }
         Load::Paced { cpu, duration } => {
             let limit = read("max_duration", load::duration)?;
-            limit.validate(duration, load, Some("duration"))?;
+            limit.check(duration, load, Some("duration"))?;
             if cpu <= read("max_sustained_cpu", load::cpu)?.value {
                 return Ok(());
             }
             let limit = read("max_cpu_time", load::duration)?;
-            limit.validate(cpu.over(duration), load, None)
+            limit.check(cpu.over(duration), load, None)
         }
     }
 }
@@ -130,12 +135,7 @@ struct Variable<T> {
 
 impl<T: PartialOrd> Variable<T> {
     /// Rejects `load` if `value`, which its `parameter` asks for, is above this limit.
-    fn validate(
-        self,
-        value: T,
-        load: Load,
-        parameter: Option<&'static str>,
-    ) -> Result<(), Rejection> {
+    fn check(self, value: T, load: Load, parameter: Option<&'static str>) -> Result<(), Rejection> {
         if value <= self.value {
             return Ok(());
         }
@@ -158,7 +158,16 @@ fn read<T>(
 }
 
 fn text(variable: &'static str) -> Result<String, Rejection> {
-    variables::get(variable).map_err(|error| unusable(variable, &error))
+    match variables::get(variable) {
+        Err(variables::Error::Undefined(_)) => Ok(default(variable).into()),
+        result => result.map_err(|error| unusable(variable, &error)),
+    }
+}
+
+fn default(variable: &str) -> &'static str {
+    let mut defaults = DEFAULTS.iter();
+    let found = defaults.find(|(name, _)| *name == variable);
+    found.expect("a variable of spin.toml").1
 }
 
 fn unusable(variable: &'static str, reason: &dyn ToString) -> Rejection {

@@ -30,7 +30,7 @@ const IMPORTS: [(&str, &[&str], &str); 9] = [
     (
         "wasi_snapshot_preview1",
         &["fd_write"],
-        "a line on stderr where an answer fails",
+        "a line on stderr if a response fails",
     ),
     (
         "wasi_snapshot_preview1",
@@ -44,10 +44,30 @@ const IMPORTS: [(&str, &[&str], &str); 9] = [
     ),
 ];
 
+fn component() -> Vec<u8> {
+    std::fs::read(WASM).unwrap_or_else(|error| panic!("{WASM}: {error}; run `make build`"))
+}
+
+/// Its bytes are the same for everyone.
+#[test]
+fn the_component_names_no_folder_of_its_builder() {
+    let wasm = component();
+    let text = String::from_utf8_lossy(&wasm);
+    let home = std::env::home_dir().expect("a home");
+    let folders = [
+        env!("CARGO_MANIFEST_DIR"),
+        home.to_str().expect("UTF-8"),
+        "registry/src",
+    ];
+    for folder in folders {
+        assert!(!text.contains(folder), "it contains {folder}");
+    }
+    assert!(text.contains("/crates/"), "panics name source files");
+}
+
 #[test]
 fn the_component_imports_only_listed_functions() {
-    let wasm =
-        std::fs::read(WASM).unwrap_or_else(|error| panic!("{WASM}: {error}; run `make build`"));
+    let wasm = component();
     let mut used = BTreeSet::new();
     for payload in Parser::new(0).parse_all(&wasm) {
         let Payload::ImportSection(imports) = payload.expect("a module") else {
