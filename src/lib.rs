@@ -16,7 +16,6 @@ mod settings;
 use std::time::Duration;
 
 use anyhow::Result;
-use http::StatusCode;
 use spin_sdk::http::{IncomingRequest, Method, ResponseOutparam};
 
 use burn::burn;
@@ -28,7 +27,7 @@ use report::Report;
 use response::{Disconnected, Fields, Response};
 use settings::Rejection;
 
-/// The time between two spaces that a long response sends ahead of its JSON, the first with its head.
+/// A long response sends one space per interval ahead of its JSON; its head goes with the first.
 ///
 /// Proxies close an idle connection, and notice that a client has disconnected when they send
 /// something to it. A head before the first second would delay a short response by up to 40 ms: two
@@ -38,8 +37,9 @@ const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 /// Paths of health checks, by convention.
 const HEALTH_PATHS: [&str; 3] = ["/healthz", "/livez", "/readyz"];
 
-/// Paths that browsers, crawlers and collectors of metrics request unasked.
-const ABSENT_PATHS: [&str; 3] = ["/favicon.ico", "/metrics", "/robots.txt"];
+/// Paths, and starts of paths, that browsers, crawlers and collectors of metrics request unasked.
+const ABSENT_PATHS: [&str; 3] = ["/metrics", "/robots.txt", "/sitemap.xml"];
+const ABSENT_PREFIXES: [&str; 3] = ["/.well-known/", "/apple-touch-icon", "/favicon"];
 
 /// The export of the component. Native builds, for the tests, cannot link such names.
 #[cfg(target_family = "wasm")]
@@ -68,22 +68,22 @@ struct Run {
 
 pub fn handle(request: IncomingRequest, out: ResponseOutparam) {
     let is_head = request.method() == Method::Head;
-    let result = match validate(&request) {
+    let result = match route(&request) {
         Ok(Action::Run(Run { load, .. })) if is_head => dry_run(load, out),
         Ok(Action::Run(run)) => run.respond(out),
         Ok(Action::CheckHealth) => {
             let content = (!is_head).then_some(&b"OK"[..]);
             response::send(out, 200, fields("text/plain"), content)
         }
-        Err(problem) => refuse(&problem, is_head, out),
+        Err(problem) => reject(&problem, is_head, out),
     };
     if let Err(error) = result {
         eprintln!("{error:#}");
     }
 }
 
-/// The action that a request asks for, or the reason for a refusal.
-fn validate(request: &IncomingRequest) -> Result<Action, Problem> {
+/// The action that a request asks for, or why it is rejected.
+fn route(request: &IncomingRequest) -> Result<Action, Problem> {
     match request.method() {
         Method::Get | Method::Head => {}
         other => return Err(problem::method_not_allowed(&other.to_string())),
@@ -93,7 +93,8 @@ fn validate(request: &IncomingRequest) -> Result<Action, Problem> {
     if HEALTH_PATHS.contains(&path) {
         return Ok(Action::CheckHealth);
     }
-    if ABSENT_PATHS.contains(&path) {
+    let starts_path = |prefix: &&str| path.starts_with(*prefix);
+    if ABSENT_PATHS.contains(&path) || ABSENT_PREFIXES.iter().any(starts_path) {
         return Err(problem::not_found(path));
     }
     let run = Run::new(query).map_err(|rejection| problem::rejected(&rejection))?;
@@ -106,7 +107,7 @@ fn dry_run(load: Load, out: ResponseOutparam) -> Result<()> {
     fields.push(("load", load.to_string()));
     match settings::limits() {
         Ok(limits) => fields.extend(limits),
-        Err(rejection) => return refuse(&problem::rejected(&rejection), true, out),
+        Err(rejection) => return reject(&problem::rejected(&rejection), true, out),
     }
     response::send(out, 200, fields, None)
 }
@@ -142,15 +143,14 @@ impl Run {
     }
 }
 
-fn refuse(problem: &Problem, is_head: bool, out: ResponseOutparam) -> Result<()> {
-    let status = problem.status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+fn reject(problem: &Problem, is_head: bool, out: ResponseOutparam) -> Result<()> {
     let mut fields = fields("application/problem+json");
-    if status == StatusCode::METHOD_NOT_ALLOWED {
+    if problem.status == 405 {
         // Required for this status (RFC 9110, section 15.5.6).
         fields.push(("allow", "GET, HEAD".into()));
     }
     let content = serde_json::to_vec(problem)?;
-    response::send(out, status.as_u16(), fields, (!is_head).then_some(&content))
+    response::send(out, problem.status, fields, (!is_head).then_some(&content))
 }
 
 fn fields(content_type: &str) -> Fields {

@@ -69,7 +69,7 @@ const MAX_QUOTE: usize = 40;
 const FORMS: &str = "use `iterations=N`, `cpu_time=D` or `cpu=Q&duration=D`, and nothing else";
 const ITERATIONS: &str = "it must be a whole number in digits, such as 1000, below 2^64";
 const DURATION: &str = "it must be a duration of more than zero and less than 2562047h, each number \
-    with its unit (ns, us, ms, s, m, h), such as 20ms, 1.5s or 1m30s";
+    with its unit (ns, us or µs, ms, s, m, h), such as 20ms, 1.5s or 1m30s";
 const CPU: &str = "it must be a part of one core, above 0 and at most 1, in cores (0.25) or in \
     millicores (250m)";
 const NANOCORES: &str = "it must be a whole number of nanocores: at most nine digits after the \
@@ -176,14 +176,12 @@ pub fn duration(parameter: &'static str, text: &str) -> Result<Duration, LoadErr
     }
 }
 
-/// Parses a duration that may be zero, in nanoseconds.
+/// Parses a duration without a sign, which may be zero, in nanoseconds.
 pub fn nanoseconds(text: &str) -> Option<u64> {
-    // Go's own grammar also takes a sign, and `µs` for `us`.
-    if !text.is_ascii() || text.starts_with(['+', '-']) {
-        return None;
-    }
     let GoDuration(nanos) = text.parse().ok()?;
-    nanos.try_into().ok()
+    // Go's own grammar also takes a sign.
+    let is_signed = text.starts_with(['+', '-']);
+    nanos.try_into().ok().filter(|_| !is_signed)
 }
 
 /// Formats a duration as Go does, but in ASCII.
@@ -288,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_query_is_refused() {
+    fn any_other_query_is_rejected() {
         for (given, _) in table().filter(|(_, canonical)| canonical.is_empty()) {
             let load: Result<Load, _> = given.parse();
             assert!(load.is_err(), "{given:?} is parsed as {load:?}");

@@ -96,14 +96,14 @@ struct Body {
 }
 
 impl Body {
-    /// Writes all of the body. A host permits at least 4 KiB, and no report or problem is longer, unless the name of the
-    /// replica is.
+    /// Writes all of the body. A host accepts at least 4 KiB; reports and problems are shorter unless
+    /// `replica` is very long.
     fn finish(self, content: &[u8]) -> Result<()> {
         self.stream.check_write()?;
         self.stream.write(content)?;
         self.stream.flush()?;
         drop(self.stream);
-        OutgoingBody::finish(self.body, None).map_err(|_| refused("end"))
+        OutgoingBody::finish(self.body, None).map_err(|_| rejected("end"))
     }
 }
 
@@ -115,9 +115,9 @@ fn prepare(status: u16, fields: &Fields) -> Result<(OutgoingResponse, Body)> {
     let response = OutgoingResponse::new(headers);
     response
         .set_status_code(status)
-        .map_err(|()| refused("status"))?;
-    let body = response.body().map_err(|()| refused("body"))?;
-    let stream = body.write().map_err(|()| refused("stream"))?;
+        .map_err(|()| rejected("status"))?;
+    let body = response.body().map_err(|()| rejected("body"))?;
+    let stream = body.write().map_err(|()| rejected("stream"))?;
     Ok((response, Body { stream, body }))
 }
 
@@ -125,6 +125,6 @@ fn disconnected(_: StreamError) -> Disconnected {
     Disconnected
 }
 
-fn refused(part: &str) -> Error {
-    anyhow!("the host refused the {part} of a response")
+fn rejected(part: &str) -> Error {
+    anyhow!("the host rejected the {part} of a response")
 }

@@ -1,17 +1,19 @@
 //! The contract over HTTP, tested against the built component.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use testkit::{Method, Response, Server, digest};
+use testkit::{Launch, Method, Response, Runner, Server, digest};
 
-/// Asserts that `answer` refuses a request with `status` and these words in its detail.
-fn assert_problem(answer: &Response, status: u16, said: &[&str], request: &str) {
-    assert_eq!(answer.status, status, "{request}: {answer:?}");
-    assert_eq!(answer.header("content-type"), "application/problem+json");
-    let problem = answer.json();
+/// Asserts that `response` rejects a request with `status` and these words in its detail.
+fn assert_problem(response: &Response, status: u16, said: &[&str], request: &str) {
+    assert_eq!(response.status, status, "{request}: {response:?}");
+    assert_eq!(response.header("content-type"), "application/problem+json");
+    let problem = response.json();
     assert_eq!(problem["status"], status, "{request}");
     assert!(problem["title"].is_string(), "{request}: {problem}");
     let detail = problem["detail"].as_str().expect("a detail");
@@ -24,14 +26,14 @@ fn assert_problem(answer: &Response, status: u16, said: &[&str], request: &str) 
 fn a_number_of_iterations_gives_its_digest() {
     let server = Server::start(&[]);
     // From Python: `for _ in range(1000): digest = hashlib.sha256(digest).digest()`.
-    let answer = server.get("/?iterations=1000").json();
+    let response = server.get("/?iterations=1000").json();
     let known = "36c1cb4f826ae42ceba848227e0c5f786178ca9dceca6772e5d728d09c30a2f6";
-    assert_eq!(answer["digest"], known);
+    assert_eq!(response["digest"], known);
     for iterations in [0, 1, 2, 12_345] {
-        let answer = server.get(&format!("/?iterations={iterations}")).json();
-        assert_eq!(answer["load"], format!("iterations={iterations}"));
-        assert_eq!(answer["iterations"], iterations);
-        assert_eq!(answer["digest"], digest(iterations));
+        let response = server.get(&format!("/?iterations={iterations}")).json();
+        assert_eq!(response["load"], format!("iterations={iterations}"));
+        assert_eq!(response["iterations"], iterations);
+        assert_eq!(response["digest"], digest(iterations));
     }
 }
 
@@ -44,17 +46,19 @@ fn a_load_is_run_and_reported() {
         ("?", "cpu_time=20ms", 20.0),
         ("?cpu_time=0.001s500us", "cpu_time=1.5ms", 1.5),
         ("?cpu%5Ftime=%32ms", "cpu_time=2ms", 2.0),
+        ("?cpu_time=1500%C2%B5s", "cpu_time=1.5ms", 1.5),
+        ("?cpu_time=1500%CE%BCs", "cpu_time=1.5ms", 1.5),
         ("?duration=0.2s&cpu=0.25", "cpu=250m&duration=200ms", 0.0),
         ("?cpu=1&duration=50ms", "cpu=1&duration=50ms", 0.0),
         ("?cpu=1.0&duration=1us", "cpu=1&duration=1us", 0.0),
         ("?cpu=250m&duration=1ns", "cpu=250m&duration=1ns", 0.0),
     ];
     for (query, load, cpu_time_ms) in loads {
-        let answer = server.get(&format!("/{query}"));
-        assert_eq!(answer.status, 200, "{query}: {answer:?}");
-        assert_eq!(answer.header("content-type"), "application/json");
-        assert_eq!(answer.header("cache-control"), "no-store");
-        let report = answer.json();
+        let response = server.get(&format!("/{query}"));
+        assert_eq!(response.status, 200, "{query}: {response:?}");
+        assert_eq!(response.header("content-type"), "application/json");
+        assert_eq!(response.header("cache-control"), "no-store");
+        let report = response.json();
         assert_eq!(report["load"], load);
         assert_eq!(report["replica"], serde_json::Value::Null);
         let iterations = report["iterations"].as_u64().expect("iterations");
@@ -78,21 +82,15 @@ fn a_paced_load_takes_its_duration_and_no_more_than_its_share() {
 #[test]
 fn any_path_is_served() {
     let server = Server::start(&[]);
-    for path in [
-        "/",
-        "/load",
-        "/some/prefix/",
-        "/a%20b",
-        "/.well-known/other",
-    ] {
-        let answer = server.get(&format!("{path}?iterations=1"));
-        assert_eq!(answer.json()["iterations"], 1, "{path}");
+    for path in ["/", "/load", "/some/prefix/", "/a%20b", "/robots"] {
+        let response = server.get(&format!("{path}?iterations=1"));
+        assert_eq!(response.json()["iterations"], 1, "{path}");
     }
     assert_eq!(server.get("/.well-known/spin/health").body, "OK");
 }
 
 #[test]
-fn a_query_that_is_not_a_load_is_refused() {
+fn a_query_that_is_not_a_load_is_rejected() {
     let server = Server::start(&[]);
     // The query, the parameter at fault, and words of the detail.
     let queries: &[(&str, Option<&str>, &[&str])] = &[
@@ -131,7 +129,11 @@ fn a_query_that_is_not_a_load_is_refused() {
         ("cpu_time=0s", Some("cpu_time"), &["more than zero"]),
         ("cpu_time=-1s", Some("cpu_time"), &["\"-1s\""]),
         ("cpu_time=99999999h", Some("cpu_time"), &["2562047h"]),
-        ("cpu_time=1d", Some("cpu_time"), &["ns, us, ms, s, m, h"]),
+        (
+            "cpu_time=1d",
+            Some("cpu_time"),
+            &["ns, us or µs, ms, s, m, h"],
+        ),
         ("cpu_time=1e3s", Some("cpu_time"), &["1e3s"]),
         ("cpu_time=inf", Some("cpu_time"), &["inf"]),
         ("cpu=0&duration=1s", Some("cpu"), &["above 0"]),
@@ -153,26 +155,26 @@ fn a_query_that_is_not_a_load_is_refused() {
         ("%ff=1", None, &["UTF-8"]),
     ];
     for (query, parameter, said) in queries {
-        let answer = server.get(&format!("/?{query}"));
-        assert_problem(&answer, 400, said, query);
-        assert_eq!(answer.json()["parameter"].as_str(), *parameter, "{query}");
+        let response = server.get(&format!("/?{query}"));
+        assert_problem(&response, 400, said, query);
+        assert_eq!(response.json()["parameter"].as_str(), *parameter, "{query}");
     }
 }
 
 #[test]
-fn the_refusal_of_a_long_query_is_short() {
+fn the_problem_of_a_long_query_is_short() {
     let server = Server::start(&[]);
-    let answer = server.get(&format!("/?iterations={}", "9".repeat(8000)));
-    assert_problem(&answer, 400, &["999\"…"], "8000 digits");
-    assert!(answer.body.len() < 500, "{answer:?}");
-    let answer = server.get(&format!("/?{}=1", "x".repeat(8000)));
-    assert_problem(&answer, 400, &["xxx\"…"], "a key of 8000 letters");
-    assert_eq!(answer.json()["parameter"], "x".repeat(40) + "…");
-    assert!(answer.body.len() < 500, "{answer:?}");
+    let response = server.get(&format!("/?iterations={}", "9".repeat(8000)));
+    assert_problem(&response, 400, &["999\"…"], "8000 digits");
+    assert!(response.body.len() < 500, "{response:?}");
+    let response = server.get(&format!("/?{}=1", "x".repeat(8000)));
+    assert_problem(&response, 400, &["xxx\"…"], "a key of 8000 letters");
+    assert_eq!(response.json()["parameter"], "x".repeat(40) + "…");
+    assert!(response.body.len() < 500, "{response:?}");
 }
 
 #[test]
-fn a_load_above_a_limit_is_refused() {
+fn a_load_above_a_limit_is_rejected() {
     let server = Server::start(&[("max_cpu_time", "50ms"), ("max_sustained_cpu", "0.01")]);
     // The query, the parameter at fault, and words of the detail: the value, the limit and the
     // variable that sets it.
@@ -204,17 +206,17 @@ fn a_load_above_a_limit_is_refused() {
         ),
     ];
     for (query, parameter, said) in queries {
-        let answer = server.get(&format!("/?{query}"));
-        assert_problem(&answer, 400, &said, query);
-        assert_eq!(answer.json()["parameter"].as_str(), parameter);
+        let response = server.get(&format!("/?{query}"));
+        assert_problem(&response, 400, &said, query);
+        assert_eq!(response.json()["parameter"].as_str(), parameter);
     }
     for query in [
         "cpu_time=50ms",
         "cpu=1&duration=50ms",
         "cpu=10m&duration=10m",
     ] {
-        let answer = server.ask(Method::HEAD, &format!("/?{query}"));
-        assert_eq!(answer.status, 200, "{query}");
+        let response = server.ask(Method::HEAD, &format!("/?{query}"));
+        assert_eq!(response.status, 200, "{query}");
     }
 }
 
@@ -229,17 +231,17 @@ fn head_validates_and_burns_nothing() {
         ("?cpu_time", 400, "application/problem+json"),
     ];
     for (query, status, content_type) in cases {
-        let answer = server.ask(Method::HEAD, &format!("/{query}"));
-        assert_eq!(answer.status, status, "{query}");
-        assert_eq!(answer.header("content-type"), content_type, "{query}");
-        assert_eq!(answer.body, "", "{query}");
+        let response = server.ask(Method::HEAD, &format!("/{query}"));
+        assert_eq!(response.status, status, "{query}");
+        assert_eq!(response.header("content-type"), content_type, "{query}");
+        assert_eq!(response.body, "", "{query}");
     }
 }
 
 #[test]
 fn head_reports_the_load_and_the_limits_in_force() {
     let server = Server::start(&[("load", "cpu_time=1500us"), ("max_duration", "3m")]);
-    let answer = server.ask(Method::HEAD, "/");
+    let response = server.ask(Method::HEAD, "/");
     for (name, value) in [
         ("load", "cpu_time=1.5ms"),
         ("max-iterations", "50000000"),
@@ -247,31 +249,42 @@ fn head_reports_the_load_and_the_limits_in_force() {
         ("max-duration", "3m"),
         ("max-sustained-cpu", "20m"),
     ] {
-        assert_eq!(answer.header(name), value, "{name}");
+        assert_eq!(response.header(name), value, "{name}");
     }
-    let answer = server.ask(Method::HEAD, "/?duration=90s&cpu=0.02");
-    assert_eq!(answer.header("load"), "cpu=20m&duration=1m30s");
+    let response = server.ask(Method::HEAD, "/?duration=90s&cpu=0.02");
+    assert_eq!(response.header("load"), "cpu=20m&duration=1m30s");
 }
 
 #[test]
 fn the_default_limits_allow_the_reference_load_of_kubernetes() {
     let server = Server::start(&[]);
-    let answer = server.ask(Method::HEAD, "/?cpu=20m&duration=600s");
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = server.ask(Method::HEAD, "/?cpu=20m&duration=600s");
+    assert_eq!(response.status, 200, "{response:?}");
 }
 
 #[test]
 fn paths_that_clients_request_unasked_burn_nothing() {
     // A burn would fail.
     let server = Server::start(&[("load", "broken")]);
-    for path in ["/favicon.ico", "/metrics", "/robots.txt", "/robots.txt?a=b"] {
-        let answer = server.get(path);
-        assert_problem(&answer, 404, &["nothing is served"], path);
+    for path in [
+        "/.well-known/appspecific/com.chrome.devtools.json",
+        "/.well-known/security.txt",
+        "/apple-touch-icon.png",
+        "/apple-touch-icon-120x120-precomposed.png",
+        "/favicon.ico",
+        "/favicon.svg",
+        "/metrics",
+        "/robots.txt",
+        "/robots.txt?a=b",
+        "/sitemap.xml",
+    ] {
+        let response = server.get(path);
+        assert_problem(&response, 404, &["nothing is served"], path);
         assert_eq!(server.ask(Method::HEAD, path).status, 404, "{path}");
     }
     for path in ["/healthz", "/livez", "/readyz", "/readyz?verbose"] {
-        let answer = server.get(path);
-        assert_eq!((answer.status, &*answer.body), (200, "OK"), "{path}");
+        let response = server.get(path);
+        assert_eq!((response.status, &*response.body), (200, "OK"), "{path}");
         assert_eq!(server.ask(Method::HEAD, path).status, 200, "{path}");
     }
     assert_eq!(server.get("/").status, 500);
@@ -288,9 +301,9 @@ fn another_method_is_not_allowed() {
         Method::PATCH,
     ] {
         for query in ["", "?iterations=1", "?nonsense"] {
-            let answer = server.ask(method.clone(), &format!("/{query}"));
-            assert_problem(&answer, 405, &[method.as_str(), "GET"], method.as_str());
-            assert_eq!(answer.header("allow"), "GET, HEAD");
+            let response = server.ask(method.clone(), &format!("/{query}"));
+            assert_problem(&response, 405, &[method.as_str(), "GET"], method.as_str());
+            assert_eq!(response.header("allow"), "GET, HEAD");
         }
     }
 }
@@ -325,15 +338,61 @@ fn a_variable_that_cannot_be_used_fails_only_the_requests_that_need_it() {
     ];
     for (variable, value, needs, does_not) in cases {
         let server = Server::start(&[(variable, value)]);
-        let answer = server.get(&format!("/{needs}"));
+        let response = server.get(&format!("/{needs}"));
         let value = value.rsplit('=').next().expect("a part");
-        assert_problem(&answer, 500, &[variable, value], needs);
+        assert_problem(&response, 500, &[variable, value], needs);
         assert_eq!(
             server.get(&format!("/{does_not}")).status,
             200,
             "{variable}"
         );
     }
+}
+
+#[test]
+fn an_overhead_may_be_zero_without_a_unit() {
+    let variables = ["request_overhead", "pause_overhead", "yield_overhead"];
+    let server = Server::start(&variables.map(|variable| (variable, "0")));
+    let report = server.get("/?cpu=100m&duration=50ms").json();
+    assert_eq!(report["load"], "cpu=100m&duration=50ms", "{report}");
+    assert_eq!(report["overhead_ms"], serde_json::Value::Null, "{report}");
+}
+
+/// The manifest of another app, with the lines of the README.
+#[test]
+fn the_component_works_in_another_app_with_the_defaults_of_its_own() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file| fs::read_to_string(root.join(file)).expect(file);
+    let readme = read("README.md");
+    let (_, lines) = readme.split_once("```toml\n").expect("lines of TOML");
+    let (lines, _) = lines.split_once("```").expect("their end");
+    let wasm = root.join("target/wasm32-wasip1/release/cpu_load_gen.wasm");
+    let lines = lines.replace("cpu-load-gen.wasm", wasm.to_str().expect("UTF-8"));
+    let other = Path::new(env!("CARGO_TARGET_TMPDIR")).join("other-app.toml");
+    let head = "spin_manifest_version = 2\napplication = { name = \"other\" }\n";
+    fs::write(&other, format!("{head}{lines}")).expect("it is written");
+    let runner = Runner::from_env().expect("a runner");
+    let server = Launch::new(&runner, &other).and_then(Launch::start);
+    let server = server.unwrap_or_else(|error| panic!("{error:#}"));
+
+    let own: toml::Table = read("spin.toml").parse().expect("TOML");
+    let default = |name: &str| own["variables"][name]["default"].as_str().expect("text");
+    let response = server.ask(Method::HEAD, "/burn");
+    assert_eq!(response.status, 200, "{response:?}");
+    for (header, value) in [
+        ("load", default("load")),
+        ("max-iterations", default("max_iterations")),
+        ("max-cpu-time", "1s"),
+        ("max-duration", default("max_duration")),
+        ("max-sustained-cpu", default("max_sustained_cpu")),
+    ] {
+        assert_eq!(response.header(header), value, "{header}");
+    }
+    let report = server.get("/burn/a/b?iterations=1000").json();
+    assert_eq!(report["digest"], digest(1000));
+    assert_eq!(server.get("/burn").json()["load"], default("load"));
+    assert_eq!(server.get("/burn?cpu_time=2s").status, 400);
+    assert_eq!(server.get("/").status, 404);
 }
 
 #[test]

@@ -23,8 +23,8 @@ fn validator(contract: &Value, schema: &Value) -> Validator {
 }
 
 /// A response without the values that differ from run to run.
-fn masked(mut answer: Value) -> Value {
-    let fields = answer.as_object_mut().expect("an object");
+fn masked(mut response: Value) -> Value {
+    let fields = response.as_object_mut().expect("an object");
     let exact = fields
         .get("load")
         .is_none_or(|load| load.as_str().expect("text").starts_with("iterations="));
@@ -35,7 +35,7 @@ fn masked(mut answer: Value) -> Value {
             *value = Value::Null;
         }
     }
-    answer
+    response
 }
 
 /// Asserts that a report which a document shows is possible.
@@ -47,42 +47,42 @@ fn assert_possible(report: &Value) {
     assert!(waited > 0.0 && cpu_time + waited <= elapsed, "{report}");
 }
 
-/// Asserts that the contract describes `answer` for the operation.
-fn assert_described(contract: &Value, path: &str, method: &str, answer: &Response) {
-    let status = answer.status.to_string();
-    let response = match answer.status {
+/// Asserts that the contract describes `response` for the operation.
+fn assert_described(contract: &Value, path: &str, method: &str, response: &Response) {
+    let status = response.status.to_string();
+    let described = match response.status {
         405 => &contract["components"]["responses"]["MethodNotAllowed"],
         _ => &contract["paths"][path][method]["responses"][&status],
     };
     assert!(
-        response.is_object(),
-        "{method} {path}: no {status} for {answer:?}"
+        described.is_object(),
+        "{method} {path}: no {status} for {response:?}"
     );
     let empty = Map::new();
-    for (name, header) in response["headers"].as_object().unwrap_or(&empty) {
-        let value = answer.header(name);
+    for (name, header) in described["headers"].as_object().unwrap_or(&empty) {
+        let value = response.header(name);
         assert!(
             header["required"] != true || !value.is_empty(),
-            "no {name} in {answer:?}"
+            "no {name} in {response:?}"
         );
         let expected = header["schema"].get("const");
         assert!(
             expected.is_none_or(|expected| expected == value),
-            "{name} in {answer:?}"
+            "{name} in {response:?}"
         );
     }
-    let Some(content) = response.get("content") else {
-        return assert_eq!(answer.body, "");
+    let Some(content) = described.get("content") else {
+        return assert_eq!(response.body, "");
     };
-    let content_type = answer.header("content-type");
+    let content_type = response.header("content-type");
     let body = match content_type {
-        "text/plain" => answer.body.clone().into(),
-        _ => answer.json(),
+        "text/plain" => response.body.clone().into(),
+        _ => response.json(),
     };
     let schema = &content[content_type]["schema"];
-    assert!(schema.is_object(), "no schema for {answer:?}");
+    assert!(schema.is_object(), "no schema for {response:?}");
     if let Err(error) = validator(contract, schema).validate(&body) {
-        panic!("{error} in {answer:?}");
+        panic!("{error} in {response:?}");
     }
 }
 
@@ -99,18 +99,18 @@ fn the_responses_to_the_examples_are_those_of_the_contract() {
             .iter()
             .map(|(key, value)| format!("{key}={}", value.as_str().expect("text")))
             .collect();
-        let answer = server.get(&format!("/?{}", pairs.join("&")));
-        assert_described(&contract, "/", "get", &answer);
-        let response = &contract["paths"]["/"]["get"]["responses"][answer.status.to_string()];
+        let response = server.get(&format!("/?{}", pairs.join("&")));
+        assert_described(&contract, "/", "get", &response);
+        let described = &contract["paths"]["/"]["get"]["responses"][response.status.to_string()];
         let written =
-            &response["content"][answer.header("content-type")]["examples"][name]["value"];
-        assert!(written.is_object(), "{name} is answered {answer:?}");
-        let answered = masked(answer.json());
-        if answer.status == 200 {
+            &described["content"][response.header("content-type")]["examples"][name]["value"];
+        assert!(written.is_object(), "{name} gets {response:?}");
+        let actual = masked(response.json());
+        if response.status == 200 {
             assert_possible(written);
         }
         let expected = masked(written.clone());
-        assert_eq!(answered, expected, "{name}");
+        assert_eq!(actual, expected, "{name}");
     }
 }
 
@@ -129,13 +129,13 @@ fn every_response_is_described() {
         ("/robots.txt", ""),
     ] {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
-            let answer = server.ask(
+            let response = server.ask(
                 Method::from_bytes(method.as_bytes()).expect("a method"),
                 &format!("{path}{query}"),
             );
             // Like GET, without the body.
             if method != "HEAD" || path == "/" {
-                assert_described(&contract, path, &method.to_lowercase(), &answer);
+                assert_described(&contract, path, &method.to_lowercase(), &response);
             }
         }
     }

@@ -32,15 +32,15 @@ fn rest(mut connection: TcpStream) -> String {
 }
 
 /// The responses to these bytes, until the server closes the connection.
-fn answers(server: &Server, request: &[u8]) -> String {
+fn responses(server: &Server, request: &[u8]) -> String {
     let mut connection = connect(server);
     connection.write_all(request).expect("a request is sent");
     rest(connection)
 }
 
 /// The statuses of the responses.
-fn statuses(answers: &str) -> Vec<u16> {
-    let heads = answers.split("HTTP/1.1 ").skip(1);
+fn statuses(responses: &str) -> Vec<u16> {
+    let heads = responses.split("HTTP/1.1 ").skip(1);
     heads
         .map(|head| head[..3].parse().expect("a status"))
         .collect()
@@ -116,25 +116,25 @@ fn each_request_has_its_status() {
     ];
     for (name, start, behind, expected) in cases {
         let request = [start, LAST.as_bytes(), behind].concat();
-        let answered = answers(&server, &request);
-        assert_eq!(statuses(&answered), *expected, "{name}: {answered}");
+        let received = responses(&server, &request);
+        assert_eq!(statuses(&received), *expected, "{name}: {received}");
     }
-    let nowhere = answers(&server, b"GET /?iterations=1 HTTP/1.1\r\n\r\n");
+    let nowhere = responses(&server, b"GET /?iterations=1 HTTP/1.1\r\n\r\n");
     assert_eq!(nowhere, "", "no host at all");
     assert_eq!(server.get("/?iterations=1").status, 200);
 }
 
 #[test]
-fn pipelined_requests_are_answered_in_their_order() {
+fn pipelined_requests_get_responses_in_their_order() {
     let server = Server::start(&[]);
     let request = |n, headers| format!("GET /?iterations={n} HTTP/1.1\r\n{headers}");
     let next = "Host: localhost\r\n\r\n";
     let requests = [request(1, next), request(2, next), request(3, LAST)].concat();
-    let answered = answers(&server, requests.as_bytes());
-    assert_eq!(statuses(&answered), [200; 3]);
-    let position = |n| answered.find(&format!(r#""load":"iterations={n}""#));
-    let order = [1, 2, 3].map(|n| position(n).unwrap_or_else(|| panic!("no {n} in {answered}")));
-    assert!(order.is_sorted(), "{answered}");
+    let received = responses(&server, requests.as_bytes());
+    assert_eq!(statuses(&received), [200; 3]);
+    let position = |n| received.find(&format!(r#""load":"iterations={n}""#));
+    let order = [1, 2, 3].map(|n| position(n).unwrap_or_else(|| panic!("no {n} in {received}")));
+    assert!(order.is_sorted(), "{received}");
 }
 
 #[test]

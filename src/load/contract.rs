@@ -32,7 +32,7 @@ fn object(query: &str) -> Option<Map<String, Value>> {
     Some(object)
 }
 
-/// Whether a value that matches its pattern is refused for its size alone: an integer of 2^64 or
+/// Whether a value that matches its pattern is rejected for its size alone: an integer of 2^64 or
 /// more, a duration that rounds to zero or does not fit into 64 bits.
 fn is_out_of_range(key: &str, value: &str) -> bool {
     match key {
@@ -67,9 +67,9 @@ fn the_patterns_accept_the_queries_that_the_parser_accepts() {
     }
     let value = prop_oneof![
         "[0-9]{0,21}",
-        "([0-9]{0,3}(\\.[0-9]{0,3})?(ns|us|ms|s|m|h)){0,3}",
+        "([0-9]{0,3}(\\.[0-9]{0,3})?(ns|us|µs|μs|ms|s|m|h)){0,3}",
         "0{0,2}[01]?[0-9]{0,3}(\\.[0-9]{0,11}0{0,3})?m?",
-        "[0-9.numshe+ -]{0,8}",
+        "[0-9.nuµμmshe+ -]{0,8}",
         "\\PC{0,4}",
     ];
     let key = prop_oneof![
