@@ -3,66 +3,66 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 
-# spin.toml names a file in target/, so the build must go there, whatever CARGO_TARGET_DIR this account has set.
+# spin.toml names a file in target/, so the build must go there, whatever CARGO_TARGET_DIR this
+# account has set.
 override CARGO_TARGET_DIR := $(CURDIR)/target
 export CARGO_TARGET_DIR
 
-# Settings reach the scripts through the environment, never as text of a command, so any character may be in them; only a
-# `$` on the command line of make must be written `$$`. Those with ?= may come from the environment too; names such as PORT
-# may mean something else there.
+# Each setting may come from the command line of make or from the environment. It reaches the
+# scripts through the environment, never as text of a command, so any character may be in it; only a
+# `$` on the command line of make must be written `$$`.
 
 # Where `make run` listens.
 export LISTEN ?= 127.0.0.1:3000
 # How long fuzz, soak and watch run. Empty: the default of each.
-export FOR :=
+export FOR ?=
 # The requests of `make fuzz-http`.
-export EXAMPLES := 21000
+export EXAMPLES ?= 21000
 # The checks of `make deny`; `advisories` needs the database on GitHub, so only CI runs it.
-export CHECKS := bans licenses sources
+export CHECKS ?= bans licenses sources
 # The cases of `make bench`; empty: all that need nothing but this repository.
-export CASES :=
+export CASES ?=
 # The values that `make crowds` draws; empty: measure them.
-export FROM :=
+export FROM ?=
 
 # The app: a tag or a digest (name@sha256:…), where it runs, and what scales it (keda or hpa).
 export IMAGE ?= ttl.sh/cpu-load-gen:1h
 export NAMESPACE ?= default
 export AUTOSCALER ?= keda
 # Flags for `spin registry push`.
-export PUSH_FLAGS :=
+export PUSH_FLAGS ?=
 # A file such as runtime-config.toml that every replica reads; empty: none.
-export RUNTIME_CONFIG :=
+export RUNTIME_CONFIG ?=
 
-# The cluster: what runs it (k3d or kind), its name, its port on this machine, the port of the registry beside kind, and
-# further flags for `k3d cluster create`.
-export CLUSTER_WITH := k3d
-export CLUSTER := wasm-cluster-scale
-export PORT := 8081
-export REGISTRY_PORT := 5001
-export K3D_FLAGS :=
+# The cluster: what runs it (k3d or kind), its name, its port on this machine, the port of the
+# registry beside kind, and further flags for `k3d cluster create`.
+export CLUSTER_WITH ?= k3d
+export CLUSTER ?= wasm-cluster-scale
+export PORT ?= 8081
+export REGISTRY_PORT ?= 5001
+export K3D_FLAGS ?=
 
 # The traffic.
-export URL := http://localhost:$(PORT)
-export CONNECTIONS := 40
-export TIMEOUT := 5s
-export DURATION := 3m
+export URL ?= http://localhost:$(PORT)
+export CONNECTIONS ?= 40
+export TIMEOUT ?= 5s
+export DURATION ?= 3m
 
 # The expected result: EXPECT=20 WITHIN=3m, or EXPECT=7 HOLD=2m.
-export EXPECT :=
-export WITHIN :=
-export HOLD :=
-# How long `make autoscale` waits after the traffic for the minimum number of replicas; no: not at all.
-export UNTIL_IDLE := 15m
+export EXPECT ?=
+export WITHIN ?=
+export HOLD ?=
+# How long `make autoscale` waits after the traffic for the minimum number of replicas; no: not at
+# all.
+export UNTIL_IDLE ?= 15m
 # The replicas of `make hold`.
-export REPLICAS :=
+export REPLICAS ?=
 # The port of a page that shows the recording while it runs: SERVE=8082.
-export SERVE :=
+export SERVE ?=
 # The folder for the files of a recording, and the one that `make explain` reads and writes.
-export OUTPUT := target/autoscale
-export RECORDING := $(OUTPUT)
+export OUTPUT ?= target/autoscale
+export RECORDING ?= $(OUTPUT)
 
-# The component is built with its own flags alone, not with those of the account (RUSTFLAGS, build.rustflags).
-BUILD := CARGO_ENCODED_RUSTFLAGS= cargo build --locked --target wasm32-wasip1 --target-dir target --release
 BUILD_HOST := cargo build --locked --package embedded-host
 BENCH := cargo run --locked --quiet --profile measured --package bench --
 
@@ -70,14 +70,14 @@ BENCH := cargo run --locked --quiet --profile measured --package bench --
 help:
 	@awk -F ':.*## ' '/^## / { print "\n" substr($$0, 4) } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: setup
-setup:
-	@scripts/setup.sh
+.PHONY: rust-target
+rust-target:
+	@scripts/lib.sh need_target
 
 ## Component
 .PHONY: build
-build: setup ## Build the component
-	@$(BUILD)
+build: ## Build the component
+	@scripts/build.sh
 
 .PHONY: run
 run: build ## Serve it on http://127.0.0.1:3000 (LISTEN=…), with Spin or the embedded host (SPIN=path)
@@ -92,8 +92,8 @@ clean: ## Remove everything that was built
 	@cargo clean
 
 ## Quality
-# The embedded host is always built by itself: with the rest of the workspace its crates would have other features, and
-# Wasmtime would be compiled anew.
+# The embedded host is always built by itself: with the rest of the workspace its crates would have
+# other features, and Wasmtime would be compiled anew.
 .PHONY: test
 test: build ## Run all tests; the built component runs in the embedded host
 	@$(BUILD_HOST)
@@ -101,7 +101,7 @@ test: build ## Run all tests; the built component runs in the embedded host
 
 .PHONY: test-spin
 test-spin: build ## Run the tests over HTTP against a real Spin (SPIN=path)
-	@scripts/with-spin.sh cargo test --locked --test http --test raw --test openapi --test cpu_time
+	@scripts/lib.sh with_spin cargo test --locked --test http --test raw --test openapi --test cpu_time
 
 .PHONY: test-clients
 test-clients: build ## Run the tests that need nginx, HAProxy, ab and Chromium
@@ -110,8 +110,8 @@ test-clients: build ## Run the tests that need nginx, HAProxy, ab and Chromium
 	@cargo test --locked --package recorder --test recorder -- --ignored
 
 .PHONY: lint
-lint: setup deny ## Check format, code, scripts and dependencies, warnings denied
-	@scripts/need.sh shellcheck
+lint: rust-target deny ## Check format, code, scripts and dependencies, warnings denied
+	@scripts/lib.sh need shellcheck
 	@shellcheck scripts/*.sh .ci/run
 	@cargo fmt --all --check
 	@cargo clippy --locked --package embedded-host --all-targets -- -D warnings
@@ -123,11 +123,11 @@ deny: ## Check the dependencies: bans, licences, sources (CHECKS=advisories: kno
 	@scripts/deny.sh
 
 .PHONY: bench
-bench: setup ## Measure the figures of the documents, on Linux, in 20 minutes (CASES=few,tutorial SPIN=path WASM=path CSV=docs/accuracy.csv)
+bench: rust-target ## Measure the figures of the documents, on Linux, in 20 minutes (CASES=few,tutorial SPIN=path WASM=path CSV=docs/accuracy.csv)
 	@$(BENCH) measure $${CASES:+--cases "$$CASES"}
 
 .PHONY: crowds
-crowds: setup ## Run `make bench CASES=crowds CSV=docs/accuracy.csv`, and draw docs/crowds.svg (FROM=docs/accuracy.csv: only draw)
+crowds: rust-target ## Run `make bench CASES=crowds CSV=docs/accuracy.csv`, and draw docs/crowds.svg (FROM=docs/accuracy.csv: only draw)
 	@[ "$$FROM" ] || $(BENCH) measure --cases crowds --csv docs/accuracy.csv
 	@$(BENCH) draw "$${FROM:-docs/accuracy.csv}"
 
@@ -146,7 +146,7 @@ fuzz-http: build ## Fuzz the component over HTTP as openapi.yaml describes it (S
 	@scripts/fuzz-http.sh
 
 .PHONY: reproducible
-reproducible: setup ## Build the component twice, in different folders, and check that both are identical
+reproducible: ## Build the component twice, for different accounts, and check that both are identical
 	@scripts/reproducible.sh
 
 ## Cluster

@@ -7,7 +7,7 @@ context=$(kubectl config current-context)
 if [[ $context == "k3d-$CLUSTER" || $context == "kind-$CLUSTER" ]]; then
   need curl
   echo "Waiting for a response from $URL, for about a minute at most"
-  curl --fail --silent --show-error --output /dev/null --max-time 5 --retry 30 --retry-delay 2 \
+  curl --globoff --noproxy '*' --fail --silent --show-error --output /dev/null --max-time 5 --retry 30 --retry-delay 2 \
     --retry-max-time 60 --retry-all-errors "$URL/?iterations=0"
   echo "The app responds: $URL"
   exit

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the CHECKS of cargo-deny, and builds it first if this version is not installed: without optimisation, since it has
-# little to do and would take minutes to build.
+# Runs the CHECKS of cargo-deny, and builds it first if this version is not installed: without
+# optimisation, since it has little to do and would take minutes to build.
 . "$(dirname "$0")/lib.sh"
 
 deny=target/tools/bin/cargo-deny

@@ -3,11 +3,13 @@
 . "$(dirname "$0")/lib.sh"
 
 for=${FOR:-5m}
-[[ $for =~ ^([0-9]+h)?([0-9]+m)?([0-9]+s)?$ ]] || fail "FOR is '$for'; it must be a duration in h, m and s, such as 5m"
+[[ $for =~ ^([0-9]+h)?([0-9]+m)?([0-9]+s)?$ ]] ||
+  fail "\`FOR\` is \"$for\"; it must be a duration in h, m and s, such as 5m"
 hours=${BASH_REMATCH[1]%h} minutes=${BASH_REMATCH[2]%m} seconds=${BASH_REMATCH[3]%s}
 
 need rustup
-rustup toolchain list | grep '^nightly' >/dev/null || fail 'there is no nightly toolchain: rustup toolchain install nightly'
+rustup toolchain list | grep '^nightly' >/dev/null ||
+  fail 'nightly Rust is not installed: rustup toolchain install nightly'
 need cargo-fuzz
 corpus=target/fuzz/corpus
 mkdir -p "$corpus"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Pushes the built app to IMAGE with PUSH_FLAGS, and prints the command that deploys exactly this build.
+# Pushes the built app to IMAGE with PUSH_FLAGS, and prints the command that deploys exactly this
+# build.
 . "$(dirname "$0")/lib.sh"
 
 need_spin

@@ -23,11 +23,12 @@ case $command in
     need bombardier
     option --expect "$EXPECT"
     [[ $UNTIL_IDLE == no ]] || option --until-idle "$UNTIL_IDLE"
-    traffic=(-- bombardier -o json -p r -l
-      -c "$CONNECTIONS" -t "$TIMEOUT" -d "$DURATION" "$URL")
+    set_traffic
+    traffic=(-- bombardier -o json -p r -l "${traffic[@]}")
     ;;
   hold)
     need bombardier
+    [[ ! $URL =~ ^[a-z]+://[^/?#]*@ ]] || fail "\`URL\` has a login, which \`make hold\` does not send"
     [[ -n $REPLICAS ]] ||
       fail "\`REPLICAS\` is empty; it must be a number, as in \`make hold REPLICAS=7\`"
     arguments+=("$REPLICAS")

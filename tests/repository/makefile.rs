@@ -62,18 +62,60 @@ fn a_load_passes_with_2xx_alone() {
 }
 
 #[test]
-fn make_load_counts_the_responses_that_took_longer_than_the_timeout() {
-    let report = "  Above the timeout    from p99.97 on\n 1xx - 0, 2xx - 16076, 3xx - 0, 4xx - 0, 5xx - 0, others - 0";
-    let answers = format!("case $call in bombardier*) echo '{report}'; exit ;; esac");
-    let run = Programs::answering("late", &answers).make(&["load"]);
-    // The rank of p99.97 is 16071: that one and the 5 behind it.
+fn settings_may_come_from_the_environment_in_every_locale() {
+    let answers = "case $call in bombardier*) echo \"in $LC_ALL\" ;; esac";
+    let url = "http://127.0.0.1:3000/[1-2]{a,b}*";
+    let environment = [
+        ("URL", url),
+        ("CONNECTIONS", "7"),
+        ("DURATION", "9s"),
+        ("LC_ALL", "de_DE.UTF-8"),
+    ];
+    let run = Programs::answering("environment", answers).make_in(&environment, &["load"]);
+    assert!(run.success && run.stdout.contains("in C\n"), "{run}");
+    let first = format!("Loading {url} with 7 connections for 9s");
+    assert!(run.stdout.starts_with(&first), "{run}");
     assert!(
-        run.success
-            && run
-                .stdout
-                .contains("6 of 16076 requests took longer than the timeout of 5s"),
+        run.call("bombardier")
+            .ends_with(&["-c", "7", "-t", "5s", "-d", "9s", url].map(str::to_owned)),
         "{run}"
     );
+    // The check takes the way of bombardier, which knows neither patterns nor proxies.
+    let check = run.call("curl");
+    assert!(check.contains(&"--globoff".to_owned()), "{run}");
+    assert!(
+        check.windows(2).any(|pair| pair == ["--noproxy", "*"]),
+        "{run}"
+    );
+}
+
+#[test]
+fn the_login_of_a_url_is_sent() {
+    let url = "URL=http://a%20b:c%3A%5Cd@localhost:8081/";
+    for target in ["load", "autoscale"] {
+        let run = Programs::new("login").make(&[target, url]);
+        let call = if target == "load" {
+            "bombardier"
+        } else {
+            "cargo run"
+        };
+        // From Python: `base64.b64encode(rb"a b:c:\d")`.
+        let header = "Authorization: Basic YSBiOmM6XGQ=".to_owned();
+        assert!(run.call(call).contains(&header), "{run}");
+    }
+    let run = Programs::new("login").make(&["hold", "REPLICAS=2", url]);
+    assert!(!run.success && run.stderr.contains("login"), "{run}");
+}
+
+#[test]
+fn make_load_says_why_the_app_rejects_the_load() {
+    let answers = "case $call in
+        curl*' --head '*) echo 400; exit ;;
+        curl*) echo '{\"detail\":\"a reason\"}'; exit ;;
+        esac";
+    let run = Programs::answering("rejected", answers).make(&["load"]);
+    assert!(!run.success && run.stderr.contains("a reason"), "{run}");
+    assert!(!run.has_call("bombardier"), "{run}");
 }
 
 #[test]
@@ -110,7 +152,7 @@ fn another_program_named_spin_is_not_used() {
         for target in ["run", "push", "test-spin"] {
             let run = programs.make(&[target, &format!("SPIN={spin}")]);
             assert!(
-                !run.success && run.stderr.contains(&format!("SPIN is '{spin}'")),
+                !run.success && run.stderr.contains(&format!("`SPIN` is \"{spin}\"")),
                 "{run}"
             );
             assert!(!run.has_call("embedded-host"), "{run}");
@@ -287,15 +329,4 @@ fn make_cluster_installs_the_versions_of_versions_env() {
         ];
         assert!(order.map(|part| run.position(&part)).is_sorted(), "{run}");
     }
-}
-
-/// Both name the file of spin.toml, and ignore the flags of the account.
-#[test]
-fn make_and_spin_build_the_component_alike() {
-    let spin: toml::Table = read("spin.toml").parse().expect("TOML");
-    let build = spin["component"]["cpu-load-gen"]["build"]["command"]
-        .as_str()
-        .expect("a command");
-    let make = format!("BUILD := {build}\n");
-    assert!(read("Makefile").contains(&make), "{build}");
 }

@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "bombardier",
     "cargo",
     "cargo-fuzz",
@@ -18,6 +18,7 @@ const NAMES: [&str; 13] = [
     "k3d",
     "kind",
     "kubectl",
+    "rustc",
     "rustup",
     "shellcheck",
     "sleep",
@@ -104,6 +105,11 @@ impl Programs {
 
     /// Runs make with these targets and variables, and with nothing of the caller's environment but PATH.
     pub fn make(&self, arguments: &[&str]) -> Run {
+        self.make_in(&[], arguments)
+    }
+
+    /// The same with these variables in the environment.
+    pub fn make_in(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Run {
         let calls = self.folder.join("calls");
         fs::write(&calls, "").expect("written");
         let path = env::var_os("PATH").expect("PATH is set");
@@ -119,6 +125,7 @@ impl Programs {
             .args(arguments)
             .current_dir(ROOT)
             .env_clear()
+            .envs(environment.iter().copied())
             .env("PATH", env::join_paths(folders).expect("no colons"))
             .env("CALLS", &calls)
             .env("ANSWERS", &self.answers)

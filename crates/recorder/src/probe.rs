@@ -43,6 +43,8 @@ impl Probe {
         }
         let client = Client::builder()
             .pool_max_idle_per_host(0)
+            // bombardier, which sends the load, takes none.
+            .no_proxy()
             .timeout(timeout)
             .build()?;
         Ok(Self { client, url, asked })

@@ -156,6 +156,7 @@ impl Traffic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::signal::unix::{SignalKind, signal};
 
     #[test]
     fn traffic_is_labelled_by_its_connections_or_its_program() {
@@ -176,6 +177,9 @@ mod tests {
 
     /// The result of a script that is asked to stop once it has begun.
     async fn stopped(script: &str) -> TrafficResult {
+        // As a recording does: a program that catches SIGINT starts others with its default, even if
+        // it was ignored, as in `make test &`.
+        let _handler = signal(SignalKind::interrupt()).expect("a handler");
         let command = ["sh", "-c", script].map(OsString::from);
         let traffic = Traffic::start(&command).expect("sh is there");
         let stop = CancellationToken::new();
