@@ -7,11 +7,8 @@ use serde_json::json;
 fn spin_operator_accepts_the_app() {
     let app = manifest(APP);
     assert_eq!(at(&app, "/spec/enableAutoscaling"), &json!(true));
-    assert_eq!(
-        app.pointer("/spec/replicas"),
-        None,
-        "refused beside enableAutoscaling"
-    );
+    // Refused beside enableAutoscaling.
+    assert_eq!(app.pointer("/spec/replicas"), None);
     for (name, check) in at(&app, "/spec/checks").as_object().expect("a map") {
         // The webhook makes a null of an absent one, which the CRD refuses.
         assert_eq!(at(check, "/httpGet/httpHeaders"), &json!([]), "{name}");
@@ -42,15 +39,11 @@ fn the_manifests_name_the_same_app() {
             "/spec/podSelector/matchLabels/core.spinkube.dev~1app-name",
         ),
     ] {
-        assert_eq!(
-            text_at(&manifest(file), pointer),
-            name,
-            "{pointer} of {file}"
-        );
+        assert_eq!(text_at(&manifest(file), pointer), name, "{file}{pointer}");
     }
-    let scaler = manifest(SCALED_OBJECT);
-    let scaler = text_at(&scaler, "/metadata/name");
-    assert_eq!(text_at(&manifest(HPA), "/metadata/name"), scaler);
+    let (scaled_object, hpa) = (manifest(SCALED_OBJECT), manifest(HPA));
+    let scaler = text_at(&scaled_object, "/metadata/name");
+    assert_eq!(text_at(&hpa, "/metadata/name"), scaler);
 }
 
 #[test]
@@ -66,22 +59,4 @@ fn the_hpa_scales_as_the_scaled_object_does() {
         text_at(&scaled_object, "/spec/triggers/0/metadata/value"),
         at(&hpa, "/spec/metrics/0/resource/target/averageUtilization").to_string()
     );
-}
-
-#[test]
-fn every_object_has_the_recommended_labels_and_no_namespace() {
-    let labels = json!({
-        "app.kubernetes.io/name": "cpu-load-gen",
-        "app.kubernetes.io/part-of": "cpu-load-gen",
-    });
-    for file in [APP, SCALED_OBJECT, HPA, INGRESS, NETWORK_POLICY] {
-        let object = manifest(file);
-        assert_eq!(at(&object, "/metadata/labels"), &labels, "{file}");
-        assert_eq!(
-            object.pointer("/metadata/namespace"),
-            None,
-            "{file}: `make deploy NAMESPACE=…` chooses it"
-        );
-    }
-    assert_eq!(at(&manifest(APP), "/spec/podLabels"), &labels);
 }

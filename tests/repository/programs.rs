@@ -72,7 +72,6 @@ impl Programs {
         if folder.exists() {
             fs::remove_dir_all(&folder).expect("the old folder goes");
         }
-        fs::create_dir_all(folder.join("bin")).expect("a folder");
         for program in NAMES {
             install(&folder.join("bin").join(program));
         }
@@ -98,9 +97,7 @@ impl Programs {
 
     /// Puts a further stand-in at a path in the folder.
     pub fn install(&self, name: &str) {
-        let path = self.folder.join(name);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        install(&path);
+        install(&self.folder.join(name));
     }
 
     /// Runs make with these targets and variables, and with nothing of the caller's environment but PATH.
@@ -146,6 +143,7 @@ impl Programs {
 }
 
 fn install(path: &Path) {
+    fs::create_dir_all(path.parent().expect("a folder")).expect("created");
     fs::write(path, PROGRAM).expect("written");
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("executable");
 }
