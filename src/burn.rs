@@ -477,11 +477,11 @@ mod tests {
 
     #[test]
     fn a_burn_in_a_crowd_does_not_run_until_it_is_admitted() {
-        let clock = Replay::undisturbed(14 * MS);
+        let clock = Replay::undisturbed(18 * MS);
         let burnt = clock.run("cpu_time=30ms");
         assert_near(clock.used(), 30 * MS, 2 * CHUNK);
-        // It accepts a delay of 14 ms at an age of 0.84 s, and then runs in time slices of 2 ms.
-        assert_near(burnt.elapsed, (840 + 15 * (2 + 14)) * MS, 160 * MS);
+        // It accepts a delay of 18 ms at an age of 1.05 s, and then runs in time slices of 2 ms.
+        assert_near(burnt.elapsed, (1050 + 15 * (2 + 18)) * MS, 160 * MS);
         assert!(clock.waits() <= 60, "{} waits", clock.waits());
     }
 

@@ -8,7 +8,7 @@
 //! - A new burn yields without having run. It is admitted if the scheduling delay is short; after a
 //!   long one, as soon as two delays in a row are no longer than it accepts. Until then it backs off
 //!   and yields again.
-//! - A new burn accepts a delay of four time slices of others. The accepted delay grows with age, so
+//! - A new burn accepts a delay of six time slices of others. The accepted delay grows with age, so
 //!   older burns are admitted before younger ones, and only a few run at a time.
 //! - A burn that would end too late, if it were admitted now, starts again as a new one: it no longer
 //!   delays others that can still end in time.
@@ -30,11 +30,11 @@ const SHORT_SLICE: Duration = Duration::from_millis(2);
 const LONG_SLICE: Duration = Duration::from_millis(40);
 
 /// The longest scheduling delay of a burn that is alone: the timer of the host makes it 1.2 ms, one
-/// time slice of another burn 3 ms.
-const ALONE: Duration = Duration::from_micros(2500);
+/// time slice of another burn at least 2 ms.
+const ALONE: Duration = Duration::from_micros(1800);
 
-/// The scheduling delay that a new burn accepts: four time slices of others.
-const MIN_ACCEPTED_DELAY: Duration = Duration::from_millis(8);
+/// The scheduling delay that a new burn accepts: six time slices of others.
+const MIN_ACCEPTED_DELAY: Duration = Duration::from_millis(12);
 
 /// The longest scheduling delay that a burn ever accepts: fourteen time slices of others. A health
 /// probe waits as long.
@@ -62,8 +62,8 @@ const BACKOFF_PER_EXCESS: u32 = 12;
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 
 /// The longest time to back off, on average, as a share of the age, even if it is less than
-/// `MIN_BACKOFF`: a new burn that met a long time slice of another does not wait long.
-const MAX_BACKOFF_SHARE: f64 = 0.25;
+/// `MIN_BACKOFF`: among a few, a burn soon tries again.
+const MAX_BACKOFF_SHARE: f64 = 0.125;
 
 /// Schedules one burn.
 pub struct Scheduler {
@@ -120,7 +120,8 @@ impl Scheduler {
                 SHORT_SLICE
             });
         }
-        if delay <= accepted {
+        // A young burn may have met the long time slice of one other.
+        if delay <= accepted || age < LONG_SLICE {
             return Decision::Yield;
         }
         let backoff = ((delay - accepted) * BACKOFF_PER_EXCESS)
@@ -168,19 +169,19 @@ mod tests {
 
     #[test]
     fn a_few_burns_share_the_thread() {
-        for others in 1..=4 {
+        for others in 1..=6 {
             let mut scheduler = Scheduler::new(false);
             let decision = scheduler.next(others * SHORT_SLICE, MS, LEFT, 0.5);
             assert_eq!(decision, Run(SHORT_SLICE), "{others} others");
         }
-        let fifth = Scheduler::new(false).next(5 * SHORT_SLICE, 12 * MS, LEFT, 0.5);
-        assert_eq!(fifth, BackOff(3 * MS));
+        let seventh = Scheduler::new(false).next(7 * SHORT_SLICE, 80 * MS, LEFT, 0.5);
+        assert_eq!(seventh, BackOff(10 * MS));
     }
 
     #[test]
     fn an_older_burn_accepts_a_longer_delay() {
-        assert!(matches!(decide(18 * MS, 1390 * MS, LEFT), BackOff(_)));
-        assert_eq!(decide(18 * MS, 1410 * MS, LEFT), Run(SHORT_SLICE));
+        assert!(matches!(decide(18 * MS, 1040 * MS, LEFT), BackOff(_)));
+        assert_eq!(decide(18 * MS, 1060 * MS, LEFT), Run(SHORT_SLICE));
         let longest = MAX_ACCEPTED_DELAY;
         assert_eq!(decide(longest, AGEING_PERIOD, LEFT), Run(SHORT_SLICE));
         assert_eq!(decide(longest, 4100 * MS, LEFT), Run(SHORT_SLICE));
@@ -211,9 +212,9 @@ mod tests {
         assert_eq!(decide(38 * MS, AGEING_PERIOD, LEFT), BackOff(120 * MS));
         assert_eq!(decide(40 * MS, AGEING_PERIOD, LEFT), BackOff(144 * MS));
         assert_eq!(decide(30 * MS, AGEING_PERIOD, LEFT), BackOff(MIN_BACKOFF));
-        // A quarter of the age at most.
-        assert_eq!(decide(40 * MS, 800 * MS, LEFT), BackOff(200 * MS));
-        assert_eq!(decide(40 * MS, 200 * MS, LEFT), BackOff(50 * MS));
+        // An eighth of the age at most.
+        assert_eq!(decide(40 * MS, 800 * MS, LEFT), BackOff(100 * MS));
+        assert_eq!(decide(40 * MS, 200 * MS, LEFT), BackOff(25 * MS));
         // The jitter makes it from half as long to half as long again.
         for (jitter, share) in [(0.0, 0.5), (1.0, 1.5)] {
             let decision = Scheduler::new(false).next(29 * MS, AGEING_PERIOD, LEFT, jitter);
@@ -231,10 +232,16 @@ mod tests {
     #[test]
     fn one_short_delay_may_be_luck() {
         let mut scheduler = Scheduler::new(false);
-        let long = scheduler.next(20 * MS, 20 * MS, LEFT, 0.5);
-        assert_eq!(long, BackOff(5 * MS));
-        assert_eq!(scheduler.next(5 * MS, 30 * MS, LEFT, 0.5), Yield);
-        assert_eq!(scheduler.next(5 * MS, 36 * MS, LEFT, 0.5), Run(SHORT_SLICE));
+        let long = scheduler.next(20 * MS, 48 * MS, LEFT, 0.5);
+        assert_eq!(long, BackOff(6 * MS));
+        assert_eq!(scheduler.next(5 * MS, 60 * MS, LEFT, 0.5), Yield);
+        assert_eq!(scheduler.next(5 * MS, 66 * MS, LEFT, 0.5), Run(SHORT_SLICE));
+    }
+
+    #[test]
+    fn a_young_burn_tries_again_at_once() {
+        let decision = Scheduler::new(false).next(30 * MS, 31 * MS, LEFT, 0.5);
+        assert_eq!(decision, Yield);
     }
 
     #[test]
