@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Draws docs/autoscale.svg and docs/autoscale-dark.svg again from docs/autoscale.jsonl.gz, the observations of a run.
+# Draws docs/autoscale.svg again from docs/autoscale.jsonl.gz, the observations of a run.
 . "$(dirname "$0")/lib.sh"
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 gunzip -c docs/autoscale.jsonl.gz >"$folder/observations.jsonl"
 cargo run --locked --quiet --package recorder -- explain "$folder/observations.jsonl" --output "$folder"
-cp "$folder/autoscale.svg" "$folder/autoscale-dark.svg" docs/
+cp "$folder/autoscale.svg" docs/

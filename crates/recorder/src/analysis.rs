@@ -4,6 +4,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::{
     decisions::Decision,
@@ -13,13 +15,18 @@ use crate::{
 const UNDER_TRAFFIC: &str = "under traffic";
 
 /// The times of the main events.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, JsonSchema, PartialEq, Serialize)]
 pub struct Milestones {
+    #[serde(rename = "first_decision_seconds")]
     pub first_decision: Option<f64>,
+    #[serde(rename = "first_new_pod_ready_seconds")]
     pub first_new_pod_ready: Option<f64>,
+    #[serde(rename = "last_new_pod_ready_seconds")]
     pub last_new_pod_ready: Option<f64>,
+    #[serde(rename = "traffic_ended_seconds")]
     pub traffic_ended: Option<f64>,
     /// The time from the end of the traffic until the minimum number of replicas.
+    #[serde(rename = "idle_after_traffic_seconds")]
     pub back_at_minimum: Option<f64>,
 }
 
@@ -106,13 +113,18 @@ pub fn is_idle(state: &State) -> bool {
 }
 
 /// The responses to the probes of one phase; latencies in seconds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, JsonSchema, PartialEq, Serialize)]
 pub struct Phase {
+    #[serde(rename = "phase")]
     pub name: &'static str,
+    #[serde(rename = "answered")]
     pub succeeded: u64,
     pub failed: u64,
+    #[serde(rename = "p50_seconds")]
     pub p50: Option<f64>,
+    #[serde(rename = "p95_seconds")]
     pub p95: Option<f64>,
+    #[serde(rename = "max_seconds")]
     pub max: Option<f64>,
 }
 

@@ -83,8 +83,7 @@ enum Command {
         /// How long there must be exactly this number
         #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
         hold: Duration,
-        /// Time limit for reaching them, from the start of the traffic [default: as long as it may
-        /// take by an estimate]
+        /// Time limit for reaching them, from the start of the traffic [default: by an estimate]
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         within: Option<Duration>,
         /// CPU that a replica uses without traffic, in millicores
@@ -212,12 +211,15 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
 /// Prints a recording, and writes its files.
 fn report(header: &Header, record: &Record, folder: &Path, format: Format) -> Result<()> {
     let report = Report::new(header, record);
-    report.write(folder)?;
+    files::write(&report, folder)?;
     // The folder of a file in the current folder is empty.
     eprintln!("The files are in {}", Path::new(".").join(folder).display());
     match format {
         Format::Markdown => print!("{}", report.markdown()),
-        Format::Json => println!("{:#}", files::json(&report)),
+        Format::Json => println!(
+            "{}",
+            serde_json::to_string_pretty(&files::document(&report))?
+        ),
     }
     Ok(())
 }
@@ -272,16 +274,15 @@ impl Command {
                 let mut deployment = state.deployment.clone().unwrap_or_default();
                 deployment.requests = state.requests().cloned().unwrap_or_default();
                 let plan = Plan::new(replicas, &autoscaler, &deployment, idle)?;
-                let within = within.unwrap_or(plan.at_most);
+                let within = within.unwrap_or(plan.limit);
                 let expectation = Expectation {
                     replicas,
                     within: Some(within),
                     hold: Some(hold),
                 };
-                let loads = Hold::new(plan);
-                eprintln!("{loads}");
+                eprintln!("{plan}");
                 let mode = Mode::Hold {
-                    hold: loads,
+                    hold: Hold::new(plan),
                     url,
                     limit: within + 2 * hold,
                 };

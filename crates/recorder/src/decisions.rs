@@ -6,8 +6,11 @@
 use std::{collections::BTreeMap, iter::Peekable, mem::discriminant, slice};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::{
+    files,
     notes::{Note, notes},
     observations::AUTOSCALERS,
     record::{Autoscaler, Metric, Observation, ObservationKind, Pod, Record, Source, Usage, total},
@@ -25,26 +28,36 @@ const JITTER: f64 = 1.0;
 const LAG: f64 = 6.0;
 
 /// A change of the number of replicas, or a computation that made none although the formula asked for one.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, JsonSchema, PartialEq, Serialize)]
 pub struct Decision {
     /// In seconds since the traffic started.
+    #[serde(rename = "seconds")]
     pub at: f64,
     /// When it was last made, and how often in succession.
+    #[serde(rename = "last_seconds")]
     pub until: f64,
+    #[serde(rename = "count")]
     pub times: u32,
+    #[serde(rename = "from_replicas")]
     pub from: u32,
+    #[serde(rename = "to_replicas")]
     pub to: u32,
     /// The metric that decided, as the autoscaler names it, if it has several.
     pub metric: Option<String>,
     /// The reading of that metric; there is none if a bound alone decided.
     pub reading: Option<Reading>,
     /// `ceil(replicas × current ÷ target)`.
+    #[serde(rename = "computed_replicas")]
     pub computed: Option<u32>,
     /// The recommendation of the metrics, before the windows and the limits.
+    #[serde(rename = "recommended_replicas")]
     pub recommended: Option<u32>,
     /// The rules that led to another number than `computed`.
+    #[serde(serialize_with = "files::constraints")]
+    #[schemars(schema_with = "files::constraints_schema")]
     pub constraints: Vec<Constraint>,
     /// The result of the rules, if it differs from the decision.
+    #[serde(rename = "expected_replicas")]
     pub expected: Option<u32>,
     /// The message of the autoscaler, if the rules do not explain the decision.
     pub remark: Option<String>,

@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::format::{duration, replicas as count};
@@ -29,7 +30,7 @@ pub enum Evaluation {
 }
 
 /// The result of a recording; the exit status is its place in this list.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(tag = "outcome", content = "reason", rename_all = "snake_case")]
 pub enum Verdict {
     /// The expectation, and when it was met; `None` without an expectation.

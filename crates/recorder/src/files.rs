@@ -1,63 +1,155 @@
-//! The files of a report for other programs: autoscale.json, by autoscale.schema.json, and replicas.csv.
+//! The files of a report: autoscale.json, by autoscale.schema.json, replicas.csv and the chart.
 
-use anyhow::Result;
-use serde_json::{Value, json};
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Serialize, Serializer};
+use serde_json::json;
 
 use crate::{
-    analysis::Phase,
+    analysis::{Milestones, Phase},
+    chart,
     decisions::Decision,
+    expectation::Verdict,
     format::describe,
-    record::{Autoscaler, ObservationKind, Record, State},
+    notes::Note,
+    record::{Autoscaler, ObservationKind, Record, State, TrafficRun},
     report::Report,
     rules::{Constraint, Unit},
 };
 
-/// The `version` of autoscale.json, which rises when a field changes its meaning or is removed.
+/// The `version` of autoscale.json.
 const VERSION: u32 = 1;
 
-pub fn json(report: &Report) -> Value {
-    let milestones = &report.milestones;
-    let notes = report.notes.iter();
-    json!({
-        "version": VERSION,
-        "deployment": report.header.deployment,
-        "began": report.header.began,
-        "verdict": report.header.verdict,
-        "expected": report.header.expected,
-        "decisions": report.decisions.iter().map(decision).collect::<Vec<_>>(),
-        "notes": notes.map(|note| json!({"seconds": note.at, "text": note.text})).collect::<Vec<_>>(),
-        "milestones": {
-            "first_decision_seconds": milestones.first_decision,
-            "first_new_pod_ready_seconds": milestones.first_new_pod_ready,
-            "last_new_pod_ready_seconds": milestones.last_new_pod_ready,
-            "traffic_ended_seconds": milestones.traffic_ended,
-            "idle_after_traffic_seconds": milestones.back_at_minimum,
-        },
-        "latency": report.phases.iter().map(latency).collect::<Vec<_>>(),
-        "pods_ready_seconds": report.pods_ready,
-        "traffic": traffic(report.record),
-    })
+/// What an autoscaler did with a Deployment. Times are in seconds since the traffic started, or since the recording
+/// began if there was no traffic.
+#[derive(JsonSchema, Serialize)]
+#[schemars(title = "autoscale.json")]
+pub struct Document<'a> {
+    /// The version of this format. It rises when a field changes its meaning or is removed.
+    version: u32,
+    /// The name of the Deployment.
+    deployment: &'a str,
+    /// When the recording began.
+    began: Timestamp,
+    /// The outcomes are the exit statuses 0, 1 and 2.
+    verdict: &'a Verdict,
+    /// The expectation in words.
+    expected: Option<&'a str>,
+    decisions: &'a [Decision],
+    /// Other events that belong beside the decisions.
+    notes: &'a [Note],
+    milestones: &'a Milestones,
+    /// The latency of one request a second, by phase.
+    latency: &'a [Phase],
+    /// When each pod was first seen to be ready.
+    pods_ready_seconds: &'a BTreeMap<String, f64>,
+    traffic: Vec<Traffic<'a>>,
 }
 
-fn decision(decision: &Decision) -> Value {
-    json!({
-        "seconds": decision.at,
-        "last_seconds": decision.until,
-        "count": decision.times,
-        "from_replicas": decision.from,
-        "to_replicas": decision.to,
-        "metric": decision.metric,
-        "reading": decision.reading,
-        "computed_replicas": decision.computed,
-        "recommended_replicas": decision.recommended,
-        "expected_replicas": decision.expected,
-        "constraints": decision.constraints.iter().map(constraint).collect::<Vec<_>>(),
-        "remark": decision.remark,
-    })
+#[derive(JsonSchema, Serialize)]
+struct Traffic<'a> {
+    /// Such as `40 connections`.
+    label: &'a str,
+    start_seconds: f64,
+    end_seconds: Option<f64>,
+    /// Why it did not succeed.
+    failed: Option<&'a str>,
+    /// The standard output of its command, unless it is bombardier's JSON.
+    output: Option<&'a str>,
+    bombardier: Option<Bombardier<'a>>,
 }
 
-fn constraint(constraint: &Constraint) -> Value {
-    match constraint {
+#[derive(JsonSchema, Serialize)]
+struct Bombardier<'a> {
+    duration_seconds: f64,
+    requests: u64,
+    requests_2xx: u64,
+    mean_seconds: f64,
+    p50_seconds: Option<f64>,
+    p95_seconds: Option<f64>,
+    max_seconds: f64,
+    errors: Vec<Failure<'a>>,
+}
+
+#[derive(JsonSchema, Serialize)]
+struct Failure<'a> {
+    description: &'a str,
+    count: u64,
+}
+
+/// The content of autoscale.json.
+pub fn document<'a>(report: &'a Report) -> Document<'a> {
+    let header = report.header;
+    Document {
+        version: VERSION,
+        deployment: &header.deployment,
+        began: header.began,
+        verdict: &header.verdict,
+        expected: header.expected.as_deref(),
+        decisions: &report.decisions,
+        notes: &report.notes,
+        milestones: &report.milestones,
+        latency: &report.phases,
+        pods_ready_seconds: &report.pods_ready,
+        traffic: report
+            .record
+            .traffic_runs()
+            .into_iter()
+            .map(Into::into)
+            .collect(),
+    }
+}
+
+impl<'a> From<TrafficRun<'a>> for Traffic<'a> {
+    fn from(load: TrafficRun<'a>) -> Self {
+        let result = load.result;
+        let output = result.map(|result| result.output.as_str());
+        Self {
+            label: load.label,
+            start_seconds: load.start,
+            end_seconds: load.end,
+            failed: result.and_then(|result| result.failed.as_deref()),
+            output: output.filter(|output| !output.is_empty()),
+            bombardier: result.and_then(|result| Some(result.bombardier.as_ref()?.into())),
+        }
+    }
+}
+
+impl<'a> From<&'a bombardier::Report> for Bombardier<'a> {
+    fn from(counted: &'a bombardier::Report) -> Self {
+        let seconds = |micros: f64| micros / 1e6;
+        let percentiles = counted.latency.percentiles.as_ref();
+        Self {
+            duration_seconds: counted.seconds,
+            requests: counted.requests(),
+            requests_2xx: counted.req2xx,
+            mean_seconds: seconds(counted.latency.mean),
+            p50_seconds: percentiles.map(|one| seconds(one.p50)),
+            p95_seconds: percentiles.map(|one| seconds(one.p95)),
+            max_seconds: seconds(counted.latency.max),
+            errors: counted.errors.iter().map(Failure::from).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a bombardier::Failure> for Failure<'a> {
+    fn from(failure: &'a bombardier::Failure) -> Self {
+        Self {
+            description: &failure.description,
+            count: failure.count,
+        }
+    }
+}
+
+/// Each constraint with its kind and its number.
+pub fn constraints<S: Serializer>(
+    constraints: &[Constraint],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(constraints.iter().map(|constraint| match constraint {
         Constraint::Tolerance(percent) => json!({"kind": "tolerance", "percent": percent}),
         Constraint::NotReady(pods) => json!({"kind": "not_ready", "pods": pods}),
         Constraint::Missing(pods) => json!({"kind": "without_metrics", "pods": pods}),
@@ -67,48 +159,49 @@ fn constraint(constraint: &Constraint) -> Value {
         Constraint::Disabled => json!({"kind": "disabled"}),
         Constraint::Maximum(replicas) => json!({"kind": "maximum", "replicas": replicas}),
         Constraint::Minimum(replicas) => json!({"kind": "minimum", "replicas": replicas}),
-    }
+    }))
 }
 
-fn latency(phase: &Phase) -> Value {
-    json!({
-        "phase": phase.name,
-        "answered": phase.succeeded,
-        "failed": phase.failed,
-        "p50_seconds": phase.p50,
-        "p95_seconds": phase.p95,
-        "max_seconds": phase.max,
-    })
-}
-
-fn traffic(record: &Record) -> Value {
-    let loads = record.traffic_runs().into_iter().map(|load| {
-        let result = load.result;
+pub fn constraints_schema(_: &mut SchemaGenerator) -> Schema {
+    let constraint = |number: &str, kinds: &[&str]| {
         json!({
-            "label": load.label,
-            "start_seconds": load.start,
-            "end_seconds": load.end,
-            "failed": result.and_then(|result| result.failed.as_ref()),
-            "output": result.map(|result| &result.output).filter(|output| !output.is_empty()),
-            "bombardier": result.and_then(|result| result.bombardier.as_ref()).map(bombardier),
+            "type": "object",
+            "required": ["kind", number],
+            "properties": {"kind": {"enum": kinds}, number: {"type": "integer"}},
         })
-    });
-    loads.collect()
+    };
+    json_schema!({
+        "type": "array",
+        "items": {"oneOf": [
+            constraint("percent", &["tolerance"]),
+            constraint("seconds", &["window"]),
+            constraint("pods", &["not_ready", "without_metrics", "counted"]),
+            constraint("replicas", &["largest_step", "maximum", "minimum"]),
+            {"type": "object", "required": ["kind"], "properties": {"kind": {"const": "disabled"}}},
+        ]},
+    })
 }
 
-fn bombardier(counted: &bombardier::Report) -> Value {
-    let seconds = |micros: f64| micros / 1e6;
-    let percentiles = counted.latency.percentiles.as_ref();
-    json!({
-        "duration_seconds": counted.seconds,
-        "requests": counted.requests(),
-        "requests_2xx": counted.req2xx,
-        "mean_seconds": seconds(counted.latency.mean),
-        "p50_seconds": percentiles.map(|one| seconds(one.p50)),
-        "p95_seconds": percentiles.map(|one| seconds(one.p95)),
-        "max_seconds": seconds(counted.latency.max),
-        "errors": counted.errors,
-    })
+/// Writes `replicas.csv`, `autoscale.json` and the chart.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write(report: &Report, folder: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(folder)
+        .with_context(|| format!("the folder {} cannot be created", folder.display()))?;
+    for (name, content) in [
+        ("replicas.csv", csv(report.record)?),
+        (
+            "autoscale.json",
+            serde_json::to_vec_pretty(&document(report))?,
+        ),
+        ("autoscale.svg", chart::draw(report)?.into()),
+    ] {
+        let path = folder.join(name);
+        fs::write(&path, content)
+            .with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    Ok(())
 }
 
 const COLUMNS: [&str; 11] = [
@@ -126,7 +219,7 @@ const COLUMNS: [&str; 11] = [
 ];
 
 /// A row for each observation, with the state after it.
-pub fn csv(record: &Record) -> Result<Vec<u8>> {
+fn csv(record: &Record) -> anyhow::Result<Vec<u8>> {
     let mut rows = Vec::new();
     record.replay(|observation, state| {
         let deployment = state.deployment.as_ref();
@@ -168,5 +261,31 @@ fn reading(state: &State, unit: Unit) -> [String; 2] {
     match reading.filter(|reading| reading.unit == unit) {
         Some(reading) => [reading.current.to_string(), reading.target.to_string()],
         None => Default::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+
+    use schemars::generate::SchemaSettings;
+
+    use super::*;
+
+    /// `UPDATE_SCHEMA=1 cargo test --package recorder schema` writes the file again.
+    #[test]
+    fn the_schema_describes_the_types() {
+        let settings = SchemaSettings::draft2020_12().for_serialize();
+        let schema = settings.into_generator().into_root_schema_for::<Document>();
+        let schema = format!("{:#}\n", schema.to_value());
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("autoscale.schema.json");
+        if env::var_os("UPDATE_SCHEMA").is_some() {
+            fs::write(&path, &schema).expect("it can be written");
+        }
+        let committed = fs::read_to_string(path).expect("it is there");
+        assert!(
+            committed == schema,
+            "autoscale.schema.json is out of date: run UPDATE_SCHEMA=1 cargo test --package recorder schema"
+        );
     }
 }

@@ -1,15 +1,19 @@
 //! What happened beside the decisions: to the pods, to the Deployment, and to the number of
 //! autoscalers.
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use crate::record::{ObservationKind, Record, State};
 
 /// By this time after a recording began, in seconds, every object that exists has been listed.
 pub const LISTED: f64 = 5.0;
 
 /// An event to report with the decisions.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, JsonSchema, PartialEq, Serialize)]
 pub struct Note {
     /// In seconds since the traffic started.
+    #[serde(rename = "seconds")]
     pub at: f64,
     pub text: String,
 }

@@ -147,7 +147,8 @@ fn seconds(record: &Record, at: f64) -> String {
     format!("{:>4.0} s", at - record.time_origin())
 }
 
-fn numbers(record: &Record, at: f64) -> String {
+/// The line of a terminal: the time, the replicas, CPU and latency.
+pub fn numbers(record: &Record, at: f64) -> String {
     let latency = record.state.response.as_ref().map(|it| match &it.failed {
         None => format!(", {}", latency(it.took.as_secs_f64())),
         Some(why) => format!(", {}", no_response(why)),
@@ -172,7 +173,7 @@ fn replicas(state: &State) -> String {
 }
 
 /// The CPU that the autoscaler reads, and its target, or why there is none.
-pub fn cpu(state: &State) -> String {
+fn cpu(state: &State) -> String {
     let Some(autoscaler) = state.autoscaler() else {
         return "no autoscaler targets it".into();
     };

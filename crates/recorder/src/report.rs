@@ -1,16 +1,13 @@
-//! The report of a recording: Markdown with tables, and files.
+//! The report of a recording, and its Markdown with tables.
 
-use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
+use std::{collections::BTreeMap, fmt::Write};
 
-use anyhow::{Context, Result};
 use comfy_table::{Cell, CellAlignment, Table, presets::ASCII_MARKDOWN};
 
 use crate::{
     analysis::{Milestones, Phase, phases, pods_ready},
-    chart::{self, Theme},
     decisions::{Decision, decisions},
     expectation::Verdict,
-    files,
     format::latency,
     notes::Note,
     observations::Header,
@@ -18,7 +15,7 @@ use crate::{
 };
 
 /// The header of the table of decisions.
-pub const DECISION: [&str; 6] = [
+const DECISION: [&str; 6] = [
     "seconds",
     "from",
     "to",
@@ -161,34 +158,10 @@ impl<'a> Report<'a> {
         let lines: Vec<_> = lines.collect();
         (!lines.is_empty()).then(|| lines.join("\n\n"))
     }
-
-    /// `replicas.csv`, `autoscale.json` and the chart.
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("the folder {} cannot be created", folder.display()))?;
-        let write = |name: &str, content: &[u8]| {
-            let path = folder.join(name);
-            fs::write(&path, content)
-                .with_context(|| format!("{} cannot be written", path.display()))
-        };
-        write("replicas.csv", &files::csv(self.record)?)?;
-        write(
-            "autoscale.json",
-            &serde_json::to_vec_pretty(&files::json(self))?,
-        )?;
-        for (name, theme) in [
-            ("autoscale.svg", Theme::Light),
-            ("autoscale-dark.svg", Theme::Dark),
-        ] {
-            let svg = chart::draw(&self.header.deployment, self.record, &self.decisions, theme)?;
-            write(name, svg.as_bytes())?;
-        }
-        Ok(())
-    }
 }
 
 /// The row of a decision.
-pub fn cells(row: &Decision) -> [String; 6] {
+fn cells(row: &Decision) -> [String; 6] {
     let when = if row.times > 1 {
         format!("{:.0} to {:.0}", row.at, row.until)
     } else {

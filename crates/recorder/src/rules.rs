@@ -9,6 +9,7 @@
 
 use std::{cmp::Ordering, fmt};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// How often an autoscaler computes (`--horizontal-pod-autoscaler-sync-period`), in seconds.
@@ -20,7 +21,7 @@ pub const TOLERANCE: f64 = 0.1;
 /// The replicas that one step without a `behavior` may always reach.
 const FIRST_STEP: u32 = 4;
 /// The average of a metric beside its target, both in the same unit.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, PartialEq, Serialize)]
 pub struct Reading {
     pub current: i64,
     pub target: i64,
@@ -28,7 +29,7 @@ pub struct Reading {
 }
 
 /// The unit of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Percent of the requests of the pods (`averageUtilization`).

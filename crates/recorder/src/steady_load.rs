@@ -1,22 +1,20 @@
 //! The loads that lead to an exact number of replicas. Paced requests (`cpu=Q&duration=D`) add up, so C connections
 //! that send them use C × Q, however many replicas share them.
 //!
-//! The autoscaler's own rules predict the result of a load. Two things make a single load unreliable: a change within
-//! the tolerance is not made, so scaling up may stop below the goal, and a reading that is slightly too high leads to
-//! more than the goal. Two loads in succession avoid both:
-//!
-//! - from below: after the first load the replicas are at rest so far below the goal that one step, larger than the
-//!   tolerance, reaches it;
-//! - from above: after the first load they are at rest so far above it that the scale-in reaches it, which happens after
-//!   the stabilisation window, when no pod is starting.
+//! The autoscaler's own rules predict the result of a load. They change nothing while the reading is within the
+//! tolerance, so most loads can leave more than one number of replicas unchanged. A load that leads to the goal from
+//! every other number is sent alone. For all other goals, a first load leads to a number from which a second one leads
+//! to the goal: to a higher number, since a scale-in happens after the stabilisation window, when no pod is starting;
+//! to a lower one only if the maximum leaves no room above.
 
-use std::{cmp::Reverse, ffi::OsString, fmt, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, fmt, ops::RangeInclusive, time::Duration};
 
 use thiserror::Error;
 
 use crate::{
+    format::replicas,
     record::{Autoscaler, Deployment},
-    rules::{History, Pods, Reading, Rules, SYNC_PERIOD, Unit, recommend},
+    rules::{History, Reading, Rules, SYNC_PERIOD, Unit, recommend_for_value},
 };
 
 /// The `duration` of each paced request: after this long all replicas share the load.
@@ -25,8 +23,8 @@ const REQUEST: &str = "10s";
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// The CPU that a replica uses without traffic, in millicores: 4 to 6, seen under Spin 3.6.3 and Spin 4.0.2.
 pub const IDLE: f64 = 5.0;
-/// The deviation of readings, as a fraction of the load.
-const NOISE: f64 = 0.02;
+/// The deviation of readings for which a load still has to lead to the same number, as a fraction of the load.
+const NOISE: f64 = 0.025;
 /// How long new pods take until they are ready and their CPU counts.
 const START: Duration = Duration::from_secs(90);
 /// How long all pods must be ready, counted and unchanged until they count as at rest: two syncs.
@@ -50,8 +48,8 @@ pub enum Error {
 }
 
 impl SteadyLoad {
-    /// A total that pods shall use, in two or three connections for each replica, or one for each core if that is
-    /// more, whichever come closest in whole millicores.
+    /// Splits a total into two or three connections per replica, or one per core if that is more; the closest in whole
+    /// millicores wins.
     fn split(total: u32, replicas: u32) -> Self {
         let fewest = total.div_ceil(1000).max(2 * replicas);
         (fewest..=fewest.max(3 * replicas))
@@ -83,15 +81,16 @@ impl fmt::Display for SteadyLoad {
     }
 }
 
-/// One or two loads after which the autoscaler is at rest at the goal.
+/// The loads after which the autoscaler is at rest at the goal.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Way {
+pub struct Plan {
+    pub replicas: u32,
     pub first: Option<First>,
     pub load: SteadyLoad,
-    /// How long it may be at rest at another number before this way counts as failed.
-    pub timeout: Duration,
     /// An estimate, from the start of the traffic until the goal is reached.
     pub takes: Duration,
+    /// After this time the goal counts as missed: a reading that is too high costs another stabilisation window.
+    pub limit: Duration,
 }
 
 /// The first of two loads, until the number of replicas at rest is one from which the second load leads to the goal.
@@ -101,28 +100,11 @@ pub struct First {
     pub rests: RangeInclusive<u32>,
 }
 
-impl First {
-    /// `6–9`.
-    pub fn rested(&self) -> String {
-        match self.rests.clone().into_inner() {
-            (lowest, highest) if lowest == highest => lowest.to_string(),
-            (lowest, highest) => format!("{lowest}–{highest}"),
-        }
-    }
-}
-
-/// The ways to exactly this number of replicas.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    pub replicas: u32,
-    pub from_below: Option<Way>,
-    pub from_above: Option<Way>,
-    /// How long it may take until the goal is reached, if the first way fails.
-    pub at_most: Duration,
-}
-
 impl Plan {
     /// For replicas that use `idle` millicores each without traffic.
+    ///
+    /// # Errors
+    /// If no load leads to this number of replicas.
     pub fn new(
         replicas: u32,
         autoscaler: &Autoscaler,
@@ -148,22 +130,23 @@ impl Plan {
             target,
             idle,
         };
-        let from_below = model.direct(replicas).or_else(|| model.below(replicas));
-        let from_above = model.above(replicas);
-        let (first, second) = match (&from_below, &from_above) {
-            (Some(below), Some(above)) => (below, above),
-            // A goal with one way may need it twice.
-            (Some(way), None) | (None, Some(way)) => (way, way),
-            (None, None) => return Err(Error::Unreachable(replicas)),
-        };
-        let forgotten = Duration::from_secs(u64::from(rules.down_window()));
-        let at_most = first.takes + first.timeout + forgotten + second.takes;
-        Ok(Self {
-            replicas,
-            at_most,
-            from_below,
-            from_above,
-        })
+        model.plan(replicas).ok_or(Error::Unreachable(replicas))
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}: ", replicas(self.replicas))?;
+        if let Some(First { load, rests }) = &self.first {
+            let (lowest, highest) = rests.clone().into_inner();
+            write!(f, "{load} until there are {lowest}")?;
+            if highest > lowest {
+                write!(f, " to {highest}")?;
+            }
+            write!(f, ", then ")?;
+        }
+        let minutes = self.takes.as_secs().div_ceil(60);
+        write!(f, "{}; this takes about {minutes} minutes", self.load)
     }
 }
 
@@ -178,136 +161,108 @@ struct Model<'a> {
 }
 
 impl Model<'_> {
-    /// A single load, if the replicas cannot stop below the goal: with one replica less, the reading is above the
-    /// tolerance by more than the noise.
-    fn direct(&self, replicas: u32) -> Option<Way> {
-        let mut loads = self.loads(replicas, self.rules.min);
-        let all = loads.len();
-        if replicas > self.rules.min {
-            loads.retain(|load| self.step(f64::from(*load), replicas - 1) >= replicas);
-        }
-        let load = middle(&loads)?;
-        let is_wide = loads.len() as f64 * self.resolution() >= 2.0 * NOISE * f64::from(load);
-        if !is_wide && loads.len() < all {
-            return None;
-        }
-        let (_, takes) = self.settle(f64::from(load), self.rules.min)?;
-        Some(Way {
-            first: None,
-            load: SteadyLoad::split(load, replicas),
-            timeout: START + Duration::from_secs(u64::from(self.rules.up_window())),
-            takes: takes + START,
-        })
+    fn plan(&self, goal: u32) -> Option<Plan> {
+        let Rules { min, max, .. } = *self.rules;
+        // Farther away only costs pods.
+        let highest = max.min(goal + goal / 2 + 2);
+        self.one_load(goal)
+            .or_else(|| self.two_loads(goal, goal + 1..=highest))
+            .or_else(|| self.two_loads(goal, min.max(goal - goal.div_ceil(4)).max(1)..=goal - 1))
     }
 
-    fn below(&self, replicas: u32) -> Option<Way> {
-        let middle = self.middle_load(replicas);
-        let half = self.target / 2.0;
-        let mut loads = self.search(middle - half, middle + half, |_| true);
-        loads.sort_by_key(|load| load.abs_diff(middle as u32));
-        // The numbers from which one step of such a load leads to the goal in spite of noise, the widest range first.
-        let mut ranges: Vec<RangeInclusive<u32>> = Vec::new();
-        for load in loads {
-            let rests: Vec<u32> = (self.rules.min.max(1)..replicas)
-                .filter(|from| {
-                    let reaches = |noise| self.step(f64::from(load) * noise, *from) == replicas;
-                    [1.0 - NOISE, 1.0 + NOISE].into_iter().all(reaches)
-                })
-                .collect();
-            if let (Some(&lowest), Some(&highest)) = (rests.first(), rests.last())
-                && !ranges.contains(&(lowest..=highest))
+    /// A load that leads to the goal from every other number, so that it can neither stop short nor stay above.
+    fn one_load(&self, goal: u32) -> Option<Plan> {
+        let min = self.rules.min.max(1);
+        // A step without a `behavior` doubles the replicas at most, or leads to four.
+        let highest = self.rules.max.min(2 * goal + 4);
+        // The next numbers are the most likely ones at which it stops.
+        let mut numbers: Vec<u32> = (min..=highest).collect();
+        numbers.sort_by_key(|from| from.abs_diff(goal));
+        let load = self.widest(goal, |load| {
+            numbers.iter().all(|from| self.leads(load, *from, goal))
+        });
+        let (load, _) = load?;
+        let (_, takes) = self.settle(load, min)?;
+        Some(self.with(goal, None, load, takes + START))
+    }
+
+    /// A first load that leads to one of these numbers, and a second one that leads from there to the goal.
+    fn two_loads(&self, goal: u32, numbers: RangeInclusive<u32>) -> Option<Plan> {
+        let min = self.rules.min.max(1);
+        let noisy = |load: f64| [load * (1.0 - NOISE), load * (1.0 + NOISE)];
+        let most = 1.2 * f64::from(*numbers.end()) * self.target;
+        // The first loads, by the lowest and the highest number that they lead to.
+        let mut firsts: BTreeMap<[u32; 2], Vec<f64>> = BTreeMap::new();
+        for load in steps(
+            self.target / 2.0,
+            most,
+            f64::from(goal) * self.target / 200.0,
+        ) {
+            let [lowest, highest] = noisy(load).map(|load| self.settle(load, min));
+            if let (Some((lowest, _)), Some((highest, _))) = (lowest, highest)
+                && numbers.contains(&lowest)
+                && numbers.contains(&highest)
             {
-                ranges.push(lowest..=highest);
+                firsts.entry([lowest, highest]).or_default().push(load);
             }
         }
-        ranges.sort_by_key(|rests| Reverse(rests.end() - rests.start()));
-        ranges
+        let seconds = firsts
             .into_iter()
-            .find_map(|rests| self.two_loads(replicas, rests, self.rules.up_window()))
+            .filter_map(|([lowest, highest], firsts)| {
+                let first = firsts[firsts.len() / 2];
+                let (load, width) = self.widest(goal, |load| {
+                    (lowest..=highest).all(|from| self.leads(load, from, goal))
+                })?;
+                Some((first, load, width))
+            });
+        let (first, load, _) = seconds.max_by(|(.., one), (.., other)| one.total_cmp(other))?;
+        let reaches = |from: &u32| {
+            noisy(load)
+                .iter()
+                .all(|load| self.leads(*load, *from, goal))
+        };
+        let (rest, up) = self.settle(first, min)?;
+        let below = numbers.clone().filter(|from| *from <= rest).rev();
+        let above = numbers.filter(|from| *from >= rest);
+        let lowest = below.take_while(reaches).last()?;
+        let highest = above.take_while(reaches).last()?;
+        let (_, onwards) = self.settle(load, rest)?;
+        let first = First {
+            load: SteadyLoad::split(first as u32, rest),
+            rests: lowest..=highest,
+        };
+        let takes = up + START + REST + onwards + START;
+        Some(self.with(goal, Some(first), load, takes))
     }
 
-    fn above(&self, replicas: u32) -> Option<Way> {
-        let max = self.rules.max;
-        let lowest = (replicas + 1..=max)
-            .find(|from| self.leads(self.middle_load(replicas), *from, replicas))?;
-        // So far above that it is enough to stop below the highest, within the tolerance.
-        let tolerated = 1.0 + self.rules.tolerance().up;
-        let highest = (f64::from(lowest) * tolerated).ceil() as u32 + 1;
-        self.two_loads(
-            replicas,
-            lowest..=highest.min(max),
-            self.rules.down_window(),
-        )
+    fn with(&self, goal: u32, first: Option<First>, load: f64, takes: Duration) -> Plan {
+        let window = Duration::from_secs(self.rules.down_window().into());
+        Plan {
+            replicas: goal,
+            first,
+            load: SteadyLoad::split(load as u32, goal),
+            takes,
+            limit: takes + window + START,
+        }
     }
 
-    /// A first load, which leads to a number within a range, and one that leads to the goal from all of that range.
-    fn two_loads(&self, replicas: u32, rests: RangeInclusive<u32>, window: u32) -> Option<Way> {
-        let (lowest, highest) = rests.clone().into_inner();
-        let least = self.middle_load(lowest) - self.target;
+    /// The middle of the widest range of right loads near a goal, and its relative width, which has room for noise.
+    fn widest(&self, goal: u32, is_right: impl Fn(f64) -> bool) -> Option<(f64, f64)> {
+        let goal = f64::from(goal);
+        let least = (goal - 2.0) * self.target - goal * self.idle;
+        let resolution = (self.target / 100.0).ceil();
         // No load is too much for the maximum.
-        let most = if highest == self.rules.max {
-            1.2 * f64::from(highest) * self.target
-        } else {
-            self.middle_load(highest) + self.target
-        };
-        let is_first = |load: f64| {
-            let rest = self.settle(load, self.rules.min);
-            rest.is_some_and(|(rest, _)| rests.contains(&rest))
-        };
-        let first = middle(&self.search(least, most, is_first))?;
-        let load = middle(&self.search(
-            self.middle_load(replicas) - self.target,
-            f64::from(replicas) * self.target,
-            |load| self.leads(load, lowest, replicas) && self.leads(load, highest, replicas),
-        ))?;
-        let (rest, up) = self.settle(f64::from(first), self.rules.min)?;
-        let (_, onwards) = self.settle(f64::from(load), rest)?;
-        Some(Way {
-            first: Some(First {
-                load: SteadyLoad::split(first, rest),
-                rests,
-            }),
-            load: SteadyLoad::split(load, replicas),
-            timeout: START + Duration::from_secs(u64::from(window)),
-            takes: up + START + REST + onwards + START,
-        })
-    }
-
-    /// The middle of the loads, in millicores, for which this number of replicas is right.
-    fn middle_load(&self, replicas: u32) -> f64 {
-        let replicas = f64::from(replicas);
-        (replicas - 0.5) * self.target - replicas * self.idle
-    }
-
-    /// The loads, in millicores, that lead from one number of replicas at rest to another.
-    fn loads(&self, replicas: u32, from: u32) -> Vec<u32> {
-        self.search(
-            self.middle_load(replicas) - self.target,
-            f64::from(replicas) * self.target,
-            |load| self.leads(load, from, replicas),
-        )
-    }
-
-    fn search(&self, least: f64, most: f64, is_right: impl Fn(f64) -> bool) -> Vec<u32> {
-        (least.max(0.0) as u32..=most as u32)
-            .step_by(self.resolution() as usize)
-            .filter(|load| is_right(f64::from(*load)))
-            .collect()
+        let loads: Vec<_> = steps(least.max(0.0).floor(), 1.2 * goal * self.target, resolution)
+            .map(|load| (load, is_right(load)))
+            .collect();
+        let runs = loads.chunk_by(|(_, one), (_, other)| one == other);
+        let widest = runs.filter(|run| run[0].1).max_by_key(|run| run.len())?;
+        let (middle, width) = (widest[widest.len() / 2].0, widest.len() as f64 * resolution);
+        (width >= 2.0 * NOISE * middle).then_some((middle, width / middle))
     }
 
     fn leads(&self, load: f64, from: u32, to: u32) -> bool {
         self.settle(load, from).is_some_and(|(rest, _)| rest == to)
-    }
-
-    /// The distance between the loads that are tried, in millicores.
-    fn resolution(&self) -> f64 {
-        (self.target / 100.0).ceil()
-    }
-
-    /// The number of replicas after one computation, starting from a number at rest.
-    fn step(&self, load: f64, from: u32) -> u32 {
-        let mut history = self.at_rest(from);
-        self.sync(load, from, &mut history, SYNC_PERIOD)
     }
 
     /// The number of replicas that a load leads to, starting from a number at rest, and how long it takes.
@@ -355,13 +310,9 @@ impl Model<'_> {
             target: self.goal,
             unit: self.unit,
         };
-        let pods = Pods {
-            counted: replicas,
-            ..Pods::default()
-        };
-        let (samples, tolerance) = (pods.alike(reading), self.rules.tolerance());
-        let recommended = recommend(self.goal, self.unit, tolerance, replicas, &samples, &[])
-            .map_or(replicas, |recommendation| recommendation.replicas);
+        // All pods count, as those that share a value do.
+        let recommended =
+            recommend_for_value(reading, self.rules.tolerance(), replicas, replicas, false);
         let (result, _) = self.rules.normalise(replicas, recommended, history, now);
         history.recommend(now, recommended);
         if result != replicas {
@@ -371,8 +322,10 @@ impl Model<'_> {
     }
 }
 
-fn middle(values: &[u32]) -> Option<u32> {
-    values.get(values.len() / 2).copied()
+/// From `least` to `most`, in steps.
+fn steps(least: f64, most: f64, step: f64) -> impl Iterator<Item = f64> {
+    let count = ((most - least) / step) as u32;
+    (0..=count).map(move |index| least + f64::from(index) * step)
 }
 
 #[cfg(test)]
@@ -391,165 +344,97 @@ mod tests {
         }
     }
 
-    fn plan(replicas: u32) -> Result<Plan, Error> {
-        let deployment = Deployment {
-            requests: [("app".into(), [("cpu".into(), 100)].into())].into(),
-            ..Deployment::default()
-        };
-        Plan::new(replicas, &Autoscaler::of_the_tutorial(), &deployment, IDLE)
-    }
-
-    /// The ranges that the autoscaler's own code results in, for pods that use 3m without traffic.
-    #[test]
-    fn a_load_leads_where_kubernetes_itself_goes() {
+    fn rules(behavior: Option<Behavior>) -> Rules {
         let rules = Autoscaler::of_the_tutorial().rules;
-        let model = model(&rules, 3.0);
-        for (replicas, least, most) in [
-            (4, 148, 197),
-            (5, 198, 239),
-            (8, 340, 391),
-            (9, 392, 431),
-            (16, 728, 783),
-            (17, 784, 831),
-            (18, 832, 863),
-        ] {
-            let rest = |load: i32| model.settle(f64::from(load), 1).map(|(rest, _)| rest);
-            assert_eq!([rest(least), rest(most)], [Some(replicas); 2]);
-            assert!(rest(least - 1) < Some(replicas) && rest(most + 1) > Some(replicas));
-        }
+        Rules { behavior, ..rules }
     }
 
-    #[test]
-    fn every_number_of_replicas_can_be_held() {
-        let rules = Autoscaler::of_the_tutorial().rules;
-        let model = model(&rules, IDLE);
-        for replicas in 1..=20 {
-            let plan = plan(replicas).expect("it is between the minimum and the maximum");
-            let below = plan.from_below.expect("there is a way from below");
-            let from = below
-                .first
-                .as_ref()
-                .map_or(1..=1, |first| first.rests.clone());
-            for from in from {
-                let rest = model.settle(f64::from(below.load.total()), from);
-                assert_eq!(rest.map(|(rest, _)| rest), Some(replicas), "from {from}");
-            }
-            // 20 is the maximum, and a tenth less is within the tolerance.
-            assert_eq!(plan.from_above.is_some(), replicas < 19, "{replicas}");
-            let Some(above) = plan.from_above else {
-                continue;
-            };
-            let first = above.first.expect("nothing is above at rest");
-            for from in first.rests {
-                let rest = model.settle(f64::from(above.load.total()), from);
-                assert_eq!(rest.map(|(rest, _)| rest), Some(replicas), "from {from}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_load_that_nothing_rests_short_of_needs_no_first_one() {
-        for replicas in 1..=7 {
-            let below = plan(replicas).expect("it is in range").from_below;
-            assert_eq!(below.expect("there is a way").first, None, "{replicas}");
-        }
-        let below = plan(11).expect("it is in range").from_below;
-        let first = below
-            .and_then(|way| way.first)
-            .expect("10 tolerate its load");
-        assert_eq!(first.rests, 6..=9);
-    }
-
-    fn with_policy(select: Select, pods: u32) -> Result<Plan, Error> {
-        let mut autoscaler = Autoscaler::of_the_tutorial();
-        let up = Direction {
-            window: 0,
-            select,
-            policies: vec![Policy {
-                amount: Amount::Pods(pods),
-                period: 60,
-            }],
-        };
-        let down = Direction {
-            window: 300,
+    fn policy(amount: Amount, period: u32, window: u32) -> Direction {
+        Direction {
+            window,
             select: Select::Max,
-            policies: vec![Policy {
-                amount: Amount::Percent(100),
-                period: 15,
-            }],
-        };
-        autoscaler.rules.behavior = Some(Behavior {
-            up,
-            down,
-            ..Behavior::default()
-        });
-        let deployment = Deployment {
-            requests: [("app".into(), [("cpu".into(), 100)].into())].into(),
-            ..Deployment::default()
-        };
-        Plan::new(12, &autoscaler, &deployment, IDLE)
+            policies: vec![Policy { amount, period }],
+        }
     }
 
-    #[test]
-    fn the_policies_of_a_behavior_decide_where_the_first_load_rests() {
-        let plan = |pods| with_policy(Select::Max, pods).expect("12 can be held");
-        let first = |pods| {
-            let first = plan(pods).from_below.and_then(|way| way.first);
-            first.map(|first| first.rests)
-        };
-        // 11 replicas are within the tolerance, so one step has to lead there from 10 or fewer.
-        assert_eq!(first(4), Some(8..=10));
-        assert_eq!(plan(2).from_below, None, "it passes from 9 to 11");
-        assert!(plan(2).from_above.is_some());
-        assert_eq!(
-            first(1),
-            None,
-            "it stops at the first number that tolerates the load"
-        );
-        assert!(plan(1).from_below.is_some());
-        let disabled = with_policy(Select::Disabled, 1);
-        assert_eq!(disabled, Err(Error::Unreachable(12)));
-    }
-
-    #[test]
-    fn no_connection_asks_for_more_than_a_core() {
-        let load = SteadyLoad::split(6200, 2);
-        assert!(load.millicores <= 1000, "{load}");
-        assert_eq!(load.total().abs_diff(6200) / 10, 0, "{load}");
-    }
-
-    #[test]
-    fn other_numbers_are_refused() {
-        let refused = Error::Range {
-            min: 1,
-            max: 20,
-            given: 21,
-        };
-        assert_eq!(plan(21), Err(refused));
-    }
-
-    #[test]
-    fn the_documented_table_is_what_is_computed() {
-        let documented = include_str!("../../../docs/autoscale.md");
-        let load = |load: &SteadyLoad| format!("{} × {}m", load.connections, load.millicores);
-        let cells = |way: &Option<Way>| {
-            let Some(way) = way else {
-                return "none | none".to_string();
+    /// Plays a load, whose readings deviate from it at random by up to a fraction, until nothing has changed for a while,
+    /// and returns that number of replicas.
+    fn play(model: &Model, load: f64, from: u32, noise: f64, seed: &mut u64) -> u32 {
+        let mut history = model.at_rest(from);
+        let (mut replicas, mut unchanged) = (from, 0.0);
+        let mut now = 0.0;
+        while unchanged <= model.longest_memory() + 10.0 * SYNC_PERIOD {
+            // A linear congruential generator, as in Numerical Recipes.
+            *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223) % (1 << 32);
+            let deviation = (*seed as f64 / f64::from(1_u32 << 31) - 1.0) * noise;
+            now += SYNC_PERIOD;
+            let result = model.sync(load * (1.0 + deviation), replicas, &mut history, now);
+            unchanged = if result == replicas {
+                unchanged + SYNC_PERIOD
+            } else {
+                0.0
             };
-            let first = way.first.as_ref().map_or("none".into(), |first| {
-                format!("{} until {}", load(&first.load), first.rested())
-            });
-            format!("{first} | {}", load(&way.load))
-        };
-        let row = |replicas| {
-            let plan = plan(replicas).expect("it is in range");
-            let (below, above) = (cells(&plan.from_below), cells(&plan.from_above));
-            format!("| {replicas} | {below} | {above} |")
-        };
-        let table = (1..=20).map(row).collect::<Vec<_>>().join("\n");
-        assert!(
-            documented.contains(&table),
-            "docs/autoscale.md lacks:\n{table}"
-        );
+            replicas = result;
+            assert!(now < 50_000.0, "{load}m never rests");
+        }
+        replicas
+    }
+
+    /// Plays the plan for each number of replicas, and returns those that are reached by one load.
+    fn assert_held(rules: &Rules, goals: impl IntoIterator<Item = u32>) -> Vec<u32> {
+        let model = model(rules, IDLE);
+        let mut single = Vec::new();
+        for goal in goals {
+            let plan = model
+                .plan(goal)
+                .unwrap_or_else(|| panic!("no plan for {goal}"));
+            if plan.first.is_none() {
+                single.push(goal);
+            }
+            for (mut seed, share) in (1..=10).zip([-1.0, -0.5, 0.0, 0.5, 1.0].into_iter().cycle()) {
+                // All of the noise, or a part of it, is the same for all readings.
+                let noise = NOISE * (1.0 - f64::abs(share));
+                let mut play = |load: SteadyLoad, from| {
+                    let load = f64::from(load.total()) * (1.0 + NOISE * share);
+                    play(&model, load, from, noise, &mut seed)
+                };
+                let mut from = rules.min;
+                if let Some(first) = &plan.first {
+                    from = play(first.load, from);
+                    assert!(first.rests.contains(&from), "{plan}: it rests at {from}");
+                }
+                let reached = play(plan.load, from);
+                assert_eq!(reached, goal, "{plan}: from {from}, share {share}");
+            }
+        }
+        single
+    }
+
+    #[test]
+    fn each_number_is_reached_and_held_in_spite_of_noise() {
+        let single = assert_held(&rules(None), 1..=20);
+        assert_eq!(single, [1, 2, 3, 4, 5, 20]);
+    }
+
+    #[test]
+    fn numbers_are_held_with_a_behavior_too() {
+        // That of KEDA's documentation, and one that is quick in both directions.
+        for (up, down) in [
+            (
+                policy(Amount::Percent(100), 15, 0),
+                policy(Amount::Percent(100), 15, 300),
+            ),
+            (
+                policy(Amount::Pods(4), 60, 0),
+                policy(Amount::Percent(100), 15, 60),
+            ),
+        ] {
+            let behavior = Behavior {
+                up,
+                down,
+                ..Behavior::default()
+            };
+            assert_held(&rules(Some(behavior)), (1..=20).step_by(3));
+        }
     }
 }

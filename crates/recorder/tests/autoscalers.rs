@@ -255,11 +255,7 @@ fn exact_replicas_can_be_held_with_limits_but_no_requests() {
         deployment.expect("it is there"),
         3.0,
     );
-    let load = plan
-        .expect("500m are requested")
-        .from_below
-        .expect("there is a way")
-        .load;
+    let load = plan.expect("500m are requested").load;
     assert!((500..750).contains(&load.total()), "{load}");
 }
 

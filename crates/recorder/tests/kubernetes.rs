@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::{autoscaling::v2::HorizontalPodAutoscaler, core::v1 as core};
 use recorder::{
     decisions::{Decision, Evidence, decisions},
+    files,
     observations::{self, Line, PodMetrics, RawObservation},
     record::{Autoscaler, ObservationKind, Pod, Record, Usage},
     report::Report,
@@ -475,10 +476,23 @@ fn the_run_in_the_readme() {
     assert!(unexplained.is_empty(), "{unexplained:?}");
 
     let report = Report::new(&header, &record);
-    report.write(&folder).expect("the files of the report");
-    for picture in ["autoscale.svg", "autoscale-dark.svg"] {
-        let [shown, drawn] = [&docs, &folder].map(|folder| fs::read(folder.join(picture)));
-        let is_same = shown.expect("a picture") == drawn.expect("a picture");
-        assert!(is_same, "docs/{picture} is out of date: run make picture");
+    files::write(&report, &folder).expect("the files of the report");
+    let [shown, drawn] =
+        [&docs, &folder].map(|folder| fs::read_to_string(folder.join("autoscale.svg")));
+    let drawn = drawn.expect("the chart");
+    for text in [
+        "Scaling of keda-spinapp",
+        "40 connections",
+        "target 50m",
+        "4→8 largest step",
+        "10→20 maximum",
+        "seconds since the traffic started",
+    ] {
+        assert!(drawn.lines().any(|line| line == text), "no {text}: {drawn}");
     }
+    let is_same = shown.expect("the picture of the README") == drawn;
+    assert!(
+        is_same,
+        "docs/autoscale.svg is out of date: run make picture"
+    );
 }

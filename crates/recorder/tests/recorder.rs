@@ -1,27 +1,26 @@
 //! The recorder against a fake API server: its output, its files and its exit status.
 
-mod browser;
 mod common;
 mod fake;
 
 use std::{
-    fs,
+    env, fs,
     io::{self, Write},
     path::Path,
     process::Stdio,
     sync::Arc,
+    time::Duration,
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, copy_bidirectional},
     net::{TcpListener, TcpStream},
     process::{Child, ChildStderr, Command},
+    time::{sleep, timeout},
 };
 
 use crate::{
-    browser::Browser,
     common::{deployment, event, hpa, object},
     fake::{AUTOSCALERS, DEPLOYMENTS, EVENTS, Fake, METRICS, PODS, folder},
 };
@@ -188,12 +187,7 @@ async fn explained_as_recorded(fake: &Fake, test: &str, text: &str) {
     assert_eq!(status, Some(0), "{said}");
     let (_, markdown) = said.split_once("## ").expect("it is reported");
     assert!(text.ends_with(markdown), "{text}\n is not \n{markdown}");
-    for name in [
-        "replicas.csv",
-        "autoscale.json",
-        "autoscale.svg",
-        "autoscale-dark.svg",
-    ] {
+    for name in ["replicas.csv", "autoscale.json", "autoscale.svg"] {
         let read =
             |test: &str| fs::read_to_string(folder(test).join(name)).expect("it was written");
         assert_eq!(read(test), read(&again), "{name}");
@@ -613,124 +607,115 @@ async fn the_page_shows_the_recording_and_its_end() {
     let test = "page";
     let fake = at_rest(test).await;
     let url = format!("{}/app", fake.url);
-    let mut recorder = recorder(
-        &fake,
-        test,
-        &["watch", "--expect", "4", "--serve", "0", "--url", &url],
-    );
+    let watch = ["watch", "--expect", "4", "--serve", "0", "--url", &url];
+    let mut recorder = recorder(&fake, test, &watch);
     let page = served(&mut recorder).await;
-    let mut browser = Browser::start(folder(test).join("profile")).await;
-    browser.resize(1000, 1400, false).await;
-    browser.open(&page).await;
-    let text = |text: &str| format!("document.body.innerText.includes({text:?})");
-    browser.until(&text("1 of 1")).await;
-    let before = browser
-        .value("document.querySelector('svg').outerHTML")
-        .await;
-
+    fake.watched(WATCHES).await;
     fake.set(AUTOSCALERS, hpa(1, 4, 500));
     fake.set(DEPLOYMENTS, deployment(4, 2));
-    browser.until(&text("2 of 4")).await;
-    browser.until(&text("largest step, to 4")).await;
-    let after = browser
-        .value("document.querySelector('svg').outerHTML")
-        .await;
-    assert_ne!(before, after, "the chart did not change");
-    screenshot(&mut browser, test, "wide").await;
-    browser.resize(390, 1400, true).await;
-    let ground = "document.querySelector('svg rect').getAttribute('fill')";
-    browser.until(&format!("{ground} === '#0D1117'")).await;
-    screenshot(&mut browser, test, "narrow").await;
-    browser.open(&page).await;
-    browser.until(&text("largest step, to 4")).await;
-
+    recorder.says("2 ready of 4").await;
+    let shown = opened(&page, test, 3).await;
+    for text in [
+        "<span>2 ready of 4</span>",
+        "waiting for 4 replicas ready",
+        "largest step, to 4",
+        // It is there once it is decoded.
+        "<img alt=\"Scaling of keda-spinapp\" src=\"autoscale.svg?",
+    ] {
+        assert!(shown.contains(text), "no {text}: {shown}");
+    }
     fake.set(DEPLOYMENTS, deployment(4, 4));
-    browser.until(&text("As expected: 4 replicas ready")).await;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let status = || async { reqwest::get(format!("{page}status")).await?.text().await };
+    let mut last = String::new();
+    // A page that asks is told the verdict before the recorder ends.
+    while let Ok(text) = status().await {
+        last = text;
+        sleep(Duration::from_millis(200)).await;
+    }
+    assert!(last.contains("As expected: 4 replicas ready"), "{last}");
+    assert!(last.contains("\"ended\":true"), "{last}");
     let (status, text) = recorder.ended().await;
     assert_eq!(status, Some(0), "{text}");
-    assert_eq!(browser.errors, Vec::<String>::new());
+}
+
+/// The elements of a page after its scripts have run for a number of seconds of their own time, which passes only
+/// while no response is awaited.
+async fn opened(page: &str, test: &str, seconds: u32) -> String {
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let chromium = env::var("CHROMIUM").ok().or_else(|| {
+        let folders: Vec<_> = env::split_paths(&env::var_os("PATH")?).collect();
+        let is_there = |name: &&str| folders.iter().any(|folder| folder.join(name).is_file());
+        names.into_iter().find(is_there).map(Into::into)
+    });
+    let chromium = chromium.expect("Chromium is not installed: apt-get install chromium");
+    let output = Command::new(chromium)
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+        ])
+        .args(["--disable-background-networking", "--enable-logging=stderr"])
+        .arg(format!(
+            "--user-data-dir={}",
+            folder(test).join("profile").display()
+        ))
+        .arg(format!("--virtual-time-budget={seconds}000"))
+        .args(["--dump-dom", page])
+        .kill_on_drop(true)
+        .output();
+    let output = timeout(Duration::from_secs(120), output).await;
+    let output = output.expect("it ends").expect("it runs");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!log.contains("Content Security Policy"), "{log}");
+    String::from_utf8(output.stdout).expect("it is text")
 }
 
 #[tokio::test]
-#[ignore = "needs Chromium: apt-get install chromium"]
-async fn a_page_that_lost_its_recorder_says_so() {
-    let test = "page-lost";
-    let fake = at_rest(test).await;
-    let mut recorder = recorder(&fake, test, &["watch", "--serve", "0"]);
-    let page = served(&mut recorder).await;
-    let mut browser = Browser::start(folder(test).join("profile")).await;
-    browser.open(&page).await;
-    browser
-        .until("document.body.innerText.includes('1 of 1')")
-        .await;
-    recorder.child.kill().await.expect("it runs");
-    browser
-        .until("document.body.innerText.includes('The recorder cannot be reached')")
-        .await;
-}
-
-/// Kept in the folder of the test, for inspection.
-async fn screenshot(browser: &mut Browser, test: &str, name: &str) {
-    let png = BASE64_STANDARD
-        .decode(browser.screenshot().await)
-        .expect("it is Base64");
-    fs::write(folder(test).join(format!("{name}.png")), png).expect("the folder is writable");
-}
-
-#[tokio::test]
-async fn the_page_allows_only_get_and_its_own_style_and_script() {
+async fn the_page_allows_only_get_and_what_the_recorder_serves() {
     let test = "page-http";
     let fake = at_rest(test).await;
     let mut recorder = recorder(&fake, test, &["watch", "--serve", "127.0.0.1:0"]);
     let page = served(&mut recorder).await;
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::new();
-    let answer = client.get(&page).send().await.expect("it answers");
-    let policy = answer.headers()["content-security-policy"]
-        .to_str()
-        .expect("it is ASCII");
-    assert!(
-        policy.starts_with("default-src 'none'; style-src 'sha256-"),
-        "{policy}"
-    );
-    assert!(!policy.contains("unsafe"), "{policy}");
-    let rebound = client.get(&page).header("host", "example.com:80");
-    let rebound = rebound.send().await.expect("it answers");
-    assert_eq!(rebound.status(), 403);
-    let missing = client.get(format!("{page}missing")).send().await;
-    for answer in [rebound, missing.expect("it answers")] {
-        assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
-        assert_eq!(answer.headers()["content-security-policy"], policy);
-    }
-    let events = client.get(format!("{page}events")).send().await;
-    let mut events = events.expect("it answers");
-    assert_eq!(events.status(), 200);
-    assert_eq!(events.headers()["x-content-type-options"], "nosniff");
-    let (mut bytes, mut updates) = (Vec::new(), Vec::new());
-    while updates.len() < 9 && !updates.contains(&false) {
-        let chunk = events.chunk().await.expect("it goes on");
-        bytes.extend(chunk.expect("it goes on"));
-        let text = String::from_utf8_lossy(&bytes);
-        let lines = text.split_inclusive('\n');
-        let whole = lines.filter(|line| line.starts_with("data: ") && line.ends_with('\n'));
-        updates = whole.map(|line| line.contains("\"chart\"")).collect();
-    }
-    assert!(updates[0], "it begins with a chart");
-    assert!(
-        updates.contains(&false),
-        "a chart that is unchanged is not sent again"
-    );
-    for method in [
-        reqwest::Method::POST,
-        reqwest::Method::PUT,
-        reqwest::Method::HEAD,
+    let get = |path: &str| client.get(format!("{page}{path}"));
+    for (request, status, content_type) in [
+        (get(""), 200, "text/html; charset=utf-8"),
+        (get("page.css"), 200, "text/css"),
+        (get("page.js"), 200, "text/javascript"),
+        (get("status"), 200, "application/json"),
+        (get("report.md"), 200, "text/markdown; charset=utf-8"),
+        (get("autoscale.svg"), 200, "image/svg+xml"),
+        (get("missing"), 404, ""),
+        (
+            get("").header("host", "example.com:80"),
+            403,
+            "text/plain; charset=utf-8",
+        ),
+        (client.post(&page), 405, ""),
+        (client.put(&page), 405, ""),
+        (client.head(&page), 405, ""),
     ] {
-        let answer = client
-            .request(method, &page)
-            .send()
-            .await
-            .expect("it answers");
-        assert_eq!(answer.status(), 405);
+        let response = request.send().await.expect("it responds");
+        let url = response.url().to_string();
+        assert_eq!(response.status(), status, "{url}");
+        let header = |name: &str| {
+            let value = response.headers().get(name);
+            value.map_or("", |value| value.to_str().expect("it is ASCII"))
+        };
+        assert_eq!(header("content-type"), content_type, "{url}");
+        assert_eq!(header("x-content-type-options"), "nosniff", "{url}");
+        assert_eq!(
+            header("cross-origin-resource-policy"),
+            "same-origin",
+            "{url}"
+        );
+        assert_eq!(header("access-control-allow-origin"), "", "{url}");
+        let policy = header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none'; "), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
     }
 }
 
