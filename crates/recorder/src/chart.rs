@@ -13,7 +13,6 @@ use crate::{
     decisions::Decision,
     record::{ObservationKind, Pod, Record, State},
     report::Report,
-    rules::Constraint,
 };
 
 const WIDTH: i32 = 960;
@@ -95,7 +94,7 @@ struct Mark {
 }
 
 fn marks(decisions: &[Decision]) -> Vec<Mark> {
-    let reason = |decision: &Decision| decision.constraints.last().map(reason);
+    let reason = |decision: &Decision| decision.constraints.last().map(|one| one.label());
     let mut marks = Vec::new();
     for (index, decision) in decisions.iter().enumerate() {
         let is_unchanged = decision.from == decision.to;
@@ -117,20 +116,6 @@ fn marks(decisions: &[Decision]) -> Vec<Mark> {
         });
     }
     marks
-}
-
-fn reason(constraint: &Constraint) -> &'static str {
-    match constraint {
-        Constraint::Tolerance(_) => "tolerance",
-        Constraint::NotReady(_) => "not ready",
-        Constraint::Missing(_) => "no metrics",
-        Constraint::Counted(_) => "pods counted",
-        Constraint::Stabilisation(_) => "window",
-        Constraint::Step(_) => "largest step",
-        Constraint::Disabled => "disabled",
-        Constraint::Maximum(_) => "maximum",
-        Constraint::Minimum(_) => "minimum",
-    }
 }
 
 /// The symbol of a series in its legend.
@@ -504,7 +489,9 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::{expectation::Verdict, observations::Header, record::Deployment};
+    use crate::{
+        expectation::Verdict, observations::Header, record::Deployment, rules::Constraint,
+    };
 
     #[test]
     fn an_unchanged_number_is_marked_once_for_each_reason() {
@@ -515,11 +502,11 @@ mod tests {
             ..Decision::default()
         };
         let marks = marks(&[
-            decision(8, 20, Constraint::Maximum(20)),
-            decision(20, 20, Constraint::Maximum(20)),
-            decision(20, 20, Constraint::Stabilisation(300)),
-            decision(20, 20, Constraint::Stabilisation(300)),
-            decision(20, 2, Constraint::Stabilisation(300)),
+            decision(8, 20, Constraint::Maximum { replicas: 20 }),
+            decision(20, 20, Constraint::Maximum { replicas: 20 }),
+            decision(20, 20, Constraint::StabilisationWindow { seconds: 300 }),
+            decision(20, 20, Constraint::StabilisationWindow { seconds: 300 }),
+            decision(20, 2, Constraint::StabilisationWindow { seconds: 300 }),
         ]);
         let labels: Vec<_> = marks.iter().map(|mark| mark.label.as_str()).collect();
         assert_eq!(labels, ["8→20 maximum", "20 window", "20→2 window"]);
@@ -571,6 +558,7 @@ mod tests {
             began: record.began,
             deployment: "app".into(),
             expected: None,
+            flags: record.flags,
             verdict: Verdict::default(),
         };
         draw(&Report::new(&header, &record)).expect("it can be drawn");

@@ -24,6 +24,7 @@ use crate::{
     record::Record,
     recording::{Mode, Recording},
     report::Report,
+    rules::Flags,
     steady_load::{self, Plan},
 };
 
@@ -128,9 +129,40 @@ struct Options {
     /// The format of the report on standard output
     #[arg(long, global = true, value_enum, default_value_t)]
     format: Format,
+    #[command(flatten)]
+    flags: FlagOptions,
     /// The folder for the files [default: target/autoscale; for explain, the folder of FILE]
     #[arg(long, global = true, value_name = "FOLDER")]
     output: Option<PathBuf>,
+}
+
+/// The flags of the controller manager, which a cluster does not show.
+#[derive(Args)]
+struct FlagOptions {
+    /// The controller manager's --horizontal-pod-autoscaler-sync-period [default: 15s]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_period)]
+    sync_period: Option<Duration>,
+    /// Its --horizontal-pod-autoscaler-tolerance [default: 0.1]
+    #[arg(long, global = true, value_name = "FRACTION", value_parser = parse_fraction)]
+    tolerance: Option<f64>,
+    /// Its --horizontal-pod-autoscaler-downscale-stabilization [default: 5m]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration)]
+    downscale_stabilization: Option<Duration>,
+}
+
+impl FlagOptions {
+    /// Changes the flags that were given.
+    fn apply(&self, flags: &mut Flags) {
+        if let Some(period) = self.sync_period {
+            flags.sync_period = period.as_secs_f64();
+        }
+        if let Some(tolerance) = self.tolerance {
+            flags.tolerance = tolerance;
+        }
+        if let Some(window) = self.downscale_stabilization {
+            flags.downscale_stabilisation = window.as_secs().try_into().unwrap_or(u32::MAX);
+        }
+    }
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -160,6 +192,17 @@ fn parse_duration(text: &str) -> Result<Duration, &'static str> {
         .ok_or("it must be numbers with units (ms, s, m, h), such as 90s or 1m30s")
 }
 
+fn parse_period(text: &str) -> Result<Duration, &'static str> {
+    let period = parse_duration(text)?;
+    let is_allowed = period >= Duration::from_secs(1);
+    is_allowed.then_some(period).ok_or("it must be at least 1s")
+}
+
+fn parse_fraction(text: &str) -> Result<f64, &'static str> {
+    let fraction = text.parse().ok().filter(|one| (0.0..=1.0).contains(one));
+    fraction.ok_or("it must be a fraction of the target, from 0 to 1")
+}
+
 /// Parses the arguments, records and reports; the exit status is that of the verdict.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -181,7 +224,7 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
     let command = match action {
         Action::Record(command) => command,
         Action::Explain { file } => {
-            let (header, record) = observations::read(&file)?;
+            let (header, record) = observations::read(&file, |flags| options.flags.apply(flags))?;
             let folder = file.parent().unwrap_or(&file);
             let folder = options.output.as_deref().unwrap_or(folder);
             report(&header, &record, folder, options.format)?;
@@ -289,10 +332,13 @@ impl Command {
                 (Some(expectation), mode)
             }
         };
+        let mut flags = Flags::default();
+        options.flags.apply(&mut flags);
         Ok(Recording {
             deployment: options.deployment.clone(),
             expectation,
             mode,
+            flags,
             serve: options.serve,
         })
     }

@@ -4,9 +4,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::Context;
 use jiff::Timestamp;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Serialize, Serializer};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::{
     analysis::{Milestones, Phase},
@@ -17,7 +16,7 @@ use crate::{
     notes::Note,
     record::{Autoscaler, ObservationKind, Record, State, TrafficRun},
     report::Report,
-    rules::{Constraint, Unit},
+    rules::Unit,
 };
 
 /// The `version` of autoscale.json.
@@ -142,44 +141,6 @@ impl<'a> From<&'a bombardier::Failure> for Failure<'a> {
             count: failure.count,
         }
     }
-}
-
-/// Each constraint with its kind and its number.
-pub fn constraints<S: Serializer>(
-    constraints: &[Constraint],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(constraints.iter().map(|constraint| match constraint {
-        Constraint::Tolerance(percent) => json!({"kind": "tolerance", "percent": percent}),
-        Constraint::NotReady(pods) => json!({"kind": "not_ready", "pods": pods}),
-        Constraint::Missing(pods) => json!({"kind": "without_metrics", "pods": pods}),
-        Constraint::Counted(pods) => json!({"kind": "counted", "pods": pods}),
-        Constraint::Stabilisation(seconds) => json!({"kind": "window", "seconds": seconds}),
-        Constraint::Step(replicas) => json!({"kind": "largest_step", "replicas": replicas}),
-        Constraint::Disabled => json!({"kind": "disabled"}),
-        Constraint::Maximum(replicas) => json!({"kind": "maximum", "replicas": replicas}),
-        Constraint::Minimum(replicas) => json!({"kind": "minimum", "replicas": replicas}),
-    }))
-}
-
-pub fn constraints_schema(_: &mut SchemaGenerator) -> Schema {
-    let constraint = |number: &str, kinds: &[&str]| {
-        json!({
-            "type": "object",
-            "required": ["kind", number],
-            "properties": {"kind": {"enum": kinds}, number: {"type": "integer"}},
-        })
-    };
-    json_schema!({
-        "type": "array",
-        "items": {"oneOf": [
-            constraint("percent", &["tolerance"]),
-            constraint("seconds", &["window"]),
-            constraint("pods", &["not_ready", "without_metrics", "counted"]),
-            constraint("replicas", &["largest_step", "maximum", "minimum"]),
-            {"type": "object", "required": ["kind"], "properties": {"kind": {"const": "disabled"}}},
-        ]},
-    })
 }
 
 /// Writes `replicas.csv`, `autoscale.json` and the chart.

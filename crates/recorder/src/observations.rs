@@ -27,13 +27,10 @@ use thiserror::Error;
 use crate::{
     expectation::Verdict,
     record::{
-        Autoscaler, Condition, Deployment, KubeEvent, Metric, ObservationKind, Pod, Readiness,
-        Record, Resources, Response, Source, Usage, Window,
+        Autoscaler, Condition, Deployment, KubeEvent, Metric, MetricStatus, ObservationKind, Pod,
+        Readiness, Record, Resources, Response, Source, Usage, Window,
     },
-    rules::{
-        Amount, Behavior, Direction, Policy, Rules, SCALE_DOWN_WINDOW, Select, TOLERANCE,
-        Tolerance, Unit,
-    },
+    rules::{Amount, Behavior, Direction, Flags, Policy, Rules, Select, Unit},
     traffic::TrafficResult,
 };
 
@@ -111,6 +108,9 @@ pub struct Header {
     pub deployment: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
+    /// The flags of the controller manager that the explanation assumes.
+    #[serde(default)]
+    pub flags: Flags,
     /// How the recording ended.
     #[serde(default)]
     pub verdict: Verdict,
@@ -159,7 +159,9 @@ impl Log {
 }
 
 /// Reads a recording from the file of its observations.
-pub fn read(path: &Path) -> Result<(Header, Record), Error> {
+///
+/// `flags` changes those that the recording assumed.
+pub fn read(path: &Path, flags: impl Fn(&mut Flags)) -> Result<(Header, Record), Error> {
     let unreadable = |source| Error::Unreadable {
         path: path.into(),
         source,
@@ -167,12 +169,14 @@ pub fn read(path: &Path) -> Result<(Header, Record), Error> {
     let file = fs::File::open(path).map_err(unreadable)?;
     let mut lines = io::BufReader::new(file).lines().peekable();
     let first = lines.next().transpose().map_err(unreadable)?;
-    let header: Header =
+    let mut header: Header =
         serde_json::from_str(&first.unwrap_or_default()).map_err(|error| Error::Header {
             path: path.into(),
             why: error.to_string(),
         })?;
+    flags(&mut header.flags);
     let mut record = Record::new(header.began);
+    record.flags = header.flags;
     let mut number = 1;
     while let Some(line) = lines.next() {
         number += 1;
@@ -432,11 +436,18 @@ impl From<HorizontalPodAutoscaler> for Autoscaler {
     fn from(object: HorizontalPodAutoscaler) -> Self {
         let spec = object.spec.unwrap_or_default();
         let status = object.status.unwrap_or_default();
-        // The two lists have the same order. The place of a metric that fails is empty.
-        let current = status.current_metrics.unwrap_or_default();
-        let mut current = current.iter().map(metric_status);
+        let statuses = status.current_metrics.unwrap_or_default();
+        let statuses: Vec<_> = statuses.iter().filter_map(metric_status).collect();
+        // After an edit the status is still that of the old metrics.
+        let mut unused = statuses.clone();
         let metrics = spec.metrics.iter().flatten();
-        let metrics = metrics.filter_map(|spec| metric(spec, current.next().flatten()));
+        let metrics = metrics
+            .filter_map(|spec| metric(spec, &mut unused))
+            .collect();
+        let owners = object.metadata.owner_references.unwrap_or_default();
+        let scaled_object = owners
+            .into_iter()
+            .find(|owner| owner.kind == "ScaledObject");
         let conditions = status.conditions.unwrap_or_default().into_iter();
         Self {
             name: object.metadata.name.unwrap_or_default(),
@@ -444,10 +455,13 @@ impl From<HorizontalPodAutoscaler> for Autoscaler {
                 min: count(spec.min_replicas.or(Some(1))),
                 max: count(Some(spec.max_replicas)),
                 behavior: spec.behavior.as_ref().map(behavior),
+                flags: Flags::default(),
             },
-            metrics: metrics.collect(),
+            metrics,
+            scaled_object: scaled_object.map(|owner| owner.name),
             from: count(status.current_replicas),
             to: count(Some(status.desired_replicas)),
+            last_scaled: status.last_scale_time.map(|time| time.0),
             conditions: conditions
                 .map(|condition| Condition {
                     kind: condition.type_,
@@ -456,15 +470,14 @@ impl From<HorizontalPodAutoscaler> for Autoscaler {
                     message: condition.message.unwrap_or_default(),
                 })
                 .collect(),
+            statuses,
         }
     }
 }
 
-/// Nothing unless the specification has a target, above 0 as the API server demands.
-fn metric(
-    spec: &autoscaling::MetricSpec,
-    current: Option<&autoscaling::MetricValueStatus>,
-) -> Option<Metric> {
+/// Nothing unless the specification has a target, above 0 as the API server demands. Takes the status
+/// of the metric out of `statuses`.
+fn metric(spec: &autoscaling::MetricSpec, statuses: &mut Vec<MetricStatus>) -> Option<Metric> {
     let (source, target) = if let Some(resource) = &spec.resource {
         (Source::resource(&resource.name, None), &resource.target)
     } else if let Some(resource) = &spec.container_resource {
@@ -484,24 +497,22 @@ fn metric(
     } else {
         return None;
     };
-    let is_cpu = matches!(&source, Source::Resource { name, .. } if name == "cpu");
-    let value = |average: &Option<Quantity>, value: &Option<Quantity>| {
-        average.as_ref().or(value.as_ref()).and_then(thousandths)
-    };
-    let average = current.and_then(|current| value(&current.average_value, &current.value));
+    let place = statuses
+        .iter()
+        .position(|(other, ..)| source.is_metric_of(other));
+    let (percent, average) = place.map_or((None, None), |place| {
+        let (_, percent, average) = statuses.remove(place);
+        (percent, average.filter(|value| is_value(*value)))
+    });
     let (target, unit, current) = match target.average_utilization {
-        Some(percent) => {
-            let current = current.and_then(|current| current.average_utilization);
-            (i64::from(percent), Unit::Percent, current.map(i64::from))
-        }
+        Some(target) => (i64::from(target), Unit::Percent, percent),
         None => {
-            let unit = if is_cpu {
+            let unit = if source.is_cpu() {
                 Unit::Millicores
             } else {
                 Unit::Thousandths
             };
-            let target = value(&target.average_value, &target.value);
-            (target?, unit, average)
+            (value(&target.average_value, &target.value)?, unit, average)
         }
     };
     (target > 0).then_some(Metric {
@@ -513,34 +524,53 @@ fn metric(
     })
 }
 
-fn metric_status(status: &autoscaling::MetricStatus) -> Option<&autoscaling::MetricValueStatus> {
-    let resource = status.resource.as_ref().map(|one| &one.current);
-    let container = status.container_resource.as_ref().map(|one| &one.current);
-    let external = status.external.as_ref().map(|one| &one.current);
-    let object = status.object.as_ref().map(|one| &one.current);
-    let pods = status.pods.as_ref().map(|one| &one.current);
-    resource.or(container).or(external).or(object).or(pods)
+/// Not what an autoscaler writes if it divides by 0 pods: infinity as an integer.
+fn is_value(value: i64) -> bool {
+    !matches!(value, i64::MIN | i64::MAX)
+}
+
+/// The place of a metric that fails is empty.
+fn metric_status(status: &autoscaling::MetricStatus) -> Option<MetricStatus> {
+    let (source, current) = if let Some(resource) = &status.resource {
+        (Source::resource(&resource.name, None), &resource.current)
+    } else if let Some(resource) = &status.container_resource {
+        let source = Source::resource(&resource.name, Some(&resource.container));
+        (source, &resource.current)
+    } else if let Some(external) = &status.external {
+        (
+            Source::other(&external.metric.name, true),
+            &external.current,
+        )
+    } else if let Some(object) = &status.object {
+        (Source::other(&object.metric.name, true), &object.current)
+    } else if let Some(pods) = &status.pods {
+        (Source::other(&pods.metric.name, true), &pods.current)
+    } else {
+        return None;
+    };
+    let percent = current.average_utilization.map(i64::from);
+    Some((
+        source,
+        percent,
+        value(&current.average_value, &current.value),
+    ))
+}
+
+fn value(average: &Option<Quantity>, value: &Option<Quantity>) -> Option<i64> {
+    average.as_ref().or(value.as_ref()).and_then(thousandths)
 }
 
 fn behavior(behavior: &autoscaling::HorizontalPodAutoscalerBehavior) -> Behavior {
     let none = autoscaling::HPAScalingRules::default();
     let up = behavior.scale_up.as_ref().unwrap_or(&none);
     let down = behavior.scale_down.as_ref().unwrap_or(&none);
-    let tolerance = |rules: &autoscaling::HPAScalingRules| {
-        let thousandths = rules.tolerance.as_ref().and_then(thousandths);
-        thousandths.map_or(TOLERANCE, |tolerance| tolerance as f64 / 1000.0)
-    };
     Behavior {
-        tolerance: Tolerance {
-            up: tolerance(up),
-            down: tolerance(down),
-        },
-        up: direction(up, 0),
-        down: direction(down, SCALE_DOWN_WINDOW),
+        up: direction(up),
+        down: direction(down),
     }
 }
 
-fn direction(rules: &autoscaling::HPAScalingRules, window: u32) -> Direction {
+fn direction(rules: &autoscaling::HPAScalingRules) -> Direction {
     let policy = |policy: &autoscaling::HPAScalingPolicy| {
         let value = count(Some(policy.value));
         Policy {
@@ -555,7 +585,12 @@ fn direction(rules: &autoscaling::HPAScalingRules, window: u32) -> Direction {
     Direction {
         window: rules
             .stabilization_window_seconds
-            .map_or(window, |seconds| count(Some(seconds))),
+            .map(|seconds| count(Some(seconds))),
+        tolerance: rules
+            .tolerance
+            .as_ref()
+            .and_then(thousandths)
+            .map(|tolerance| tolerance as f64 / 1000.0),
         select: match rules.select_policy.as_deref() {
             Some("Min") => Select::Min,
             Some("Disabled") => Select::Disabled,

@@ -6,16 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    rules::{Class, Pods, Reading, Rules, Unit},
+    rules::{Class, Flags, Pods, Reading, Rules, Unit},
     traffic::TrafficResult,
 };
-
-/// How long after its start a pod's CPU may still be that of starting up
-/// (`--horizontal-pod-autoscaler-cpu-initialization-period`).
-const INITIALISATION: SignedDuration = SignedDuration::from_mins(5);
-/// A pod that became unready within this time of its start was never ready
-/// (`--horizontal-pod-autoscaler-initial-readiness-delay`).
-const READINESS_DELAY: SignedDuration = SignedDuration::from_secs(30);
 
 #[derive(Clone, Debug)]
 pub enum ObservationKind {
@@ -75,11 +68,19 @@ pub struct Autoscaler {
     pub rules: Rules,
     /// In the order of its specification.
     pub metrics: Vec<Metric>,
+    /// The name of KEDA's ScaledObject that owns it.
+    pub scaled_object: Option<String>,
     /// The replicas before its last computation, and the number that it set.
     pub from: u32,
     pub to: u32,
+    pub last_scaled: Option<Timestamp>,
     pub conditions: Vec<Condition>,
+    /// The status of each metric of the specification by which it computed last.
+    pub statuses: Vec<MetricStatus>,
 }
+
+/// A metric with its value and the average value, if they are in the status.
+pub type MetricStatus = (Source, Option<i64>, Option<i64>);
 
 /// A metric with its target; its status is unknown until it was read, and while it fails.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,6 +132,12 @@ impl Source {
     pub fn other(name: &str, per_pod: bool) -> Self {
         let source = if per_pod { Self::PerPod } else { Self::Value };
         source(name.into())
+    }
+
+    /// Whether both are the same metric, with or without an average.
+    pub fn is_metric_of(&self, other: &Self) -> bool {
+        let is_resource = |one: &Self| matches!(one, Self::Resource { .. });
+        is_resource(self) == is_resource(other) && self.to_string() == other.to_string()
     }
 
     pub fn is_cpu(&self) -> bool {
@@ -190,30 +197,52 @@ impl Autoscaler {
             .find(|condition| condition.kind == kind)
     }
 
-    /// Whether the status is the same: metrics, replicas and conditions.
+    /// Whether the status is the same, so that only the specification may have changed.
     pub fn has_status_of(&self, other: &Self) -> bool {
-        let readings = |one: &Self| -> Vec<_> {
-            let metrics = one.metrics.iter();
-            metrics
-                .map(|metric| (metric.current, metric.average))
-                .collect()
+        (self.from, self.to, self.last_scaled) == (other.from, other.to, other.last_scaled)
+            && (&self.conditions, &self.statuses) == (&other.conditions, &other.statuses)
+    }
+
+    /// The name of the metric that decided, by the message of a condition.
+    fn name_in_message(&self) -> Option<&str> {
+        let active = self.condition("ScalingActive").filter(|one| one.is_true)?;
+        let (_, name) = active.message.split_once("a replica count from ")?;
+        // The selector of an external metric follows without a space.
+        Some(
+            name.split_once('(')
+                .map_or(name, |(name, _)| name.trim_end()),
+        )
+    }
+
+    /// The index of the metric that decided, if the autoscaler names it.
+    pub fn named_metric(&self) -> Option<usize> {
+        let name = self.name_in_message()?;
+        let is_named = |metric: &Metric| match &metric.source {
+            Source::Resource {
+                name: resource,
+                container: Some(_),
+            } if name.starts_with(&format!("{resource} container resource")) => true,
+            // So are the averages of containers called, too.
+            Source::Resource { name: resource, .. } => {
+                name.starts_with(&format!("{resource} resource"))
+            }
+            Source::PerPod(metric) | Source::Value(metric) => {
+                name.ends_with(&format!(" metric {metric}"))
+            }
         };
-        (self.from, self.to, &self.conditions) == (other.from, other.to, &other.conditions)
-            && readings(self) == readings(other)
+        let mut named = self
+            .metrics
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| is_named(one));
+        let (index, _) = named.next()?;
+        named.next().is_none().then_some(index)
     }
 
     /// The metric that decided, as the autoscaler names it, or else the one that the rules give.
     pub fn deciding_metric(&self, metric: &Metric) -> String {
-        let active = self
-            .condition("ScalingActive")
-            .filter(|active| active.is_true);
-        let named = active.and_then(|active| active.message.split_once("a replica count from "));
-        // The selector of an external metric follows without a space.
-        let name = |(_, name): (&str, &str)| match name.split_once('(') {
-            Some((name, _)) => name.trim_end().to_string(),
-            None => name.to_string(),
-        };
-        named.map_or_else(|| metric.source.to_string(), name)
+        let name = self.name_in_message();
+        name.map_or_else(|| metric.source.to_string(), Into::into)
     }
 
     /// The condition that explains its behaviour best.
@@ -267,36 +296,6 @@ impl Pod {
     pub fn is_ready(&self) -> bool {
         matches!(self.readiness, Some((Readiness::Ready, _)))
     }
-
-    /// How the pod is counted, if its usage was measured over `window`. Readiness only matters for CPU.
-    pub fn classify(&self, window: Option<Window>, is_cpu: bool, now: Timestamp) -> Class {
-        if self.leaving {
-            return Class::Ignored;
-        }
-        if self.pending {
-            return Class::NotReady;
-        }
-        let Some(window) = window else {
-            return Class::WithoutMetrics;
-        };
-        if !is_cpu {
-            return Class::Counted;
-        }
-        let (Some(started), Some((readiness, since))) = (self.started, self.readiness) else {
-            return Class::NotReady;
-        };
-        let is_unready = readiness == Readiness::NotReady;
-        let not_ready = if now.duration_since(started) < INITIALISATION {
-            is_unready || window.ended.duration_since(since) < window.length
-        } else {
-            is_unready && since.duration_since(started) < READINESS_DELAY
-        };
-        if not_ready {
-            Class::NotReady
-        } else {
-            Class::Counted
-        }
-    }
 }
 
 /// The time over which usage was averaged.
@@ -322,10 +321,9 @@ pub fn total(resources: &Resources, name: &str, container: Option<&str>) -> Opti
     if let Some(own) = resources.get("") {
         return own.get(name).copied();
     }
-    let values = resources.values().map(|resources| resources.get(name));
-    values
-        .sum::<Option<i64>>()
-        .filter(|_| !resources.is_empty())
+    let mut values = resources.values().map(|resources| resources.get(name));
+    let first = *values.next()??;
+    values.try_fold(first, |sum, value| Some(sum.saturating_add(*value?)))
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -366,6 +364,8 @@ pub struct KubeEvent {
 #[derive(Clone, Debug)]
 pub struct Record {
     pub began: Timestamp,
+    /// The flags of the controller manager, for all autoscalers that are added from now on.
+    pub flags: Flags,
     pub observations: Vec<Observation>,
     pub state: State,
     traffic_started: Option<f64>,
@@ -398,6 +398,7 @@ impl Record {
     pub fn new(began: Timestamp) -> Self {
         Self {
             began,
+            flags: Flags::default(),
             observations: Vec::new(),
             state: State::default(),
             traffic_started: None,
@@ -405,7 +406,10 @@ impl Record {
         }
     }
 
-    pub fn add(&mut self, at: f64, kind: ObservationKind) {
+    pub fn add(&mut self, at: f64, mut kind: ObservationKind) {
+        if let ObservationKind::Autoscaler(autoscaler) = &mut kind {
+            autoscaler.rules.flags = self.flags;
+        }
         self.state.apply(&kind);
         match kind {
             ObservationKind::TrafficStarted(_) => {
@@ -534,7 +538,7 @@ impl State {
     pub fn classify_pods(&self, now: Timestamp) -> Pods {
         let window = |pod: &Pod| Some(self.usage.get(&pod.name)?.window);
         let pods = self.pods.values();
-        pods.map(|pod| pod.classify(window(pod), true, now))
+        pods.map(|pod| Class::of(pod, window(pod), true, now))
             .collect()
     }
 
@@ -588,7 +592,7 @@ mod tests {
             readiness: Some((readiness, second(since))),
             ..Pod::default()
         };
-        let class = |pod: &Pod, now| pod.classify(Some(window), true, second(now));
+        let class = |pod: &Pod, now| Class::of(pod, Some(window), true, second(now));
         assert_eq!(class(&pod(Readiness::Unknown, 5), 400), Class::Counted);
         assert_eq!(class(&pod(Readiness::NotReady, 5), 400), Class::NotReady);
         assert_eq!(

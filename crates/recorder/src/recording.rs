@@ -24,6 +24,7 @@ use crate::{
     progress::Progress,
     record::{ObservationKind, Record},
     report::conclusion,
+    rules::Flags,
     serve::Page,
     traffic::{self, Traffic, TrafficResult},
 };
@@ -38,6 +39,7 @@ pub struct Recording {
     pub deployment: String,
     pub expectation: Option<Expectation>,
     pub mode: Mode,
+    pub flags: Flags,
     /// The address of a page that shows it.
     pub serve: Option<SocketAddr>,
 }
@@ -144,10 +146,12 @@ impl Recording {
 impl Session {
     fn new(recording: Recording, observations: UnboundedSender<RawObservation>) -> Result<Self> {
         let stop = CancellationToken::new();
+        let mut record = Record::new(Timestamp::now());
+        record.flags = recording.flags;
         Ok(Self {
             recording,
             began: Instant::now(),
-            record: Record::new(Timestamp::now()),
+            record,
             progress: Progress::default(),
             observations,
             interrupted: interrupted()?,
@@ -162,7 +166,7 @@ impl Session {
         let Some(address) = self.recording.serve else {
             return Ok(None);
         };
-        let served = Page::serve(address, &self.recording.deployment, self.record.began).await;
+        let served = Page::serve(address, &self.recording.deployment, self.record.clone()).await;
         let (page, address) = served.with_context(|| format!("cannot serve at {address}"))?;
         eprintln!("Serving http://{address}/ until the recording ends");
         Ok(Some(page))
@@ -173,6 +177,7 @@ impl Session {
             began: self.record.began,
             deployment: self.recording.deployment.clone(),
             expected: self.recording.expectation.as_ref().map(ToString::to_string),
+            flags: self.recording.flags,
             verdict: Verdict::Unobserved("the recorder was killed or failed".into()),
         }
     }

@@ -180,13 +180,13 @@ fn cells(row: &Decision) -> [String; 6] {
         .as_ref()
         .map(|metric| format!("decided by {metric}"));
     let constraints = row.constraints.iter().map(ToString::to_string);
-    let expected = row
-        .expected
-        .map(|expected| format!("by the rules {expected}"));
+    let by_rules = row
+        .by_rules
+        .map(|replicas| format!("by the rules {replicas}"));
     let reasons: Vec<_> = metric
         .into_iter()
         .chain(constraints)
-        .chain(expected)
+        .chain(by_rules)
         .chain(row.remark.clone())
         .collect();
     [

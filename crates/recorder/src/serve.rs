@@ -16,7 +16,6 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use jiff::Timestamp;
 use serde_json::json;
 use tokio::{
     net::TcpListener,
@@ -80,19 +79,20 @@ impl Page {
     pub async fn serve(
         address: SocketAddr,
         deployment: &str,
-        began: Timestamp,
+        record: Record,
     ) -> io::Result<(Self, SocketAddr)> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let header = Header {
-            began,
+            began: record.began,
             deployment: deployment.into(),
             expected: None,
+            flags: record.flags,
             verdict: Verdict::default(),
         };
         let shared = Shared(Arc::new(Mutex::new(Recorded {
             header,
-            record: Record::new(began),
+            record,
             at: 0.0,
             status: String::new(),
             has_ended: false,

@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::{
     format::replicas,
     record::{Autoscaler, Deployment},
-    rules::{History, Reading, Rules, SYNC_PERIOD, Unit, recommend_for_value},
+    rules::{History, Reading, Rules, Unit, recommend_for_value},
 };
 
 /// The `duration` of each paced request: after this long all replicas share the load.
@@ -267,12 +267,13 @@ impl Model<'_> {
 
     /// The number of replicas that a load leads to, starting from a number at rest, and how long it takes.
     fn settle(&self, load: f64, from: u32) -> Option<(u32, Duration)> {
-        let quiet = self.longest_memory() + 2.0 * SYNC_PERIOD;
+        let period = self.rules.flags.sync_period;
+        let quiet = self.longest_memory() + 2.0 * period;
         let mut history = self.at_rest(from);
         let (mut replicas, mut changed) = (from, 0.0);
         // More than any policy needs; a load that makes the replicas oscillate reaches no rest.
         for sync in 1..1000 {
-            let now = f64::from(sync) * SYNC_PERIOD;
+            let now = f64::from(sync) * period;
             let result = self.sync(load, replicas, &mut history, now);
             if result != replicas {
                 (replicas, changed) = (result, now);
@@ -285,21 +286,22 @@ impl Model<'_> {
 
     fn at_rest(&self, replicas: u32) -> History {
         let mut history = History::default();
-        for sync in 0..=(self.longest_memory() / SYNC_PERIOD) as u32 {
-            history.recommend(f64::from(sync) * -SYNC_PERIOD, replicas);
+        let period = self.rules.flags.sync_period;
+        for sync in 0..=(self.longest_memory() / period) as u32 {
+            history.recommend(self.rules, f64::from(sync) * -period, replicas);
         }
         history
     }
 
     /// The longest of all windows and periods of policies, in seconds.
     fn longest_memory(&self) -> f64 {
-        let behavior = self.rules.behavior.iter();
-        let periods = behavior
-            .flat_map(|behavior| [&behavior.up, &behavior.down])
-            .flat_map(|direction| &direction.policies)
-            .map(|policy| policy.period);
-        let windows = [self.rules.up_window(), self.rules.down_window()];
-        f64::from(windows.into_iter().chain(periods).max().unwrap_or_default())
+        let Self { rules, .. } = self;
+        let longest = [
+            rules.up_window(),
+            rules.down_window(),
+            rules.longest_period(),
+        ];
+        f64::from(longest.into_iter().max().unwrap_or_default())
     }
 
     fn sync(&self, load: f64, replicas: u32, history: &mut History, now: f64) -> u32 {
@@ -313,8 +315,9 @@ impl Model<'_> {
         // All pods count, as those that share a value do.
         let recommended =
             recommend_for_value(reading, self.rules.tolerance(), replicas, replicas, false);
-        let (result, _) = self.rules.normalise(replicas, recommended, history, now);
-        history.recommend(now, recommended);
+        let memory = history.at(now, 0.0);
+        let (result, _) = self.rules.normalise(replicas, recommended, memory);
+        history.recommend(self.rules, now, recommended);
         if result != replicas {
             history.scale(self.rules, now, replicas, result);
         }
@@ -351,7 +354,8 @@ mod tests {
 
     fn policy(amount: Amount, period: u32, window: u32) -> Direction {
         Direction {
-            window,
+            window: Some(window),
+            tolerance: None,
             select: Select::Max,
             policies: vec![Policy { amount, period }],
         }
@@ -361,16 +365,17 @@ mod tests {
     /// and returns that number of replicas.
     fn play(model: &Model, load: f64, from: u32, noise: f64, seed: &mut u64) -> u32 {
         let mut history = model.at_rest(from);
+        let period = model.rules.flags.sync_period;
         let (mut replicas, mut unchanged) = (from, 0.0);
         let mut now = 0.0;
-        while unchanged <= model.longest_memory() + 10.0 * SYNC_PERIOD {
+        while unchanged <= model.longest_memory() + 10.0 * period {
             // A linear congruential generator, as in Numerical Recipes.
             *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223) % (1 << 32);
             let deviation = (*seed as f64 / f64::from(1_u32 << 31) - 1.0) * noise;
-            now += SYNC_PERIOD;
+            now += period;
             let result = model.sync(load * (1.0 + deviation), replicas, &mut history, now);
             unchanged = if result == replicas {
-                unchanged + SYNC_PERIOD
+                unchanged + period
             } else {
                 0.0
             };
@@ -429,11 +434,7 @@ mod tests {
                 policy(Amount::Percent(100), 15, 60),
             ),
         ] {
-            let behavior = Behavior {
-                up,
-                down,
-                ..Behavior::default()
-            };
+            let behavior = Behavior { up, down };
             assert_held(&rules(Some(behavior)), (1..=20).step_by(3));
         }
     }

@@ -2,10 +2,19 @@
 
 mod common;
 
+use std::path::Path;
+
+use proptest::{
+    collection::vec,
+    option, prop_assert, prop_oneof, proptest,
+    sample::select,
+    strategy::{Just, Strategy},
+};
 use recorder::{
     analysis::Milestones,
     decisions::{Decision, decisions},
     expectation::Verdict,
+    files,
     notes::Note,
     observations::Header,
     record::{Record, Resources},
@@ -25,14 +34,18 @@ fn texts(notes: &[Note]) -> Vec<&str> {
     notes.iter().map(|note| &*note.text).collect()
 }
 
-fn report(record: &Record) -> String {
-    let header = Header {
+fn header(record: &Record) -> Header {
+    Header {
         began: record.began,
         deployment: "app".into(),
         expected: None,
+        flags: record.flags,
         verdict: Verdict::default(),
-    };
-    Report::new(&header, record).markdown()
+    }
+}
+
+fn report(record: &Record) -> String {
+    Report::new(&header(record), record).markdown()
 }
 
 const MESSAGE: &str = "the HPA was able to successfully calculate a replica count from";
@@ -136,7 +149,7 @@ fn the_deciding_metric_of_several_is_named() {
     );
     let reading = rows[0].reading.expect("memory was read");
     assert_eq!((reading.current, reading.target), (120, 60));
-    assert_eq!((rows[0].computed, rows[0].expected), (Some(4), None));
+    assert_eq!((rows[0].computed, rows[0].by_rules), (Some(4), None));
 
     // While the first one fails, its place is empty, and the second keeps its own target.
     let mut failing = both(2, 4, 0, 120);
@@ -170,8 +183,11 @@ fn a_metric_that_is_not_about_pods_is_named_as_by_the_autoscaler() {
     ]);
     let (rows, _) = decisions(&record);
     assert_eq!(rows[0].metric.as_deref(), Some("external metric s1-cron"));
-    assert_eq!(rows[0].expected, None);
-    assert_eq!(rows[0].constraints, [Constraint::Step(4)]);
+    assert_eq!(rows[0].by_rules, None);
+    assert_eq!(
+        rows[0].constraints,
+        [Constraint::LargestStep { replicas: 4 }]
+    );
     assert!(report(&record).contains("9 / 1"), "{}", report(&record));
 }
 
@@ -206,8 +222,11 @@ fn a_container_metric_counts_only_that_container() {
         ),
         (15.0, of_app(3, 5, 100)),
     ]);
-    assert_eq!((rows[0].recommended, rows[0].expected), (Some(5), None));
-    assert_eq!(rows[0].constraints, [Constraint::Missing(1)]);
+    assert_eq!((rows[0].recommended, rows[0].by_rules), (Some(5), None));
+    assert_eq!(
+        rows[0].constraints,
+        [Constraint::WithoutMetrics { pods: 1 }]
+    );
 }
 
 fn deployment(resources: Value) -> Value {
@@ -362,6 +381,68 @@ fn a_status_is_not_always_a_decision() {
     );
 }
 
+/// The autoscaler of a ScaledObject, while its metrics are not read for this reason.
+fn keda(replicas: u32, reason: &str) -> Value {
+    let mut object = blind(replicas, 1);
+    object["hpa"]["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "app", "uid": "1",
+    }]);
+    object["hpa"]["status"]["conditions"][1] = condition("ScalingActive", false, reason, "");
+    object
+}
+
+fn replicas(replicas: u32) -> Value {
+    let mut object = deployment(json!({}));
+    object["deployment"]["spec"]["replicas"] = replicas.into();
+    object
+}
+
+#[test]
+fn keda_is_named_with_the_time_of_its_change_and_each_reason_not_to_decide_is_reported() {
+    let (rows, notes) = explained(vec![
+        (0.0, keda(0, "ScalingDisabled")),
+        (0.0, replicas(0)),
+        (21.0, replicas(1)),
+        (30.0, keda(1, "FailedGetExternalMetric")),
+    ]);
+    assert!(rows.is_empty(), "{rows:?}");
+    let notes: Vec<_> = notes.iter().map(|note| (note.at, &*note.text)).collect();
+    assert_eq!(
+        notes,
+        [
+            (0.0, "the autoscaler cannot decide: ScalingDisabled: "),
+            (21.0, "KEDA set the replicas: from 0 to 1"),
+            (
+                30.0,
+                "the autoscaler cannot decide: FailedGetExternalMetric: "
+            ),
+        ]
+    );
+}
+
+#[test]
+fn a_step_that_depends_on_changes_before_the_recording_is_a_step() {
+    let down = |from: u32, to, reason: &str| {
+        let mut object = hpa(from, to, 2);
+        object["hpa"]["spec"]["behavior"] = json!({"scaleDown": {
+            "stabilizationWindowSeconds": 30, "selectPolicy": "Max",
+            "policies": [{"type": "Percent", "value": 10, "periodSeconds": 60}],
+        }});
+        let limited = condition("ScalingLimited", true, reason, "");
+        let conditions = object["hpa"]["status"]["conditions"].as_array_mut();
+        conditions.expect("an array").push(limited);
+        object
+    };
+    let mut first = down(17, 15, "ScaleDownLimit");
+    first["hpa"]["status"]["lastScaleTime"] = "1969-12-31T23:59:54Z".into();
+    let (rows, _) = explained(vec![(0.0, first), (40.0, down(15, 14, "ScaleDownLimit"))]);
+    assert_eq!(rows[0].by_rules, None, "{rows:?}");
+    assert_eq!(
+        rows[0].constraints,
+        [Constraint::LargestStep { replicas: 14 }]
+    );
+}
+
 #[test]
 fn a_metrics_outage_is_reported_once_and_recommendations_expire_meanwhile() {
     let mut statuses = vec![(0.0, hpa(1, 1, 2)), (15.0, hpa(1, 4, 200))];
@@ -370,7 +451,7 @@ fn a_metrics_outage_is_reported_once_and_recommendations_expire_meanwhile() {
     statuses.push((391.0, hpa(4, 1, 2)));
     let (rows, notes) = explained(statuses);
     let last = rows.last().expect("it scaled in");
-    assert_eq!((last.from, last.to, last.expected), (4, 1, None));
+    assert_eq!((last.from, last.to, last.by_rules), (4, 1, None));
     assert!(last.constraints.is_empty(), "{last:?}");
     assert_eq!(notes.len(), 2, "{notes:?}");
 }
@@ -381,7 +462,7 @@ fn outside_the_bounds_the_bound_is_the_reason() {
     beyond["hpa"]["status"]["currentMetrics"] = Value::Null;
     let (rows, notes) = explained(vec![(0.0, hpa(20, 20, 50)), (15.0, beyond)]);
     assert_eq!((rows[0].from, rows[0].to, rows[0].reading), (42, 20, None));
-    assert_eq!(rows[0].constraints, [Constraint::Maximum(20)]);
+    assert_eq!(rows[0].constraints, [Constraint::Maximum { replicas: 20 }]);
     assert_eq!(
         texts(&notes),
         ["something else than the autoscaler set the replicas: from 20 to 42"]
@@ -393,10 +474,13 @@ fn a_new_autoscaler_begins_with_the_current_replicas() {
     let (rows, notes) = explained(vec![(0.0, new_hpa()), (15.0, hpa(5, 5, 28))]);
     assert_eq!(rows.len(), 1, "{rows:?}");
     assert_eq!(
-        (rows[0].to, rows[0].computed, rows[0].expected),
+        (rows[0].to, rows[0].computed, rows[0].by_rules),
         (5, Some(3), None)
     );
-    assert_eq!(rows[0].constraints, [Constraint::Stabilisation(300)]);
+    assert_eq!(
+        rows[0].constraints,
+        [Constraint::StabilisationWindow { seconds: 300 }]
+    );
     assert!(notes.is_empty(), "{notes:?}");
 }
 
@@ -415,17 +499,23 @@ fn a_recreated_autoscaler_loses_its_memory_unless_replaced_between_two_computati
     // Gone for 12 s between two computations: 20 replicas were recommended before, and still are.
     let (rows, notes) = recreated(31.0, 43.0, 45.1, 8);
     let last = rows.last().expect("it scaled out");
-    assert_eq!((last.to, last.expected, last.computed), (8, None, Some(1)));
+    assert_eq!((last.to, last.by_rules, last.computed), (8, None, Some(1)));
     assert_eq!(
         last.constraints,
-        [Constraint::Stabilisation(300), Constraint::Step(8)]
+        [
+            Constraint::StabilisationWindow { seconds: 300 },
+            Constraint::LargestStep { replicas: 8 }
+        ]
     );
     assert_eq!(notes.len(), 2, "it was gone, and came back: {notes:?}");
     // Gone at a computation.
     let (rows, notes) = recreated(44.0, 50.0, 65.0, 4);
     let last = rows.last().expect("the new one holds");
-    assert_eq!((last.to, last.expected), (4, None));
-    assert_eq!(last.constraints, [Constraint::Stabilisation(300)]);
+    assert_eq!((last.to, last.by_rules), (4, None));
+    assert_eq!(
+        last.constraints,
+        [Constraint::StabilisationWindow { seconds: 300 }]
+    );
     assert_eq!(notes.len(), 2, "it was gone, and came back: {notes:?}");
 }
 
@@ -439,7 +529,7 @@ fn earlier_recommendations_explain_a_decision() {
         (7.0, hpa(20, 20, 1)),
         (100.0, hpa(20, 1, 2)),
     ]);
-    assert!(rows.iter().all(|row| row.expected.is_none()), "{rows:?}");
+    assert!(rows.iter().all(|row| row.by_rules.is_none()), "{rows:?}");
     assert_eq!(rows.last().map(|row| row.to), Some(1));
 }
 
@@ -479,4 +569,210 @@ fn the_usage_of_a_pod_is_the_sum_of_its_containers() {
         (Some(7), Some(4), None)
     );
     assert_eq!(recorder::record::total(&resources(&[]), "cpu", None), None);
+}
+
+fn quantity() -> impl Strategy<Value = Value> {
+    let quantities = [
+        "0",
+        "1",
+        "-1",
+        "100m",
+        "250m",
+        "1n",
+        "1Gi",
+        "1e18",
+        "9E",
+        "-9E",
+        "9223372036854775807",
+        "9223372036854775807m",
+        "-9223372036854775808m",
+    ];
+    select(quantities.to_vec()).prop_map(Value::from)
+}
+
+fn number() -> impl Strategy<Value = Value> {
+    select(&[0, 1, 2, 20, 300, -1, i32::MAX, i32::MIN][..]).prop_map(Value::from)
+}
+
+fn time() -> impl Strategy<Value = Value> {
+    let times = [
+        "1970-01-01T00:00:00Z",
+        "1970-01-01T00:01:00Z",
+        "0001-01-01T00:00:00Z",
+        "9999-12-30T22:00:00Z",
+    ];
+    select(times.to_vec()).prop_map(Value::from)
+}
+
+/// An object with any of these fields, the others are missing.
+fn object<const N: usize>(
+    fields: [(&'static str, proptest::strategy::BoxedStrategy<Value>); N],
+) -> impl Strategy<Value = Value> {
+    let fields = fields.map(|(name, value)| option::of(value).prop_map(move |value| (name, value)));
+    Vec::from(fields).prop_map(|fields| {
+        let fields = fields.into_iter();
+        let fields = fields.filter_map(|(name, value)| Some((name.to_string(), value?)));
+        Value::Object(fields.collect())
+    })
+}
+
+/// The name of a metric, the type of its source, and a target or a reading.
+fn metric(of: &'static str) -> impl Strategy<Value = Value> {
+    let value = object([
+        ("averageUtilization", number().boxed()),
+        ("averageValue", quantity().boxed()),
+        ("value", quantity().boxed()),
+    ]);
+    let sources = [
+        "resource",
+        "containerResource",
+        "external",
+        "object",
+        "pods",
+    ];
+    (select(sources.to_vec()), value).prop_map(move |(source, mut value)| {
+        if of == "target" {
+            value["type"] = "Value".into();
+        }
+        let target = json!({"kind": "Service", "name": "app"});
+        json!({"type": source, source: {
+            "name": "cpu", "container": "app", "metric": {"name": "queue"},
+            "describedObject": target, of: value,
+        }})
+    })
+}
+
+fn any_hpa() -> impl Strategy<Value = Value> {
+    let policy = (select(&["Pods", "Percent"][..]), number(), number()).prop_map(
+        |(kind, value, period)| json!({"type": kind, "value": value, "periodSeconds": period}),
+    );
+    let rules = object([
+        ("stabilizationWindowSeconds", number().boxed()),
+        ("tolerance", quantity().boxed()),
+        (
+            "selectPolicy",
+            select(&["Max", "Min", "Disabled"][..])
+                .prop_map(Value::from)
+                .boxed(),
+        ),
+        ("policies", vec(policy, 0..3).prop_map(Value::from).boxed()),
+    ]);
+    let rules = rules.boxed();
+    let behavior = object([("scaleUp", rules.clone()), ("scaleDown", rules)]);
+    let spec = object([
+        ("minReplicas", number().boxed()),
+        (
+            "metrics",
+            vec(metric("target"), 0..3).prop_map(Value::from).boxed(),
+        ),
+        ("behavior", behavior.boxed()),
+    ]);
+    let reasons = [
+        ("AbleToScale", "ReadyForNewScale"),
+        ("AbleToScale", "SucceededRescale"),
+        ("AbleToScale", "ScaleDownStabilized"),
+        ("ScalingActive", "ValidMetricFound"),
+        ("ScalingLimited", "DesiredWithinRange"),
+        ("ScalingLimited", "ScaleUpLimit"),
+        ("ScalingLimited", "TooFewReplicas"),
+    ];
+    let conditions = vec(select(reasons.to_vec()), 0..4).prop_map(|conditions| {
+        let conditions = conditions.into_iter();
+        conditions
+            .map(|(kind, reason)| condition(kind, true, reason, MESSAGE))
+            .collect::<Value>()
+    });
+    let status = object([
+        ("currentReplicas", number().boxed()),
+        ("lastScaleTime", time().boxed()),
+        (
+            "currentMetrics",
+            vec(metric("current"), 0..3).prop_map(Value::from).boxed(),
+        ),
+        ("conditions", conditions.boxed()),
+    ]);
+    (spec, status, number(), number()).prop_map(|(mut spec, mut status, most, desired)| {
+        spec["scaleTargetRef"] = json!({"kind": "Deployment", "name": "app"});
+        spec["maxReplicas"] = most;
+        status["desiredReplicas"] = desired;
+        json!({"hpa": {"metadata": {"name": "hpa"}, "spec": spec, "status": status}})
+    })
+}
+
+fn any_pod() -> impl Strategy<Value = Value> {
+    let requests = object([("cpu", quantity().boxed()), ("memory", quantity().boxed())]);
+    let ready = (select(&["True", "False", "Unknown"][..]), time()).prop_map(
+        |(status, since)| json!([{"type": "Ready", "status": status, "lastTransitionTime": since}]),
+    );
+    let status = object([
+        (
+            "phase",
+            select(&["Pending", "Running", "Failed"][..])
+                .prop_map(Value::from)
+                .boxed(),
+        ),
+        ("startTime", time().boxed()),
+        ("conditions", ready.boxed()),
+    ]);
+    (select(&["a", "b"][..]), requests, status).prop_map(|(name, requests, status)| {
+        let containers =
+            ["app", "proxy"].map(|name| json!({"name": name, "resources": {"requests": requests}}));
+        json!({"pod": {
+            "metadata": {"name": name}, "spec": {"containers": containers}, "status": status,
+        }})
+    })
+}
+
+fn any_usage() -> impl Strategy<Value = Value> {
+    let usage = object([("cpu", quantity().boxed()), ("memory", quantity().boxed())]);
+    let windows = ["0s", "15s", "2562047h47m16s"];
+    (
+        select(&["a", "b"][..]),
+        usage,
+        time(),
+        select(windows.to_vec()),
+    )
+        .prop_map(|(name, usage, time, window)| {
+            let containers = ["app", "proxy"].map(|name| json!({"name": name, "usage": usage}));
+            json!({"usage": [{
+                "metadata": {"name": name}, "timestamp": time, "window": window,
+                "containers": containers,
+            }]})
+        })
+}
+
+fn any_deployment() -> impl Strategy<Value = Value> {
+    (number(), number()).prop_map(|(desired, existing)| {
+        let mut object = deployment(json!({}));
+        object["deployment"]["spec"]["replicas"] = desired;
+        object["deployment"]["status"]["replicas"] = existing;
+        object
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_api_has_gives_a_report(
+        observations in vec(
+            prop_oneof![
+                4 => any_hpa(),
+                2 => any_pod(),
+                2 => any_usage(),
+                1 => any_deployment(),
+                1 => Just(json!({"pod_gone": "a"})),
+                1 => Just(json!({"hpa_gone": "hpa"})),
+            ],
+            1..12,
+        ),
+        first_is_new in proptest::bool::ANY,
+    ) {
+        let created = first_is_new.then(new_hpa);
+        let observations = created.into_iter().chain(observations).enumerate();
+        let record = record(observations.map(|(index, one)| (index as f64 * 7.5, one)));
+        let header = header(&record);
+        let report = Report::new(&header, &record);
+        prop_assert!(report.markdown().starts_with("## Scaling of app"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("properties");
+        prop_assert!(files::write(&report, &folder).is_ok());
+    }
 }

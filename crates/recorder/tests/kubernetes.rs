@@ -15,11 +15,11 @@ use recorder::{
     decisions::{Decision, Evidence, decisions},
     files,
     observations::{self, Line, PodMetrics, RawObservation},
-    record::{Autoscaler, ObservationKind, Pod, Record, Usage},
+    record::{Autoscaler, ObservationKind, Pod, Record},
     report::Report,
     rules::{
-        Amount, Behavior, Direction, History, Pods, Policy, Reading, Rules, Select, Tolerance,
-        Unit, recommend,
+        Amount, Behavior, Direction, Flags, History, Pods, Policy, Reading, Rules, Select,
+        Tolerance, Unit, recommend,
     },
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -76,12 +76,9 @@ impl Score {
         print(&self.0.iter().map(line).collect::<Vec<_>>());
     }
 
-    fn assert_all(&self, except: &str) {
+    fn assert_all(&self) {
         for (class, (agreed, all)) in &self.0 {
-            assert!(
-                agreed == all || class == except,
-                "{class}: {agreed} of {all} agree"
-            );
+            assert_eq!(agreed, all, "{class}");
         }
     }
 }
@@ -119,7 +116,7 @@ fn recommendations() {
         };
         let evidence = Evidence {
             pods: &pods.iter().map(|pod| (&*pod.name, pod)).collect(),
-            usage: Some(&usage as &BTreeMap<String, Usage>),
+            usage: usage.iter().map(|(name, usage)| (&**name, usage)).collect(),
             now: case.now,
         };
         let (samples, gone) = evidence.measure("cpu", None);
@@ -134,7 +131,7 @@ fn recommendations() {
         score.add(&case.class, agrees);
     }
     score.print("calc");
-    score.assert_all("unequal requests");
+    score.assert_all();
 }
 
 #[derive(Deserialize)]
@@ -172,13 +169,13 @@ fn windows_policies_and_bounds() {
         let rules = Autoscaler::from(case.hpa).rules;
         let mut history = history(&rules, &case.changes);
         for (at, replicas) in case.recommendations {
-            history.recommend(at, replicas);
+            history.recommend(&rules, at, replicas);
         }
-        let (result, _) = rules.normalise(case.replicas, case.wanted, &history, 0.0);
+        let (result, _) = rules.normalise(case.replicas, case.wanted, history.at(0.0, 0.0));
         score.add(&case.class, result == case.expected);
     }
     score.print("normalise");
-    score.assert_all("");
+    score.assert_all();
 }
 
 #[derive(Deserialize)]
@@ -213,18 +210,56 @@ struct Stories {
     changes_with_a_row: usize,
     rows: usize,
     explained: usize,
+    assumed: usize,
     false_rows: usize,
+}
+
+/// The flags with which the stories of a class were made, as far as its name says.
+fn flags(class: &str) -> Vec<Flags> {
+    let default = Flags::default();
+    let tolerance = |tolerance| Flags {
+        tolerance,
+        ..default
+    };
+    let window = |downscale_stabilisation| Flags {
+        downscale_stabilisation,
+        ..default
+    };
+    if class.contains("sync") {
+        vec![Flags {
+            sync_period: 30.0,
+            ..default
+        }]
+    } else if class.contains("flag") && class.contains("tolerance") {
+        [0.05, 0.2].map(tolerance).into()
+    } else if class.contains("flag") {
+        [0, 60, 600].map(window).into()
+    } else {
+        vec![default]
+    }
+}
+
+impl Story {
+    fn explain(&self, flags: Flags) -> Vec<Decision> {
+        let mut record = Record::new(self.began);
+        record.flags = flags;
+        for Line { at, seen } in &self.observations {
+            record.add(*at, seen.clone().into());
+        }
+        decisions(&record).0
+    }
 }
 
 #[test]
 fn stories() {
     let mut classes: BTreeMap<String, Stories> = BTreeMap::new();
     for story in cases::<Story>("stories", "HPA_STORIES") {
-        let mut record = Record::new(story.began);
-        for Line { at, seen } in story.observations {
-            record.add(at, seen.into());
-        }
-        let (rows, _) = decisions(&record);
+        let explained = flags(&story.class)
+            .into_iter()
+            .map(|flags| story.explain(flags));
+        let doubtful =
+            |rows: &Vec<Decision>| rows.iter().filter(|row| row.by_rules.is_some()).count();
+        let rows = explained.min_by_key(doubtful).expect("there are flags");
         let class = classes.entry(story.class.clone()).or_default();
         for change in story.truth.iter().filter(|truth| truth.from != truth.to) {
             class.changes += 1;
@@ -236,18 +271,21 @@ fn stories() {
             // The recommendation must be right too, not only the result.
             let recommended = truth.filter(|truth| truth.error.is_none());
             let recommended = recommended.and_then(|truth| truth.recommended);
-            let is_right = row.recommended.is_none()
-                || recommended.is_none()
-                || recommended == row.recommended;
+            let is_right = match row.recommended {
+                // A row that gives none says what it assumes.
+                None => recommended.is_none() || row.remark.is_some() || row.reading.is_none(),
+                Some(_) => recommended.is_none() || recommended == row.recommended,
+            };
             // Of several metrics the one that decided must be named.
             let is_named =
                 story.class != "two metrics" || row.metric.is_some() || row.reading.is_none();
-            let is_explained = row.expected.is_none() && is_right && is_named;
+            let is_explained = row.by_rules.is_none() && is_right && is_named;
             if !is_explained || truth.is_none() {
                 println!("{} {}: {row:?} beside {truth:?}", story.class, story.seed);
             }
             class.rows += 1;
             class.explained += usize::from(is_explained);
+            class.assumed += usize::from(row.remark.is_some());
             class.false_rows += usize::from(truth.is_none());
         }
     }
@@ -257,21 +295,26 @@ fn stories() {
             changes_with_a_row,
             rows,
             explained,
+            assumed,
             false_rows,
         } = class;
         format!(
-            "stories {name}: changes {changes_with_a_row}/{changes} explained {explained}/{rows} false {false_rows}"
+            "stories {name}: changes {changes_with_a_row}/{changes} explained {explained}/{rows} \
+             ({assumed} with an assumption) false {false_rows}"
         )
     };
     print(&classes.iter().map(line).collect::<Vec<_>>());
+    // Of other stories a few rows depend on what nobody saw.
+    let required = if env::var_os("HPA_STORIES").is_some() {
+        0.985
+    } else {
+        1.0
+    };
     for (name, class) in &classes {
         assert_eq!(class.changes_with_a_row, class.changes, "{name}");
-        let required = if name == "two metrics" { 1.0 } else { 0.97 };
-        assert!(
-            class.explained as f64 >= required * class.rows as f64,
-            "{name}"
-        );
         assert_eq!(class.false_rows, 0, "{name}");
+        let explained = class.explained as f64 / class.rows.max(1) as f64;
+        assert!(class.rows == 0 || explained >= required, "{name}");
     }
 }
 
@@ -295,7 +338,8 @@ impl Table {
         let rules = &self.fields[field];
         let policies = rules["policies"].as_array().into_iter().flatten();
         Direction {
-            window: 0,
+            window: Some(0),
+            tolerance: None,
             select: match rules["selectPolicy"].as_str() {
                 Some("Min") => Select::Min,
                 Some("Disabled") => Select::Disabled,
@@ -348,6 +392,7 @@ impl Table {
             min: self.get("min"),
             max: self.get("max"),
             behavior,
+            flags: Flags::default(),
         };
         let replicas = self.get("replicas");
         if let Some((bound, _)) = rules.bound(replicas) {
@@ -356,33 +401,33 @@ impl Table {
         let changes: Option<Vec<(f64, i64)>> = self.get("changes");
         let history = history(&rules, &changes.unwrap_or_default());
         rules
-            .normalise(replicas, self.get("wanted"), &history, 0.0)
+            .normalise(replicas, self.get("wanted"), history.at(0.0, 0.0))
             .0
     }
 
     fn stabilisation(&self) -> u32 {
         let direction = |window: &str| Direction {
-            window: self.get(window),
+            window: Some(self.get(window)),
             ..any_step()
         };
         let behavior = self.get::<bool>("behavior").then(|| Behavior {
             up: direction("up"),
             down: direction("down"),
-            ..Behavior::default()
         });
         let rules = Rules {
             min: 0,
             max: 1000,
             behavior,
+            flags: Flags::default(),
         };
         let mut history = History::default();
         for (at, replicas) in self.get::<Vec<(f64, u32)>>("recommendations") {
-            history.recommend(at, replicas);
+            history.recommend(&rules, at, replicas);
         }
         // More than enough for the step without a behavior.
         let replicas = self.get::<Option<u32>>("replicas").unwrap_or(100);
         rules
-            .normalise(replicas, self.get("wanted"), &history, 0.0)
+            .normalise(replicas, self.get("wanted"), history.at(0.0, 0.0))
             .0
     }
 
@@ -400,18 +445,18 @@ impl Table {
         let behavior = Behavior {
             up: direction.clone(),
             down: direction,
-            ..Behavior::default()
         };
         let rules = Rules {
             min: 0,
             max: 1000,
             behavior: Some(behavior),
+            flags: Flags::default(),
         };
         // Replicas were removed, so that the step may lead back to where they were.
         let removed: Vec<(f64, i64)> = self.get("changes");
         let removed: Vec<_> = removed.iter().map(|(at, count)| (*at, -count)).collect();
         let history = history(&rules, &removed);
-        rules.highest(100, &history, 0.0) - 100
+        rules.highest(100, history.at(0.0, 0.0)) - 100
     }
 }
 
@@ -436,7 +481,6 @@ fn tables() {
             "limits with a behavior" => case.limits(Some(Behavior {
                 up: case.direction("up"),
                 down: case.direction("down"),
-                ..Behavior::default()
             })),
             "stabilisation" => case.stabilisation(),
             "changes in a period" => case.changed(),
@@ -448,7 +492,7 @@ fn tables() {
         score.add(&case.kind, value == case.right);
     }
     score.print("tables");
-    score.assert_all("");
+    score.assert_all();
 }
 
 /// The run of the tutorial that the README shows: the rules explain each decision of a real cluster, and the picture is
@@ -465,14 +509,14 @@ fn the_run_in_the_readme() {
     read.expect("a gzipped recording");
     fs::write(&file, text).expect("a file");
 
-    let (header, record) = observations::read(&file).expect("observations");
+    let (header, record) = observations::read(&file, |_| ()).expect("observations");
     let (rows, _) = decisions(&record);
     let changes = rows.iter().filter(|row| row.from != row.to);
     let changes: Vec<_> = changes.map(|row| (row.from, row.to)).collect();
     let out = [(1, 4), (4, 8), (8, 10), (10, 20)];
     let back = [(20, 3), (3, 2), (2, 1)];
     assert_eq!(changes, [&out[..], &back].concat());
-    let unexplained: Vec<_> = rows.iter().filter(|row| row.expected.is_some()).collect();
+    let unexplained: Vec<_> = rows.iter().filter(|row| row.by_rules.is_some()).collect();
     assert!(unexplained.is_empty(), "{unexplained:?}");
 
     let report = Report::new(&header, &record);

@@ -42,9 +42,19 @@ pub fn hpa(from: u32, to: u32, cpu: u32) -> Value {
     status["desiredReplicas"] = to.into();
     let current = json!({"averageUtilization": cpu, "averageValue": format!("{cpu}m")});
     status["currentMetrics"][0]["resource"]["current"] = current;
-    if from != to {
-        status["conditions"][0]["reason"] = "SucceededRescale".into();
-    }
+    let able = if from != to {
+        "SucceededRescale"
+    } else if cpu < 45 && from > 1 && (from - 1) * 50 >= from * cpu {
+        "ScaleDownStabilized"
+    } else {
+        "ReadyForNewScale"
+    };
+    status["conditions"][0]["reason"] = able.into();
+    // Whether a limit held is a matter of the test.
+    let conditions = status["conditions"].as_array_mut();
+    conditions
+        .expect("an array")
+        .retain(|one| one["type"] != "ScalingLimited");
     object
 }
 
