@@ -99,6 +99,18 @@ pub fn decisions(record: &Record) -> (Vec<Decision>, Vec<Note>) {
 }
 
 impl Decision {
+    /// A decision that was made once, of which nothing else is known.
+    fn once(at: f64, from: u32, to: u32) -> Self {
+        Self {
+            at,
+            until: at,
+            times: 1,
+            from,
+            to,
+            ..Self::default()
+        }
+    }
+
     /// Whether both changed nothing, for the same reasons.
     fn is_like(&self, other: &Self) -> bool {
         let reasons = |row: &Self| row.constraints.iter().map(discriminant).collect::<Vec<_>>();
@@ -454,14 +466,7 @@ impl<'a> Follower<'a> {
     /// A change whose status was not seen, since the connection was lost.
     fn rescaled(&mut self, at: f64, to: u32) {
         if let Some(from) = self.replicas.replace(to).filter(|from| *from != to) {
-            self.rows.push(Decision {
-                at,
-                until: at,
-                times: 1,
-                from,
-                to,
-                ..Decision::default()
-            });
+            self.rows.push(Decision::once(at, from, to));
         }
     }
 
@@ -634,14 +639,7 @@ impl<'a> Follower<'a> {
         let (from, to, rules) = (autoscaler.from, autoscaler.to, &autoscaler.rules);
         self.late.advance(at);
         self.early.advance(at - LEAD);
-        let mut row = Decision {
-            at,
-            until: at,
-            times: 1,
-            from,
-            to,
-            ..Decision::default()
-        };
+        let mut row = Decision::once(at, from, to);
         if let Some((bound, constraint)) = rules.bound(from) {
             row.constraints.push(constraint);
             row.by_rules = Some(bound).filter(|bound| *bound != to);
