@@ -26,7 +26,7 @@ pub enum Cost {
 }
 
 const COST: &str =
-    "it must be a number of iterations, such as 6000, or a duration, such as 1ms; 0 for none";
+    "it must be a number of iterations, such as 5000, or a duration, such as 1ms; 0 for none";
 
 /// Parses a cost, the value of `variable`.
 pub fn cost(variable: &'static str, text: &str) -> Result<Cost, LoadError> {
