@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# scripts/build.sh [ARGUMENT]…: builds the component, by cargo with these arguments too: the same
-# bytes in every folder, for every account and whatever the account has set.
+# scripts/build.sh [ARGUMENT]…: builds the component, and passes the arguments to cargo. The result is
+# the same in every folder and for every account, whatever it has set.
 . "$(dirname "$0")/lib.sh"
 
 need_target

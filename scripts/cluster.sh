@@ -120,8 +120,8 @@ if [[ $CLUSTER_WITH == kind ]]; then
   # kind's kubelets have certificates that no authority of the cluster signed.
   install metrics-server "$METRICS_SERVER_VERSION" https://kubernetes-sigs.github.io/metrics-server \
     --set 'args={--kubelet-insecure-tls}'
-  # On every worker, so also on the one with the port. A port of the node can be given to one pod at
-  # a time: no surge.
+  # On every worker, so also on the one with the port. Only one pod at a time can use a
+  # port of the node, so there is no surge.
   install traefik "$TRAEFIK_VERSION" https://traefik.github.io/charts \
     --set deployment.kind=DaemonSet --set ports.web.hostPort=80 --set service.spec.type=ClusterIP \
     --set updateStrategy.rollingUpdate.maxUnavailable=1 \

@@ -14,7 +14,7 @@ show_context
   fail "the namespace \`$NAMESPACE\` needs the executor \`containerd-shim-spin\`:" \
     "kubectl apply --namespace $NAMESPACE -f $(operator_file shim-executor)"
 others=$(other_autoscalers)
-[[ -z $others ]] || fail "\`$app\` has another autoscaler, and two stop each other. Delete it first:
+[[ -z $others ]] || fail "\`$app\` has another autoscaler; with two, neither scales it. Delete it first:
 $others"
 
 # While its ScaledObject is paused, KEDA has no HPA for the app. The second annotation is a boolean
@@ -94,7 +94,7 @@ show "${kube[@]}" rollout status "deployment/$app" --timeout=3m
 # No replica uses an earlier runtime config any more.
 "${kube[@]}" delete secrets --selector "$config_label" --field-selector "metadata.name!=$secret"
 
-# Two autoscalers stop each other, and KEDA refuses to be the second: delete the other one first. An
+# With two autoscalers neither scales, and KEDA refuses to be the second: delete the other first. An
 # HPA is ScalingActive once it has read a metric; until then nothing scales.
 if [[ $AUTOSCALER == keda ]]; then
   show "${kube[@]}" delete --ignore-not-found -f config/hpa/hpa.yaml

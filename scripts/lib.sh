@@ -98,8 +98,8 @@ show_context() {
   echo "Context $context, namespace $NAMESPACE"
 }
 
-# set_traffic: sets `traffic` to the arguments with which bombardier loads URL. It does not send the
-# login of a URL by itself.
+# set_traffic: sets `traffic` to the arguments with which bombardier loads URL. By itself, bombardier
+# does not send the login of a URL.
 set_traffic() {
   local login=${URL#*://}
   login=${login%%[/?#]*}
@@ -124,7 +124,7 @@ has_keda() {
 }
 
 # other_autoscalers: the commands that delete the autoscalers of the app that `make deploy` did not
-# create. An HPA that KEDA created goes with its ScaledObject.
+# create. An HPA that KEDA created is deleted with its ScaledObject.
 other_autoscalers() {
   local kinds=hpa target=.spec.scaleTargetRef
   ! has_keda || kinds+=,scaledobjects

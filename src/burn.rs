@@ -23,7 +23,7 @@ const FIRST_CHUNK: u64 = 16;
 /// The time between two checks whether the client is still connected, while the burn runs.
 const CANCEL_CHECK_INTERVAL: Duration = Duration::from_micros(500);
 
-/// The shortest time between two such checks while it waits. With a check after every wait, a crowd in
+/// The shortest time between two checks for the client while a burn waits. With a check after every wait, a crowd in
 /// Spin spent 1 to 3 % more of the CPU on waiting.
 const WAIT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 

@@ -43,8 +43,8 @@ impl Pacer {
 
     /// The CPU time to use before the next pause.
     pub fn goal(&self, elapsed: Duration) -> Duration {
-        // A burst starts when the CPU time used equals what is due. It ends ahead of what is due, by
-        // its length less what falls due meanwhile.
+        // A burst starts when the CPU time used equals what is due. When it ends, more is used than is
+        // due: by the length of the burst less what became due meanwhile.
         let ahead = BURST.mul_f64(1.0 - self.cores).max(MIN_BURST);
         let goal = (self.due(elapsed) + ahead).min(self.due(self.duration));
         goal.saturating_sub(self.written_off)

@@ -10,8 +10,8 @@
 //!   and yields again.
 //! - A new burn accepts a delay of six time slices of others. The accepted delay grows with age, so
 //!   older burns are admitted before younger ones, and only a few run at a time.
-//! - A burn that would end too late, if it were admitted now, starts again as a new one: it no longer
-//!   delays others that can still end in time.
+//! - The age of a burn that would end too late, even if it were admitted now, counts from zero again:
+//!   it keeps its work, but no longer delays others that can still end in time.
 //! - An admitted burn runs in short time slices until it ends, or in long ones while it is alone.
 //!
 //! `make crowds` and `make bench CASES=few,tutorial,fair,overload` measure the effect.
@@ -43,7 +43,7 @@ const MAX_ACCEPTED_DELAY: Duration = Duration::from_millis(28);
 /// The age from which on a burn accepts `MAX_ACCEPTED_DELAY`.
 const AGEING_PERIOD: Duration = Duration::from_millis(2800);
 
-/// The age at which a burn shall have ended: most clients give up after 5 s or more.
+/// The age by which a burn should have ended: most clients give up after 5 s or more.
 const DEADLINE: Duration = Duration::from_millis(4600);
 
 /// The wall-clock time per CPU time of a burn that is admitted after `MAX_ACCEPTED_DELAY` and
@@ -87,8 +87,8 @@ impl Scheduler {
     pub fn new(admitted: bool) -> Self {
         Self {
             admitted,
-            // Short enough to be admitted after one yield, but not for a long time slice: other
-            // burns may have backed off.
+            // One short delay is enough to be admitted, but for a short time slice: other burns may
+            // be backing off.
             previous_delay: ALONE,
         }
     }

@@ -104,7 +104,7 @@ fn default_load() -> Result<Load, Rejection> {
 /// Rejects a load that is above a limit.
 fn check(load: Load) -> Result<(), Rejection> {
     match load {
-        // No work is within every limit.
+        // No work, so no limit applies.
         Load::Iterations(0) => Ok(()),
         Load::Iterations(n) => {
             let limit = read("max_iterations", load::iterations)?;
