@@ -2,32 +2,26 @@
 //! polls the CPU of the pods, which cannot be watched. Writes nothing to it.
 
 use std::{
-    cell::RefCell,
-    collections::BTreeSet,
-    env,
-    fmt::Debug,
-    mem::{replace, take},
-    net::IpAddr,
-    pin::pin,
-    rc::Rc,
-    time::Duration,
+    collections::BTreeSet, env, fmt::Debug, mem::replace, net::IpAddr, pin::pin, time::Duration,
 };
 
-use futures::StreamExt;
+use anyhow::{Context, Result, anyhow};
+use futures::{Stream, StreamExt};
 use hyper_util::client::proxy::matcher::Matcher;
 use k8s_openapi::api::{
     apps::v1 as apps, autoscaling::v2::HorizontalPodAutoscaler, core::v1 as core,
 };
 use kube::{
     Api, Client, Config, ResourceExt,
-    api::{ListParams, Request},
+    api::{ListParams, ObjectList, Request},
     core::{NamespaceResourceScope, Selector},
     runtime::{
         WatchStreamExt,
+        reflector::{self, Store},
         watcher::{self, Event, watcher},
     },
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use tokio::{
     sync::mpsc::UnboundedSender,
     task::spawn_local,
@@ -44,26 +38,6 @@ use crate::{
 const METRICS_EVERY: Duration = Duration::from_secs(5);
 const RESPONSE_WITHIN: Duration = Duration::from_secs(20);
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("no usable kubeconfig: {0}")]
-    NoConfig(String),
-    #[error("the cluster {0} does not respond")]
-    Silent(String),
-    #[error("the cluster {cluster} does not list {what}: {why}")]
-    Refused {
-        cluster: String,
-        what: &'static str,
-        why: String,
-    },
-    #[error(
-        "there is no Deployment `{name}` in namespace `{namespace}`: deploy the app first (`make deploy`)"
-    )]
-    NoDeployment { name: String, namespace: String },
-    #[error("the selector of the Deployment `{name}` cannot be used: {why}")]
-    Selector { name: String, why: String },
-}
-
 /// A Deployment, and what targets it.
 pub struct Target {
     client: Client,
@@ -76,52 +50,43 @@ pub struct Target {
 }
 
 impl Target {
-    pub async fn find(namespace: &str, name: &str) -> Result<Self, Error> {
-        let mut config = Config::infer()
-            .await
-            .map_err(|error| Error::NoConfig(error.to_string()))?;
+    /// # Errors
+    /// If there is no cluster, or no such Deployment.
+    pub async fn find(namespace: &str, name: &str) -> Result<Self> {
+        let no = |why: String| anyhow!("no usable kubeconfig: {why}");
+        let config = Config::infer().await;
+        let mut config = config.map_err(|error| no(error.to_string()))?;
         choose_proxy(&mut config);
         let cluster = config.cluster_url.to_string();
-        let no = |error: kube::Error| Error::NoConfig(why(&error));
-        let client = Client::try_from(config).map_err(no)?;
-        match timeout(
+        let client = Client::try_from(config).map_err(|error| no(root_cause(&error)))?;
+        let target = timeout(
             RESPONSE_WITHIN,
             Self::ask(client, &cluster, namespace, name),
         )
-        .await
-        {
-            Ok(target) => target,
-            Err(_) => Err(Error::Silent(cluster)),
-        }
+        .await;
+        target.unwrap_or_else(|_| Err(anyhow!("the cluster {cluster} does not respond")))
     }
 
-    async fn ask(
-        client: Client,
-        cluster: &str,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Self, Error> {
+    async fn ask(client: Client, cluster: &str, namespace: &str, name: &str) -> Result<Self> {
         let refused = |what| {
-            let cluster = cluster.to_string();
-            move |error| Error::Refused {
-                cluster,
-                what,
-                why: why(&error),
+            move |error: kube::Error| {
+                let why = root_cause(&error);
+                anyhow!("the cluster {cluster} does not list {what}: {why}")
             }
         };
         let deployment = Api::<apps::Deployment>::namespaced(client.clone(), namespace)
             .get_opt(name)
             .await
             .map_err(refused("Deployments"))?
-            .ok_or_else(|| Error::NoDeployment {
-                name: name.into(),
-                namespace: namespace.into(),
+            .with_context(|| {
+                format!(
+                    "there is no Deployment `{name}` in namespace `{namespace}`: \
+                     deploy the app first (`make deploy`)"
+                )
             })?;
         let selector = deployment.spec.clone().unwrap_or_default().selector;
-        let selector = Selector::try_from(selector).map_err(|error| Error::Selector {
-            name: name.into(),
-            why: error.to_string(),
-        })?;
+        let selector = Selector::try_from(selector)
+            .with_context(|| format!("the selector of the Deployment `{name}` cannot be used"))?;
         let pods = Api::<core::Pod>::namespaced(client.clone(), namespace)
             .list(&ListParams::default().labels_from(&selector))
             .await
@@ -130,19 +95,14 @@ impl Target {
             .list(&ListParams::default())
             .await
             .map_err(refused("HorizontalPodAutoscalers"))?;
-        let own = autoscalers.items.into_iter();
-        let own = own.filter(|one| targets(one, name)).map(Box::new);
         let mut state = State::default();
-        [RawObservation::Deployment(Box::new(deployment))]
-            .into_iter()
-            .chain(
-                pods.items
-                    .into_iter()
-                    .map(Box::new)
-                    .map(RawObservation::Pod),
-            )
-            .chain(own.map(RawObservation::Hpa))
-            .for_each(|seen| state.apply(&ObservationKind::from(seen)));
+        state.apply(&ObservationKind::Deployment(deployment.into()));
+        for pod in pods {
+            state.apply(&ObservationKind::Pod(pod.into()));
+        }
+        for autoscaler in autoscalers.into_iter().filter(|one| targets(one, name)) {
+            state.apply(&ObservationKind::Autoscaler(autoscaler.into()));
+        }
         Ok(Self {
             client,
             namespace: namespace.into(),
@@ -155,142 +115,127 @@ impl Target {
     /// Watches until the receiver is dropped. Reconnects when a connection breaks, and then
     /// observes the changes made meanwhile.
     pub fn watch(&self, seen: &UnboundedSender<RawObservation>) {
-        let everything = watcher::Config::default();
-        let only = format!("metadata.name={}", self.name);
+        let all = watcher::Config::default();
         self.follow(
-            "Deployments",
-            everything.clone().fields(&only),
-            seen,
-            |one: apps::Deployment, _| Some(RawObservation::Deployment(Box::new(one.reduced()))),
-            |_| Some(RawObservation::DeploymentGone(true.into())),
+            Sender::new("Deployments", seen),
+            all.clone().fields(&format!("metadata.name={}", self.name)),
+            |_| true,
+            RawObservation::Deployment,
+            |_| RawObservation::DeploymentGone(true.into()),
         );
         self.follow(
-            "pods",
-            everything.clone().labels_from(&self.selector),
-            seen,
-            |one: core::Pod, _| Some(RawObservation::Pod(Box::new(one.reduced()))),
-            |name| Some(RawObservation::PodGone(name)),
-        );
-        // Those that target the Deployment, also those that are created later.
-        let autoscalers = Rc::new(RefCell::new(BTreeSet::new()));
-        let (name, found) = (self.name.clone(), autoscalers.clone());
-        self.follow(
-            AUTOSCALERS,
-            everything.clone(),
-            seen,
-            move |one: HorizontalPodAutoscaler, _| {
-                let is_own = targets(&one, &name);
-                let mut found = found.borrow_mut();
-                match is_own {
-                    true => found.insert(one.name_any()),
-                    false => found.remove(&one.name_any()),
-                };
-                is_own.then(|| RawObservation::Hpa(Box::new(one.reduced())))
-            },
-            |name| Some(RawObservation::HpaGone(name.into())),
+            Sender::new("pods", seen),
+            all.clone().labels_from(&self.selector),
+            |_| true,
+            RawObservation::Pod,
+            RawObservation::PodGone,
         );
         let name = self.name.clone();
-        let mut known = BTreeSet::new();
-        self.follow(
-            "events",
-            everything,
-            seen,
-            // Older events may be about an earlier deployment.
-            move |event: core::Event, is_old| {
-                let is_new = known.insert((event.uid(), event.resource_version())) && !is_old;
-                let is_own = concerns(&event, &name, &autoscalers.borrow());
-                (is_new && is_own).then(|| RawObservation::Event(Box::new(event.reduced())))
-            },
-            |_| None,
+        let autoscalers = self.follow(
+            Sender::new(AUTOSCALERS, seen),
+            all.clone(),
+            move |one| targets(one, &name),
+            RawObservation::Hpa,
+            |name| RawObservation::HpaGone(name.into()),
         );
+        let events = watcher(self.api::<core::Event>(), all).default_backoff();
+        let news = new_events(self.name.clone(), autoscalers);
+        spawn_local(forward(events, Sender::new("events", seen), news));
         spawn_local(poll_usage(
             self.client.clone(),
             self.namespace.clone(),
             self.selector.clone(),
-            seen.clone(),
+            Sender::new("the metrics API", seen),
         ));
     }
 
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Sends each change of the objects that matter, and which of them are gone. Returns all
+    /// objects as they were last seen.
     fn follow<K>(
         &self,
-        what: &'static str,
+        sender: Sender,
         config: watcher::Config,
-        seen: &UnboundedSender<RawObservation>,
-        changed: impl FnMut(K, bool) -> Option<RawObservation> + 'static,
-        gone: impl Fn(String) -> Option<RawObservation> + 'static,
-    ) where
+        matters: impl Fn(&K) -> bool + 'static,
+        changed: fn(Box<K>) -> RawObservation,
+        gone: fn(String) -> RawObservation,
+    ) -> Store<K>
+    where
         K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
             + Debug
             + DeserializeOwned
+            + Reduced
             + Send
+            + Sync
             + 'static,
     {
-        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
-        let mut send = sender(what, seen);
-        let mut reported = Reported {
-            changed,
-            gone,
-            is_first_list: true,
-            names: BTreeSet::new(),
-            unlisted: BTreeSet::new(),
-        };
-        spawn_local(async move {
-            let mut events = pin!(watcher(api, config).default_backoff());
-            while let Some(event) = events.next().await {
-                let news = event.map(|event| reported.news(event));
-                if send(news.map_err(|error| watch_error(&error))).is_err() {
-                    return;
-                }
+        let (store, writer) = reflector::store();
+        let events = watcher(self.api(), config)
+            .default_backoff()
+            .reflect(writer);
+        let (seen, mut known) = (store.clone(), BTreeSet::<String>::new());
+        let news = move |event: Event<K>| {
+            // An object that was deleted while the connection was lost is not in the next list.
+            let present = seen.state_filter(&matters);
+            let present = present.iter().map(|one| one.name_any()).collect();
+            let before = replace(&mut known, present);
+            let mut news: Vec<_> = before.difference(&known).cloned().map(gone).collect();
+            if let Event::InitApply(one) | Event::Apply(one) = event
+                && matters(&one)
+            {
+                news.push(changed(Box::new(one.reduced())));
             }
-        });
+            news
+        };
+        spawn_local(forward(events, sender, news));
+        store
     }
 }
 
-/// What was reported of the objects of a watch.
-struct Reported<C, G> {
-    /// The observation of an object, unless it does not matter. It is told whether the object is
-    /// from the first list.
-    changed: C,
-    /// The observation that the object with this name is gone.
-    gone: G,
-    is_first_list: bool,
-    /// The objects of which there was an observation.
-    names: BTreeSet<String>,
-    /// Those of them that the present list has not named yet.
-    unlisted: BTreeSet<String>,
+/// Sends what the events of a watch say.
+async fn forward<K>(
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+    mut sender: Sender,
+    mut news: impl FnMut(Event<K>) -> Vec<RawObservation>,
+) {
+    let mut events = pin!(events);
+    while let Some(event) = events.next().await {
+        let news = event.map(&mut news).map_err(|error| root_cause(&error));
+        if !sender.send(news) {
+            return;
+        }
+    }
 }
 
-impl<C, G> Reported<C, G> {
-    fn news<K: ResourceExt>(&mut self, event: Event<K>) -> Vec<RawObservation>
-    where
-        C: FnMut(K, bool) -> Option<RawObservation>,
-        G: Fn(String) -> Option<RawObservation>,
-    {
-        let gone = match event {
-            Event::Init => {
-                self.unlisted = self.names.clone();
+/// The events that are not in the first list, which may be about an earlier deployment.
+fn new_events(
+    deployment: String,
+    autoscalers: Store<HorizontalPodAutoscaler>,
+) -> impl FnMut(Event<core::Event>) -> Vec<RawObservation> {
+    let (mut known, mut is_listed) = (BTreeSet::new(), false);
+    move |event| {
+        let event = match event {
+            Event::InitApply(event) | Event::Apply(event) => event,
+            event => {
+                is_listed |= matches!(event, Event::InitDone);
                 return Vec::new();
             }
-            Event::InitApply(one) | Event::Apply(one) => {
-                let name = one.name_any();
-                self.unlisted.remove(&name);
-                if let Some(news) = (self.changed)(one, self.is_first_list) {
-                    self.names.insert(name);
-                    return vec![news];
-                }
-                // An autoscaler that now targets something else.
-                [name].into()
-            }
-            // Objects that are no longer listed were deleted while the connection was lost.
-            Event::InitDone => {
-                self.is_first_list = false;
-                take(&mut self.unlisted)
-            }
-            Event::Delete(one) => [one.name_any()].into(),
         };
-        let gone = gone.into_iter().filter(|name| self.names.remove(name));
-        gone.filter_map(&self.gone).collect()
+        let is_new = known.insert((event.uid(), event.resource_version())) && is_listed;
+        let is_autoscaler = |name: &str| {
+            let found = autoscalers.find(|one| one.name_any() == name);
+            found.is_some_and(|one| targets(&one, &deployment))
+        };
+        let is_own = is_new && concerns(&event, &deployment, is_autoscaler);
+        let observed = is_own.then(|| RawObservation::Event(Box::new(event.reduced())));
+        observed.into_iter().collect()
     }
 }
 
@@ -315,7 +260,7 @@ fn choose_proxy(config: &mut Config) {
 }
 
 /// Whether an event is about the Deployment, its ReplicaSets, its pods or its autoscaler.
-fn concerns(event: &core::Event, deployment: &str, autoscalers: &BTreeSet<String>) -> bool {
+fn concerns(event: &core::Event, deployment: &str, is_autoscaler: impl Fn(&str) -> bool) -> bool {
     let object = &event.involved_object;
     let (Some(kind), Some(name)) = (&object.kind, &object.name) else {
         return false;
@@ -332,7 +277,7 @@ fn concerns(event: &core::Event, deployment: &str, autoscalers: &BTreeSet<String
     let is_warning = event.type_.as_deref() == Some("Warning");
     match kind.as_str() {
         "Deployment" => name == deployment,
-        "HorizontalPodAutoscaler" => autoscalers.contains(name),
+        "HorizontalPodAutoscaler" => is_autoscaler(name),
         // Pods have events for every step of their start.
         "ReplicaSet" => is_warning && generated() == Some(1),
         "Pod" => is_warning && generated() == Some(2),
@@ -340,91 +285,66 @@ fn concerns(event: &core::Event, deployment: &str, autoscalers: &BTreeSet<String
     }
 }
 
-/// Sends each observation, and reports once that the connection is lost and once that it is back.
-fn sender(
+/// Sends observations; reports once that a connection is lost, and once that it is back.
+struct Sender {
     what: &'static str,
-    seen: &UnboundedSender<RawObservation>,
-) -> impl FnMut(Result<Vec<RawObservation>, String>) -> Result<(), ()> + 'static {
-    let seen = seen.clone();
-    let mut is_lost = false;
-    move |news| {
+    seen: UnboundedSender<RawObservation>,
+    is_lost: bool,
+}
+
+impl Sender {
+    fn new(what: &'static str, seen: &UnboundedSender<RawObservation>) -> Self {
+        Self {
+            what,
+            seen: seen.clone(),
+            is_lost: false,
+        }
+    }
+
+    /// Returns whether there still is a receiver.
+    fn send(&mut self, news: Result<Vec<RawObservation>, String>) -> bool {
+        let what = self.what.to_string();
+        let was_lost = replace(&mut self.is_lost, news.is_err());
         let news = match news {
             Ok(mut news) => {
-                if replace(&mut is_lost, false) {
-                    news.insert(0, RawObservation::Regained { what: what.into() });
+                if was_lost {
+                    news.insert(0, RawObservation::Regained { what });
                 }
                 news
             }
-            Err(_) if replace(&mut is_lost, true) => Vec::new(),
-            Err(why) => vec![RawObservation::Lost {
-                what: what.into(),
-                why,
-            }],
+            Err(_) if was_lost => Vec::new(),
+            Err(why) => vec![RawObservation::Lost { what, why }],
         };
-        for one in news {
-            seen.send(one).map_err(|_| ())?;
-        }
-        if seen.is_closed() { Err(()) } else { Ok(()) }
+        let mut news = news.into_iter();
+        news.all(|one| self.seen.send(one).is_ok()) && !self.seen.is_closed()
     }
 }
 
-async fn poll_usage(
-    client: Client,
-    namespace: String,
-    selector: Selector,
-    seen: UnboundedSender<RawObservation>,
-) {
-    #[derive(Deserialize)]
-    struct List {
-        items: Vec<PodMetrics>,
-    }
+async fn poll_usage(client: Client, namespace: String, selector: Selector, mut sender: Sender) {
     let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods");
-    let (pods, own) = (
-        Request::new(path),
-        ListParams::default().labels_from(&selector),
-    );
-    let mut send = sender("the metrics API", &seen);
+    let pods = Request::new(path);
+    let own = ListParams::default().labels_from(&selector);
     let mut last = None;
     loop {
         let request = pods.list(&own).expect("the selector is valid");
-        let polled = match timeout(RESPONSE_WITHIN, client.request::<List>(request)).await {
-            Ok(polled) => polled.map_err(|error| why(&error)),
+        let polled = client.request::<ObjectList<PodMetrics>>(request);
+        let polled = match timeout(RESPONSE_WITHIN, polled).await {
+            Ok(polled) => polled.map_err(|error| root_cause(&error)),
             Err(_) => Err("no response in time".into()),
         };
-        let news = polled.map(|List { items }| {
-            let usage: Vec<_> = items.into_iter().map(Reduced::reduced).collect();
-            let is_new = last.as_ref() != Some(&usage);
+        let news = polled.map(|pods| {
+            let usage: Vec<_> = pods.into_iter().map(Reduced::reduced).collect();
+            if last.as_ref() == Some(&usage) {
+                return Vec::new();
+            }
             last = Some(usage.clone());
-            let news = is_new.then_some(RawObservation::Usage(usage));
-            news.into_iter().collect()
+            vec![RawObservation::Usage(usage)]
         });
-        if send(news).is_err() {
+        if !sender.send(news) {
             return;
         }
         sleep(METRICS_EVERY).await;
     }
-}
-
-fn watch_error(error: &watcher::Error) -> String {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => why(error),
-        watcher::Error::WatchError(status) => status.message.clone(),
-        watcher::Error::NoResourceVersion => error.to_string(),
-    }
-}
-
-/// The message of the API, or else the root cause.
-fn why(error: &kube::Error) -> String {
-    if let kube::Error::Api(status) = error {
-        return if status.message.is_empty() {
-            status.reason.clone()
-        } else {
-            status.message.clone()
-        };
-    }
-    root_cause(error)
 }
 
 fn targets(autoscaler: &HorizontalPodAutoscaler, deployment: &str) -> bool {
@@ -437,36 +357,29 @@ fn targets(autoscaler: &HorizontalPodAutoscaler, deployment: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn is_recorded(kind: &str, name: &str, type_: &str) -> bool {
-        let mut event = core::Event {
-            type_: Some(type_.into()),
-            ..Default::default()
-        };
-        event.involved_object.kind = Some(kind.into());
-        event.involved_object.name = Some(name.into());
-        concerns(&event, "app", &["hpa".to_string()].into())
-    }
-
     #[test]
     fn events_of_other_apps_are_not_recorded() {
-        for (kind, name, type_) in [
-            ("Deployment", "app", "Normal"),
-            ("ReplicaSet", "app-6d5c7b9f4d", "Warning"),
-            ("Pod", "app-6d5c7b9f4d-xk2vz", "Warning"),
-            ("HorizontalPodAutoscaler", "hpa", "Normal"),
+        for (is_recorded, kind, name, type_) in [
+            (true, "Deployment", "app", "Normal"),
+            (true, "ReplicaSet", "app-6d5c7b9f4d", "Warning"),
+            (true, "Pod", "app-6d5c7b9f4d-xk2vz", "Warning"),
+            (true, "HorizontalPodAutoscaler", "hpa", "Normal"),
+            (false, "Deployment", "app-two", "Normal"),
+            (false, "ReplicaSet", "app-two-6d5c7b9f4d", "Warning"),
+            (false, "Pod", "app-two-6d5c7b9f4d-xk2vz", "Warning"),
+            (false, "Pod", "app-2-6d5c7b9f4d-xk2vz", "Warning"),
+            (false, "Pod", "apply-6d5c7b9f4d-xk2vz", "Warning"),
+            (false, "Pod", "app-6d5c7b9f4d-xk2vz", "Normal"),
+            (false, "HorizontalPodAutoscaler", "hpa-2", "Normal"),
         ] {
-            assert!(is_recorded(kind, name, type_), "{kind} {name}");
-        }
-        for (kind, name, type_) in [
-            ("Deployment", "app-two", "Normal"),
-            ("ReplicaSet", "app-two-6d5c7b9f4d", "Warning"),
-            ("Pod", "app-two-6d5c7b9f4d-xk2vz", "Warning"),
-            ("Pod", "app-2-6d5c7b9f4d-xk2vz", "Warning"),
-            ("Pod", "apply-6d5c7b9f4d-xk2vz", "Warning"),
-            ("Pod", "app-6d5c7b9f4d-xk2vz", "Normal"),
-            ("HorizontalPodAutoscaler", "hpa-2", "Normal"),
-        ] {
-            assert!(!is_recorded(kind, name, type_), "{kind} {name}");
+            let mut event = core::Event {
+                type_: Some(type_.into()),
+                ..Default::default()
+            };
+            event.involved_object.kind = Some(kind.into());
+            event.involved_object.name = Some(name.into());
+            let concerns = concerns(&event, "app", |name| name == "hpa");
+            assert_eq!(concerns, is_recorded, "{kind} {name}");
         }
     }
 }
