@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{IsTerminal, stderr},
     mem::replace,
 };
 
@@ -18,7 +17,8 @@ use crate::{
 const RECOVERED: u32 = 5;
 
 pub struct Progress {
-    line: Option<ProgressBar>,
+    /// Hidden if the standard error is no terminal.
+    line: ProgressBar,
     last: String,
     events: Events,
     outage: Outage,
@@ -26,11 +26,10 @@ pub struct Progress {
 
 impl Default for Progress {
     fn default() -> Self {
+        let style = ProgressStyle::with_template("{spinner} {wide_msg}\n  {prefix}");
+        let style = style.expect("the template is valid");
         Self {
-            line: stderr().is_terminal().then(|| {
-                let style = ProgressStyle::with_template("{spinner} {wide_msg}\n  {prefix}");
-                ProgressBar::new_spinner().with_style(style.expect("the template is valid"))
-            }),
+            line: ProgressBar::new_spinner().with_style(style),
             last: String::new(),
             events: Events::default(),
             outage: Outage::default(),
@@ -46,11 +45,10 @@ impl Progress {
             return;
         }
         let known = replicas(state);
-        if let Some(line) = &self.line {
-            line.set_message(numbers(record, at));
-            line.set_prefix(status.to_string());
-            line.tick();
-        } else if known != self.last {
+        self.line.set_message(numbers(record, at));
+        self.line.set_prefix(status.to_string());
+        self.line.tick();
+        if self.line.is_hidden() && known != self.last {
             eprintln!("{}  {known}", seconds(record, at));
             self.last = known;
         }
@@ -75,16 +73,11 @@ impl Progress {
     }
 
     pub fn say(&self, line: &str) {
-        match &self.line {
-            Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
-        }
+        self.line.suspend(|| eprintln!("{line}"));
     }
 
     pub fn end(&self) {
-        if let Some(line) = &self.line {
-            line.finish_and_clear();
-        }
+        self.line.finish_and_clear();
         for line in self.events.repeated() {
             eprintln!("{line}");
         }
@@ -197,45 +190,35 @@ fn cpu(state: &State) -> String {
 mod tests {
     use std::time::Duration;
 
+    use serde_json::json;
+
     use super::*;
-    use crate::record::{Autoscaler, Deployment, Response};
+    use crate::common;
 
     #[test]
     fn an_event_that_every_pod_has_is_printed_once_and_counted() {
+        let hpa = "HorizontalPodAutoscaler";
         let mut events = Events::default();
-        let mut add = |kind: &str, about: &str, reason: &str, message: &str| {
-            events.add(&KubeEvent {
-                kind: kind.into(),
-                about: about.into(),
-                reason: reason.into(),
-                message: message.into(),
-            })
-        };
-        assert!(add(
-            "Pod",
-            "a-1",
-            "Unhealthy",
-            "connection refused by 10.0.0.1"
-        ));
-        assert!(!add(
-            "Pod",
-            "a-2",
-            "Unhealthy",
-            "connection refused by 10.0.0.2"
-        ));
-        assert!(!add(
-            "Pod",
-            "a-2",
-            "Unhealthy",
-            "connection refused by 10.0.0.2"
-        ));
-        assert!(add("Pod", "a-1", "MissingClusterDNS", "no cluster DNS"));
-        let mut rescaled =
-            |size: &str| add("HorizontalPodAutoscaler", "a", "SuccessfulRescale", size);
-        assert!(rescaled("New size: 4"));
-        assert!(rescaled("New size: 8"));
-        assert!(!rescaled("New size: 4"));
-        assert!(!rescaled("New size: 8"));
+        for (is_printed, kind, reason, message) in [
+            (true, "Pod", "Unhealthy", "connection refused by 10.0.0.1"),
+            (false, "Pod", "Unhealthy", "connection refused by 10.0.0.2"),
+            (false, "Pod", "Unhealthy", "connection refused by 10.0.0.2"),
+            (true, "Pod", "MissingClusterDNS", "no cluster DNS"),
+            (true, hpa, "SuccessfulRescale", "New size: 4"),
+            (true, hpa, "SuccessfulRescale", "New size: 8"),
+            (false, hpa, "SuccessfulRescale", "New size: 4"),
+            (false, hpa, "SuccessfulRescale", "New size: 8"),
+        ] {
+            let [kind, reason, message] = [kind, reason, message].map(Into::into);
+            let about = "a".into();
+            let event = KubeEvent {
+                kind,
+                about,
+                reason,
+                message,
+            };
+            assert_eq!(events.add(&event), is_printed, "{event:?}");
+        }
         let repeated: Vec<_> = events.repeated().collect();
         assert_eq!(
             repeated,
@@ -253,42 +236,27 @@ mod tests {
         // A response, failures, too few responses to say that it is over, a failure, and enough.
         for (failed, times) in [(false, 1), (true, 3), (false, 4), (true, 1), (false, 9)] {
             for _ in 0..times {
-                let failed = failed.then(|| "503 Service Unavailable".to_string());
+                let failed = failed.then(|| "503".to_string());
                 let took = Duration::ZERO;
                 said.extend(outage.add(&Response { took, failed }));
             }
         }
-        assert_eq!(
-            said,
-            [
-                "no 2xx response: 503 Service Unavailable",
-                "the app responds again"
-            ]
-        );
+        assert_eq!(said, ["no 2xx response: 503", "the app responds again"]);
     }
 
     #[test]
     fn the_line_of_a_terminal_fits_80_columns() {
-        let mut autoscaler = Autoscaler::of_the_tutorial();
-        autoscaler.metrics[0].current = Some(1234);
-        let state = State {
-            deployment: Some(Deployment {
-                desired: 20,
-                existing: 20,
-                ready: 12,
-                ..Deployment::default()
-            }),
-            autoscalers: [(String::new(), autoscaler)].into(),
-            response: Some(Response {
-                took: Duration::from_millis(123),
-                failed: None,
-            }),
-            ..State::default()
-        };
-        let mut record = Record::new(jiff::Timestamp::UNIX_EPOCH);
-        record.state = state;
-        let line = numbers(&record, 12_345.0);
+        let record = common::record([
+            (0.0, json!({"deployment": common::deployment(20, 12)})),
+            (0.0, json!({"hpa": common::hpa(20, 20, 1234)})),
+            (0.0, json!({"response": {"seconds": 0.123}})),
+        ]);
         // The spinner and a space come first.
+        let line = numbers(&record, 12_345.0);
+        assert_eq!(
+            line,
+            "12345 s  12 ready of 20, 20 wanted, CPU 1234 % of 50 %, 123 ms"
+        );
         assert!(line.len() <= 78, "{line}");
     }
 }
