@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How to install it.
@@ -33,7 +34,7 @@ pub struct Report {
 }
 
 /// Requests without a response, for the same reason.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Failure {
     pub description: String,
     pub count: u64,

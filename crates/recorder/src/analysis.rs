@@ -17,17 +17,12 @@ const UNDER_TRAFFIC: &str = "under traffic";
 /// The times of the main events.
 #[derive(Clone, Debug, Default, JsonSchema, PartialEq, Serialize)]
 pub struct Milestones {
-    #[serde(rename = "first_decision_seconds")]
-    pub first_decision: Option<f64>,
-    #[serde(rename = "first_new_pod_ready_seconds")]
-    pub first_new_pod_ready: Option<f64>,
-    #[serde(rename = "last_new_pod_ready_seconds")]
-    pub last_new_pod_ready: Option<f64>,
-    #[serde(rename = "traffic_ended_seconds")]
-    pub traffic_ended: Option<f64>,
+    pub first_decision_seconds: Option<f64>,
+    pub first_new_pod_ready_seconds: Option<f64>,
+    pub last_new_pod_ready_seconds: Option<f64>,
+    pub traffic_ended_seconds: Option<f64>,
     /// The time from the end of the traffic until the minimum number of replicas.
-    #[serde(rename = "idle_after_traffic_seconds")]
-    pub back_at_minimum: Option<f64>,
+    pub idle_after_traffic_seconds: Option<f64>,
 }
 
 impl Milestones {
@@ -35,25 +30,23 @@ impl Milestones {
         let origin = record.time_origin();
         // A hold sends several loads, one after another.
         let ended = record.traffic_result().and(record.traffic_span());
-        let traffic_ended = ended.map(|(_, end)| end);
-        let last = traffic_ended.unwrap_or(f64::INFINITY);
-        let ready = added_pods_ready(record, origin, last);
-        let mut back_at_minimum = None;
+        let ended = ended.map(|(_, end)| end);
+        let ready = added_pods_ready(record, origin, ended.unwrap_or(f64::INFINITY));
+        let mut idle_after = None;
         record.replay(|observation, state| {
-            if traffic_ended.is_some_and(|end| observation.at >= end) && is_idle(state) {
-                back_at_minimum.get_or_insert(observation.at);
+            let after = ended.map_or(-1.0, |end| observation.at - end);
+            if after >= 0.0 && is_idle(state) {
+                idle_after.get_or_insert(after);
             }
         });
-        let since = |at: f64| at - origin;
+        let scale_out = |row: &&Decision| row.to > row.from && row.at > 0.0;
+        let since = |at: &f64| at - origin;
         Self {
-            first_decision: decisions
-                .iter()
-                .find(|row| row.to > row.from && row.at > 0.0)
-                .map(|row| row.at),
-            first_new_pod_ready: ready.first().copied().map(since),
-            last_new_pod_ready: ready.last().copied().map(since),
-            traffic_ended: traffic_ended.map(since),
-            back_at_minimum: back_at_minimum.zip(traffic_ended).map(|(at, end)| at - end),
+            first_decision_seconds: decisions.iter().find(scale_out).map(|row| row.at),
+            first_new_pod_ready_seconds: ready.first().map(since),
+            last_new_pod_ready_seconds: ready.last().map(since),
+            traffic_ended_seconds: ended.as_ref().map(since),
+            idle_after_traffic_seconds: idle_after,
         }
     }
 }
@@ -70,16 +63,7 @@ fn added_pods_ready(record: &Record, start: f64, end: f64) -> Vec<f64> {
     let mut most = first.unwrap_or_default();
     let mut times = Vec::new();
     record.replay(|Observation { at, .. }, state| {
-        let wanted = match (&state.deployment, state.autoscaler()) {
-            (Some(deployment), _) => deployment.desired,
-            (None, Some(autoscaler)) => autoscaler.to,
-            (None, None) => u32::MAX,
-        };
-        let pods = state
-            .pods
-            .values()
-            .filter(|pod| pod.is_ready() && !pod.leaving);
-        let ready = wanted.min(pods.count() as u32);
+        let ready = ready_pods(state).min(desired(state).unwrap_or(u32::MAX));
         if ready > most {
             most = ready;
             times.push(*at);
@@ -89,14 +73,27 @@ fn added_pods_ready(record: &Record, start: f64, end: f64) -> Vec<f64> {
     times
 }
 
-/// When each pod was first seen to be ready, in seconds since the recording began.
-pub fn pods_ready(record: &Record) -> BTreeMap<String, f64> {
+/// The number of replicas that is set, also if only the autoscaler was observed.
+pub fn desired(state: &State) -> Option<u32> {
+    let deployment = state.deployment.as_ref();
+    let by_autoscaler = || state.autoscaler().map(|autoscaler| autoscaler.to);
+    deployment.map(|one| one.desired).or_else(by_autoscaler)
+}
+
+/// The number of pods that are ready and stay.
+pub fn ready_pods(state: &State) -> u32 {
+    let pods = state.pods.values();
+    pods.filter(|pod| pod.is_ready() && !pod.leaving).count() as u32
+}
+
+/// When each pod was first seen to be ready.
+pub fn pods_ready(record: &Record) -> BTreeMap<&str, f64> {
     let mut ready = BTreeMap::new();
-    for observation in &record.observations {
-        if let ObservationKind::Pod(pod) = &observation.kind
+    for Observation { at, kind } in &record.observations {
+        if let ObservationKind::Pod(pod) = kind
             && pod.is_ready()
         {
-            ready.entry(pod.name.clone()).or_insert(observation.at);
+            ready.entry(&*pod.name).or_insert(at - record.time_origin());
         }
     }
     ready
@@ -112,20 +109,15 @@ pub fn is_idle(state: &State) -> bool {
         && [deployment.existing, deployment.ready] == [deployment.desired; 2]
 }
 
-/// The responses to the probes of one phase; latencies in seconds.
+/// The responses to the probes of one phase.
 #[derive(Clone, Debug, JsonSchema, PartialEq, Serialize)]
 pub struct Phase {
-    #[serde(rename = "phase")]
-    pub name: &'static str,
-    #[serde(rename = "answered")]
-    pub succeeded: u64,
+    pub phase: &'static str,
+    pub answered: u64,
     pub failed: u64,
-    #[serde(rename = "p50_seconds")]
-    pub p50: Option<f64>,
-    #[serde(rename = "p95_seconds")]
-    pub p95: Option<f64>,
-    #[serde(rename = "max_seconds")]
-    pub max: Option<f64>,
+    pub p50_seconds: Option<f64>,
+    pub p95_seconds: Option<f64>,
+    pub max_seconds: Option<f64>,
 }
 
 /// Before, during and after the scale-out, and after the traffic, as far as there were probes. A
@@ -134,8 +126,9 @@ pub fn phases(record: &Record, milestones: &Milestones) -> Vec<Phase> {
     let spans = match record.traffic_span() {
         None => vec![("all the time", 0.0, f64::INFINITY)],
         Some((start, end)) => {
-            let scales_out = milestones.first_decision.is_some_and(|at| at + start < end);
-            let (scaled, after_it) = match milestones.last_new_pod_ready {
+            let decided = milestones.first_decision_seconds;
+            let scales_out = decided.is_some_and(|at| at + start < end);
+            let (scaled, after_it) = match milestones.last_new_pod_ready_seconds {
                 Some(at) => (start + at, "after it, under traffic"),
                 None if scales_out => (end, ""),
                 None => (start, UNDER_TRAFFIC),
@@ -148,10 +141,10 @@ pub fn phases(record: &Record, milestones: &Milestones) -> Vec<Phase> {
             ]
         }
     };
-    spans
-        .into_iter()
+    let phases = spans.into_iter();
+    phases
         .map(|(name, from, to)| Phase::of(name, record, from, to))
-        .filter(|phase| phase.succeeded + phase.failed > 0)
+        .filter(|phase| phase.answered + phase.failed > 0)
         .collect()
 }
 
@@ -162,13 +155,10 @@ impl Phase {
         Some(Self::of(UNDER_TRAFFIC, record, start, end))
     }
 
-    fn of(name: &'static str, record: &Record, from: f64, to: f64) -> Self {
+    fn of(phase: &'static str, record: &Record, from: f64, to: f64) -> Self {
         let mut histogram = Histogram::<u64>::new(3).expect("three significant digits are allowed");
         let mut failed = 0;
-        for (asked, response) in probes(record) {
-            if asked < from || asked >= to {
-                continue;
-            }
+        for (_, response) in probes(record).filter(|(sent, _)| (from..to).contains(sent)) {
             if response.failed.is_some() {
                 failed += 1;
             } else {
@@ -181,191 +171,49 @@ impl Phase {
             (!histogram.is_empty()).then(|| Duration::from_micros(micros).as_secs_f64())
         };
         Self {
-            name,
-            succeeded: histogram.len(),
+            phase,
+            answered: histogram.len(),
             failed,
-            p50: seconds(0.5),
-            p95: seconds(0.95),
-            max: seconds(1.0),
+            p50_seconds: seconds(0.5),
+            p95_seconds: seconds(0.95),
+            max_seconds: seconds(1.0),
         }
     }
 }
 
 /// Every probe, and when it was sent.
 pub fn probes(record: &Record) -> impl Iterator<Item = (f64, &Response)> {
-    record
-        .observations
-        .iter()
-        .filter_map(|observation| match &observation.kind {
-            ObservationKind::Response(response) => {
-                Some((observation.at - response.took.as_secs_f64(), response))
-            }
-            _ => None,
-        })
+    let observations = record.observations.iter();
+    observations.filter_map(|Observation { at, kind }| match kind {
+        ObservationKind::Response(response) => Some((at - response.took.as_secs_f64(), response)),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
-    use crate::{
-        common,
-        decisions::decisions,
-        record::{Autoscaler, Deployment, Pod, Readiness},
-        traffic::TrafficResult,
-    };
-
-    fn autoscaler(from: u32, to: u32, current: u32) -> ObservationKind {
-        ObservationKind::Autoscaler(Autoscaler::decided(from, to, current))
-    }
-
-    /// Traffic from 10 s to 100 s.
-    fn record(seen: Vec<(f64, ObservationKind)>) -> Record {
-        let ended = TrafficResult {
-            failed: None,
-            bombardier: None,
-            output: String::new(),
-        };
-        let mut all = vec![
-            (0.0, autoscaler(1, 1, 2)),
-            (
-                10.0,
-                ObservationKind::TrafficStarted("40 connections".into()),
-            ),
-        ];
-        all.extend(seen);
-        // A hold sends a second load right after the first one.
-        all.push((45.0, ObservationKind::TrafficEnded(ended.clone())));
-        all.push((45.0, ObservationKind::TrafficStarted("more".into())));
-        all.push((100.0, ObservationKind::TrafficEnded(ended)));
-        all.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        let mut record = Record::new(Timestamp::UNIX_EPOCH);
-        all.into_iter().for_each(|(at, seen)| record.add(at, seen));
-        record
-    }
+    use crate::common;
 
     #[test]
     fn idle_is_at_most_the_minimum() {
-        let idle = |desired, existing, ready| {
-            is_idle(&State {
-                deployment: Some(Deployment {
-                    desired,
-                    existing,
-                    ready,
-                    ..Deployment::default()
-                }),
-                autoscalers: [(String::new(), Autoscaler::of_the_tutorial())].into(),
-                ..State::default()
-            })
-        };
-        assert!(idle(1, 1, 1));
-        assert!(idle(0, 0, 0), "KEDA scaled it to zero");
-        assert!(!idle(1, 2, 1), "a pod is terminating");
-        assert!(!idle(1, 1, 0), "the last pod is not ready");
-    }
-
-    #[test]
-    fn probes_belong_to_the_phase_in_which_they_were_sent() {
-        let pod = |name: &str, ready| {
-            let name = name.into();
-            let readiness = if ready {
-                Readiness::Ready
-            } else {
-                Readiness::NotReady
-            };
-            ObservationKind::Pod(Pod {
-                name,
-                readiness: Some((readiness, Timestamp::UNIX_EPOCH)),
-                ..Pod::default()
-            })
-        };
-        let response = |seconds, failed: Option<&str>| {
-            let took = Duration::from_secs(seconds);
-            ObservationKind::Response(Response {
-                took,
-                failed: failed.map(Into::into),
-            })
-        };
-        let record = record(vec![
-            (1.0, pod("old", true)),
-            (9.0, response(1, None)),
-            (30.0, autoscaler(1, 4, 500)),
-            (31.0, pod("new", false)),
-            (40.0, pod("new", true)),
-            (50.0, pod("newer", true)),
-            (52.0, response(4, None)),
-            (53.0, response(1, Some("status 503"))),
-        ]);
-        let milestones = Milestones::of(&record, &decisions(&record).0);
-        assert_eq!(milestones.first_decision, Some(20.0));
-        assert_eq!(milestones.first_new_pod_ready, Some(30.0));
-        assert_eq!(milestones.last_new_pod_ready, Some(40.0));
-        assert_eq!(milestones.traffic_ended, Some(90.0));
-        let phases = phases(&record, &milestones);
-        let short: Vec<_> = phases
-            .iter()
-            .map(|phase| (phase.name, phase.succeeded, phase.failed))
-            .collect();
-        assert_eq!(
-            short,
-            [
-                ("before the traffic", 1, 0),
-                ("during the scale-out", 1, 0),
-                ("after it, under traffic", 0, 1)
-            ]
-        );
-        let scale_out = &phases[1];
-        for seconds in [scale_out.p50, scale_out.max] {
-            let seconds = seconds.expect("a response");
-            assert!((seconds - 4.0).abs() < 0.01, "{seconds} s");
+        for (desired, existing, ready, expected) in [
+            (1, 1, 1, true),
+            // KEDA scaled it to zero.
+            (0, 0, 0, true),
+            // A pod is terminating.
+            (1, 2, 1, false),
+            (1, 1, 0, false),
+        ] {
+            let mut deployment = common::deployment(desired, ready);
+            deployment["status"]["replicas"] = existing.into();
+            let record = common::record([
+                (0.0, json!({"hpa": common::hpa(1, 1, 2)})),
+                (0.0, json!({"deployment": deployment})),
+            ]);
+            assert_eq!(is_idle(&record.state), expected, "{deployment}");
         }
-    }
-
-    #[test]
-    fn replicas_that_are_ready_when_a_recording_begins_are_not_new() {
-        let pod = |name: &str| json!({"pod": common::pod(name)});
-        let deployment = |replicas| json!({"deployment": common::deployment(replicas, replicas)});
-        let mut seen = vec![
-            (0.05, pod("a")),
-            (0.06, pod("b")),
-            (0.10, deployment(2)),
-            (0.11, json!({"hpa": common::hpa(2, 2, 50)})),
-        ];
-        let milestones = |seen: &[(f64, Value)]| {
-            let record = common::record(seen.iter().cloned());
-            Milestones::of(&record, &decisions(&record).0)
-        };
-        assert_eq!(milestones(&seen), Milestones::default());
-        seen.extend([(30.0, deployment(3)), (40.0, pod("c"))]);
-        assert_eq!(milestones(&seen).first_new_pod_ready, Some(40.0));
-        assert_eq!(milestones(&seen).last_new_pod_ready, Some(40.0));
-    }
-
-    #[test]
-    fn without_a_scale_out_no_probe_is_of_one() {
-        let names = |seen: Vec<(f64, ObservationKind)>| -> Vec<_> {
-            let mut seen = seen;
-            let response = |at| {
-                let took = Duration::ZERO;
-                (
-                    at,
-                    ObservationKind::Response(Response { took, failed: None }),
-                )
-            };
-            seen.extend([response(5.0), response(20.0), response(80.0)]);
-            let record = record(seen);
-            let milestones = Milestones::of(&record, &decisions(&record).0);
-            let phases = phases(&record, &milestones).into_iter();
-            phases.map(|phase| phase.name).collect()
-        };
-        assert_eq!(names(vec![]), ["before the traffic", "under traffic"]);
-        // No new pod is ever ready.
-        let decided = vec![(15.0, autoscaler(1, 4, 500))];
-        assert_eq!(
-            names(decided),
-            ["before the traffic", "during the scale-out"]
-        );
     }
 }

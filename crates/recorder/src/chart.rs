@@ -9,9 +9,9 @@ use plotters::{
 };
 
 use crate::{
-    analysis::probes,
+    analysis::{desired, probes, ready_pods},
     decisions::Decision,
-    record::{ObservationKind, Pod, Record, State},
+    record::{ObservationKind, Record, State},
     report::Report,
 };
 
@@ -30,6 +30,9 @@ const RIGHT: i32 = 16;
 const REPLICAS: i32 = 230;
 const CPU: i32 = 150;
 const LATENCY: i32 = 130;
+/// The heights of a swatch in a legend, for a line and for anything else.
+const THIN: i32 = 3;
+const THICK: i32 = 14;
 /// The most rows of labels above one another; further decisions have a mark only.
 const MAX_ROWS: usize = 8;
 /// Samples of CPU that are further apart than this leave a gap: metrics-server measures every 15 s.
@@ -37,8 +40,8 @@ const LONGEST_SAMPLE: f64 = 20.0;
 /// Responses that are further apart than this leave a gap: there is one request a second.
 const LONGEST_PAUSE: f64 = 5.0;
 
-/// Legible on a white and on a dark background, since the chart has none of its own; people with any colour vision tell
-/// the blue from the orange.
+/// Legible on a white and on a dark background, since the chart has none of its own; people with
+/// any colour vision tell the blue from the orange.
 const GREY: RGBColor = RGBColor(115, 123, 134);
 const BLUE: RGBColor = RGBColor(31, 136, 229);
 const ORANGE: RGBColor = RGBColor(230, 126, 34);
@@ -73,7 +76,7 @@ pub fn draw(report: &Report) -> Result<String> {
         };
         text(
             head,
-            &format!("Scaling of {}", report.header.deployment),
+            &format!("Scaling of {}", report.deployment),
             (LEFT, 4),
         )?;
         chart.label_traffic(head, 2 * LINE + 6)?;
@@ -108,21 +111,16 @@ fn marks(decisions: &[Decision]) -> Vec<Mark> {
         } else {
             format!("{}→{}", decision.from, decision.to)
         };
-        let label = [Some(change.as_str()), reason(decision)];
         marks.push(Mark {
             at: decision.at,
             replicas: decision.to,
-            label: label.into_iter().flatten().collect::<Vec<_>>().join(" "),
+            label: match reason(decision) {
+                Some(reason) => format!("{change} {reason}"),
+                None => change,
+            },
         });
     }
     marks
-}
-
-/// The symbol of a series in its legend.
-enum Swatch {
-    Line(RGBColor),
-    Area(RGBAColor),
-    Cross(RGBColor),
 }
 
 struct Chart<'a> {
@@ -155,8 +153,9 @@ impl<'a> Chart<'a> {
         LEFT + (share * f64::from(WIDTH - RIGHT - LEFT)) as i32
     }
 
-    /// The row above the plot for the label of each mark, from below; none if there are too many. A label starts at
-    /// the line of its mark, so that a line crosses no label if those that come later are further below.
+    /// The row above the plot for the label of each mark, from below; none if there are too many. A
+    /// label starts at the line of its mark, so that a line crosses no label if those that come
+    /// later are further below.
     fn rows(&self, marks: &[Mark]) -> Vec<Option<usize>> {
         let mut rows: Vec<Option<usize>> = vec![None; marks.len()];
         for index in (0..marks.len()).rev() {
@@ -183,37 +182,30 @@ impl<'a> Chart<'a> {
 
     fn replicas<'b>(&self, head: &Area, area: &Area<'b>) -> Result<Plot<'b>> {
         let legend = [
-            ("desired", Swatch::Line(ORANGE)),
-            ("ready", Swatch::Area(BLUE.mix(0.65))),
-            ("not ready yet", Swatch::Area(BLUE.mix(0.3))),
-            ("minimum, maximum", Swatch::Line(GREY)),
+            ("desired", ORANGE.mix(1.0), THIN),
+            ("ready", BLUE.mix(0.65), THICK),
+            ("not ready yet", BLUE.mix(0.3), THICK),
+            ("minimum, maximum", GREY.mix(1.0), THIN),
         ];
         draw_legend(head, LINE + 6, "Replicas:", legend)?;
-        let max = |state: &State| state.autoscaler().map(|one| one.rules.max);
-        let min = |state: &State| state.autoscaler().map(|one| one.rules.min);
-        let number = |count: Option<u32>| count.map(f64::from);
-        let most = self.most(|state| number(desired(state).max(existing(state)).max(max(state))));
-        let mut plot = self.plot(area, 0.0..most * 1.04, 5, None, &|count| {
-            format!("{count:.0}")
-        })?;
-        let not_ready = BLUE.mix(0.3);
-        for line in self.steps(|state| number(existing(state))) {
-            plot.draw_series(AreaSeries::new(line, 0.0, not_ready))?;
+        let count = |number: &dyn Fn(&State) -> Option<u32>| {
+            self.steps(|state| number(state).map(f64::from))
+        };
+        let existing = count(&|state| Some(replicas(state)?[0]));
+        let ready = count(&|state| Some(replicas(state)?[1]));
+        let min = count(&|state| Some(state.autoscaler()?.rules.min));
+        let max = count(&|state| Some(state.autoscaler()?.rules.max));
+        let desired = count(&desired);
+        let most = most(&[&desired, &existing, &max]) * 1.04;
+        let mut plot = self.plot(area, 0.0..most, 5, None, &|count| format!("{count:.0}"))?;
+        for (lines, color) in [(existing, BLUE.mix(0.3)), (ready, BLUE.mix(0.5))] {
+            for line in lines {
+                plot.draw_series(AreaSeries::new(line, 0.0, color))?;
+            }
         }
-        for line in self.steps(|state| number(ready(state))) {
-            plot.draw_series(AreaSeries::new(line, 0.0, BLUE.mix(0.5)))?;
-        }
-        for lines in [
-            self.steps(|state| number(min(state))),
-            self.steps(|state| number(max(state))),
-        ] {
-            draw_lines(&mut plot, lines, GREY.stroke_width(1))?;
-        }
-        draw_lines(
-            &mut plot,
-            self.steps(|state| number(desired(state))),
-            ORANGE.stroke_width(3),
-        )?;
+        draw_lines(&mut plot, min, GREY.stroke_width(1))?;
+        draw_lines(&mut plot, max, GREY.stroke_width(1))?;
+        draw_lines(&mut plot, desired, ORANGE.stroke_width(3))?;
         Ok(plot)
     }
 
@@ -239,19 +231,14 @@ impl<'a> Chart<'a> {
             format!("target {target:.0}m")
         });
         let legend = [
-            ("average", Swatch::Line(BLUE)),
-            ("lowest to highest", Swatch::Area(BLUE.mix(0.3))),
-            (&name, Swatch::Line(ORANGE)),
+            ("average", BLUE.mix(1.0), THIN),
+            ("lowest to highest", BLUE.mix(0.3), THICK),
+            (&name, ORANGE.mix(1.0), THIN),
         ];
         draw_legend(head, LINE - 4, "CPU per pod:", legend)?;
-        let most = self.most(|state| {
-            let pods = state.millicores();
-            pods.chain(state.target_millicores()).reduce(f64::max)
-        });
-        let mut plot = self.plot(area, 0.0..most * 1.08, 4, None, &|millicores| {
-            format!("{millicores:.0}m")
-        })?;
         let [lowest, average, highest] = self.usage();
+        let most = most(&[&highest, &target]) * 1.08;
+        let mut plot = self.plot(area, 0.0..most, 4, None, &|cpu| format!("{cpu:.0}m"))?;
         for (lowest, mut highest) in lowest.into_iter().zip(highest) {
             highest.extend(lowest.into_iter().rev());
             plot.draw_series([Polygon::new(highest, BLUE.mix(0.3))])?;
@@ -265,18 +252,14 @@ impl<'a> Chart<'a> {
         let mut all: [Lines; 3] = Default::default();
         let mut known_until = f64::NEG_INFINITY;
         self.record.replay(|observation, state| {
-            let Some(average) = state.millicores_per_pod() else {
+            let (ObservationKind::Usage(usage), Some(average)) =
+                (&observation.kind, state.millicores_per_pod())
+            else {
                 return;
             };
-            if !matches!(observation.kind, ObservationKind::Usage(_)) {
-                return;
-            }
             let at = observation.at - self.record.time_origin();
             // A sample is an average over its window, which ends when it was seen at the latest.
-            let windows = state
-                .usage
-                .values()
-                .map(|usage| usage.window.length.as_secs_f64());
+            let windows = usage.values().map(|one| one.window.length.as_secs_f64());
             let window = windows.fold(0.0, f64::max);
             let is_gap = at - known_until > LONGEST_SAMPLE.max(window);
             let start = if is_gap {
@@ -287,10 +270,7 @@ impl<'a> Chart<'a> {
             let lowest = state.millicores().fold(f64::INFINITY, f64::min);
             let highest = state.millicores().fold(0.0, f64::max);
             for (lines, value) in all.iter_mut().zip([lowest, average, highest]) {
-                match lines.last_mut() {
-                    Some(line) if !is_gap => line.extend([(start, value), (at, value)]),
-                    _ => lines.push(vec![(start, value), (at, value)]),
-                }
+                add(lines, is_gap, &[(start, value), (at, value)]);
             }
             known_until = at;
         });
@@ -299,11 +279,12 @@ impl<'a> Chart<'a> {
 
     fn latency(&self, head: &Area, area: &Area) -> Result<()> {
         let legend = [
-            ("answered", Swatch::Line(BLUE)),
-            ("failed", Swatch::Cross(ORANGE)),
+            ("answered", BLUE.mix(1.0), THIN),
+            ("failed", ORANGE.mix(1.0), THICK),
         ];
         draw_legend(head, LINE - 4, "Latency of one request a second:", legend)?;
         let mut answered: Lines = Vec::new();
+        let mut answered_at = f64::NEG_INFINITY;
         let mut failed = Vec::new();
         for (sent, response) in probes(self.record) {
             let at = sent - self.record.time_origin();
@@ -311,11 +292,13 @@ impl<'a> Chart<'a> {
             let power = response.took.as_secs_f64().max(1e-4).log10();
             if response.failed.is_some() {
                 failed.push((at, power));
-                continue;
-            }
-            match answered.last_mut() {
-                Some(line) if at - line[line.len() - 1].0 < LONGEST_PAUSE => line.push((at, power)),
-                _ => answered.push(vec![(at, power)]),
+            } else {
+                add(
+                    &mut answered,
+                    at - answered_at >= LONGEST_PAUSE,
+                    &[(at, power)],
+                );
+                answered_at = at;
             }
         }
         let powers = answered
@@ -332,14 +315,13 @@ impl<'a> Chart<'a> {
         };
         let mut plot = self.plot(area, decades, labels, Some(axis), &|power| decade(*power))?;
         draw_lines(&mut plot, answered, BLUE.stroke_width(1))?;
-        let crosses = failed
-            .into_iter()
-            .map(|at| Cross::new(at, 5, ORANGE.stroke_width(2)));
-        plot.draw_series(crosses)?;
+        let failed = failed.into_iter();
+        plot.draw_series(failed.map(|at| Cross::new(at, 5, ORANGE.stroke_width(2))))?;
         Ok(())
     }
 
-    /// A panel with its axes and the spans of the traffic. `axis` describes the time axis, which the lowest one has.
+    /// A panel with its axes and the spans of the traffic. `axis` describes the time axis, which
+    /// the lowest one has.
     fn plot<'b>(
         &self,
         area: &Area<'b>,
@@ -384,11 +366,11 @@ impl<'a> Chart<'a> {
             if now == last {
                 return;
             }
-            match (last, now, lines.last_mut()) {
-                (Some(last), Some(now), Some(line)) => line.extend([(at, last), (at, now)]),
-                (Some(last), None, Some(line)) => line.push((at, last)),
-                (_, Some(now), _) => lines.push(vec![(at, now)]),
-                _ => {}
+            if let (Some(last), Some(line)) = (last, lines.last_mut()) {
+                line.push((at, last));
+            }
+            if let Some(now) = now {
+                add(&mut lines, last.is_none(), &[(at, now)]);
             }
             last = now;
         });
@@ -397,13 +379,20 @@ impl<'a> Chart<'a> {
         }
         lines
     }
+}
 
-    fn most(&self, number: impl Fn(&State) -> Option<f64>) -> f64 {
-        let mut most: f64 = 1.0;
-        self.record
-            .replay(|_, state| most = most.max(number(state).unwrap_or_default()));
-        most
+/// Adds points to the last line, or after a gap to a new one.
+fn add(lines: &mut Lines, is_gap: bool, points: &[(f64, f64)]) {
+    match lines.last_mut() {
+        Some(line) if !is_gap => line.extend(points),
+        _ => lines.push(points.into()),
     }
+}
+
+/// The highest value, for the axis.
+fn most(all: &[&Lines]) -> f64 {
+    let points = all.iter().copied().flatten().flatten();
+    points.map(|(_, value)| *value).fold(1.0, f64::max)
 }
 
 fn draw_lines(plot: &mut Plot, lines: Lines, style: ShapeStyle) -> Result<()> {
@@ -413,27 +402,19 @@ fn draw_lines(plot: &mut Plot, lines: Lines, style: ShapeStyle) -> Result<()> {
     Ok(())
 }
 
+/// The names of the series, each beside a swatch with its colour and a height in pixels.
 fn draw_legend<const N: usize>(
     area: &Area,
     y: i32,
     title: &str,
-    entries: [(&str, Swatch); N],
+    entries: [(&str, RGBAColor, i32); N],
 ) -> Result<()> {
     text(area, title, (LEFT, y))?;
     let mut x = LEFT + text_width(title) + 16;
-    let middle = y + TEXT / 2 - 1;
-    for (name, swatch) in entries {
-        let ends = [(x, middle), (x + 22, middle)];
-        match swatch {
-            Swatch::Line(color) => area.draw(&PathElement::new(ends, color.stroke_width(3)))?,
-            Swatch::Area(color) => {
-                let corners = [(x, middle - 7), (x + 22, middle + 7)];
-                area.draw(&Rectangle::new(corners, color.filled()))?;
-            }
-            Swatch::Cross(color) => {
-                area.draw(&Cross::new((x + 11, middle), 5, color.stroke_width(2)))?;
-            }
-        }
+    for (name, color, height) in entries {
+        let top = y + (TEXT - height) / 2 - 1;
+        let corners = [(x, top), (x + 22, top + height)];
+        area.draw(&Rectangle::new(corners, color.filled()))?;
         text(area, name, (x + 30, y))?;
         x += 30 + text_width(name) + 20;
     }
@@ -449,29 +430,13 @@ fn text_width(text: &str) -> i32 {
     LETTER * text.chars().count() as i32
 }
 
-fn desired(state: &State) -> Option<u32> {
-    let deployment = state.deployment.as_ref();
-    deployment.map(|one| one.desired).or_else(|| {
-        // If only the autoscaler and the pods were observed.
-        let autoscaler = state.autoscaler().filter(|_| !state.pods.is_empty());
-        autoscaler.map(|one| one.to)
-    })
-}
-
-fn existing(state: &State) -> Option<u32> {
-    let deployment = state.deployment.as_ref();
+/// The existing and the ready replicas, counted by their pods if no Deployment was observed.
+fn replicas(state: &State) -> Option<[u32; 2]> {
     let pods = state.pods.values().filter(|pod| !pod.leaving).count() as u32;
-    let pods = Some(pods).filter(|pods| *pods > 0);
-    deployment.map(|one| one.existing).or(pods)
-}
-
-fn ready(state: &State) -> Option<u32> {
-    let deployment = state.deployment.as_ref();
-    let is_ready = |pod: &&Pod| !pod.leaving && pod.is_ready();
-    let pods = state.pods.values().filter(is_ready).count() as u32;
-    deployment
-        .map(|one| one.ready)
-        .or(existing(state).map(|_| pods))
+    match &state.deployment {
+        Some(deployment) => Some([deployment.existing, deployment.ready]),
+        None => (pods > 0).then(|| [pods, ready_pods(state)]),
+    }
 }
 
 /// A power of ten, in seconds: `1 ms`, `10 s`.
@@ -487,28 +452,30 @@ fn decade(power: f64) -> String {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use serde_json::json;
 
     use super::*;
-    use crate::{
-        expectation::Verdict, observations::Header, record::Deployment, rules::Constraint,
-    };
+    use crate::{common, rules::Constraint};
 
     #[test]
     fn an_unchanged_number_is_marked_once_for_each_reason() {
-        let decision = |from, to, constraint| Decision {
+        let maximum = || Constraint::Maximum { replicas: 20 };
+        let window = || Constraint::StabilisationWindow { seconds: 300 };
+        let decisions = [
+            (8, 20, maximum()),
+            (20, 20, maximum()),
+            (20, 20, window()),
+            (20, 20, window()),
+            (20, 2, window()),
+        ];
+        let decisions = decisions.map(|(from, to, constraint)| Decision {
             from,
             to,
             constraints: vec![constraint],
             ..Decision::default()
-        };
-        let marks = marks(&[
-            decision(8, 20, Constraint::Maximum { replicas: 20 }),
-            decision(20, 20, Constraint::Maximum { replicas: 20 }),
-            decision(20, 20, Constraint::StabilisationWindow { seconds: 300 }),
-            decision(20, 20, Constraint::StabilisationWindow { seconds: 300 }),
-            decision(20, 2, Constraint::StabilisationWindow { seconds: 300 }),
-        ]);
-        let labels: Vec<_> = marks.iter().map(|mark| mark.label.as_str()).collect();
+        });
+        let labels = marks(&decisions).into_iter().map(|mark| mark.label);
+        let labels: Vec<_> = labels.collect();
         assert_eq!(labels, ["8→20 maximum", "20 window", "20→2 window"]);
     }
 
@@ -516,32 +483,26 @@ mod tests {
     fn labels_of_decisions_do_not_overlap() {
         let mut record = Record::new(Timestamp::UNIX_EPOCH);
         record.add(560.0, ObservationKind::DeploymentGone);
-        let chart = Chart::new(&record, &[]);
-        let mark = |at| Mark {
+        let marks = [10.0, 25.0, 40.0, 500.0].map(|at| Mark {
             at,
             replicas: 4,
             label: "4→8 largest step".into(),
-        };
-        let rows = chart.rows(&[mark(10.0), mark(25.0), mark(40.0), mark(500.0)]);
+        });
+        let rows = Chart::new(&record, &[]).rows(&marks);
         assert_eq!(rows, [Some(2), Some(1), Some(0), Some(0)]);
     }
 
     #[test]
     fn what_was_not_known_is_a_gap() {
-        let mut record = Record::new(Timestamp::UNIX_EPOCH);
-        let deployment = |desired| {
-            ObservationKind::Deployment(Deployment {
-                desired,
-                ..Deployment::default()
-            })
-        };
-        record.add(0.0, deployment(1));
-        record.add(5.0, deployment(2));
-        record.add(10.0, ObservationKind::DeploymentGone);
-        record.add(20.0, deployment(3));
-        record.add(30.0, deployment(3));
-        let lines = Chart::new(&record, &[])
-            .steps(|state| Some(f64::from(state.deployment.as_ref()?.desired)));
+        let deployment = |replicas| json!({"deployment": common::deployment(replicas, 1)});
+        let record = common::record([
+            (0.0, deployment(1)),
+            (5.0, deployment(2)),
+            (10.0, json!({"deployment_gone": true})),
+            (20.0, deployment(3)),
+            (30.0, deployment(3)),
+        ]);
+        let lines = Chart::new(&record, &[]).steps(|state| desired(state).map(f64::from));
         assert_eq!(
             lines,
             [
@@ -549,18 +510,5 @@ mod tests {
                 vec![(20.0, 3.0), (30.0, 3.0)]
             ]
         );
-    }
-
-    #[test]
-    fn a_record_of_nothing_is_a_chart_too() {
-        let record = Record::new(Timestamp::UNIX_EPOCH);
-        let header = Header {
-            began: record.began,
-            deployment: "app".into(),
-            expected: None,
-            flags: record.flags,
-            verdict: Verdict::default(),
-        };
-        draw(&Report::new(&header, &record)).expect("it can be drawn");
     }
 }

@@ -1,31 +1,27 @@
 //! The command line: parses the options and starts the recording.
 
 use std::{
-    ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use go_duration::GoDuration;
-use tokio::{runtime::Builder, task::LocalSet};
+use tokio::task::LocalSet;
 
 use crate::{
     cluster::Target,
-    expectation::{Expectation, Verdict},
+    expectation::Verdict,
     files,
-    hold::Hold,
-    notes::unscaled,
+    format::parse_duration,
     observations::{self, Header},
     probe::Probe,
     record::Record,
     recording::{Mode, Recording},
     report::Report,
     rules::Flags,
-    steady_load::{self, Plan},
 };
 
 /// Record what an autoscaler does with a Deployment
@@ -48,62 +44,12 @@ struct Cli {
 #[derive(Subcommand)]
 enum Action {
     #[command(flatten)]
-    Record(Command),
+    Record(Mode),
     /// Explain a recording again, without a cluster
     Explain {
         /// The observations.jsonl of the recording
         file: PathBuf,
     },
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Record the scaling until Ctrl-C
-    Watch {
-        /// End after this time
-        #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
-        duration: Option<Duration>,
-        #[command(flatten)]
-        expect: Expect,
-    },
-    /// Send traffic and record the scaling that follows
-    Run {
-        /// Then wait for the minimum number of replicas, at most this long
-        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-        until_idle: Option<Duration>,
-        #[command(flatten)]
-        expect: Expect,
-        /// The command that sends the traffic, such as `bombardier -o json -p r -l -c 40 -d 3m
-        /// http://localhost:8081`
-        #[arg(last = true, required = true)]
-        command: Vec<OsString>,
-    },
-    /// Send the traffic that leads to exactly this number of replicas, and check that they stay
-    Hold {
-        replicas: u32,
-        /// How long there must be exactly this number
-        #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
-        hold: Duration,
-        /// Time limit for reaching them, from the start of the traffic [default: by an estimate]
-        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-        within: Option<Duration>,
-        /// CPU that a replica uses without traffic, in millicores
-        #[arg(long, value_name = "MILLICORES", default_value_t = steady_load::IDLE)]
-        idle: f64,
-    },
-}
-
-#[derive(Args)]
-struct Expect {
-    /// Number of replicas that must be ready
-    #[arg(long, value_name = "REPLICAS")]
-    expect: Option<u32>,
-    /// Time limit for reaching it, from the start of the traffic
-    #[arg(long, value_name = "DURATION", requires = "expect", value_parser = parse_duration)]
-    within: Option<Duration>,
-    /// How long there must be exactly this number
-    #[arg(long, value_name = "DURATION", requires = "expect", value_parser = parse_duration)]
-    hold: Option<Duration>,
 }
 
 #[derive(Args)]
@@ -120,7 +66,8 @@ struct Options {
     #[arg(long, global = true)]
     query: Option<String>,
     /// Time limit for each of these requests
-    #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, global = true, value_name = "DURATION", default_value = "10s")]
+    #[arg(value_parser = parse_duration)]
     timeout: Duration,
     /// Serve a page that shows the recording: a port on loopback, or an address such as
     /// 0.0.0.0:8082
@@ -183,15 +130,6 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// A duration in the syntax of Go, as in the query of the component.
-fn parse_duration(text: &str) -> Result<Duration, &'static str> {
-    let nanos = text.parse().ok().map(|GoDuration(nanos)| nanos);
-    nanos
-        .and_then(|nanos| nanos.try_into().ok())
-        .map(Duration::from_nanos)
-        .ok_or("it must be numbers with units (ms, s, m, h), such as 90s or 1m30s")
-}
-
 fn parse_period(text: &str) -> Result<Duration, &'static str> {
     let period = parse_duration(text)?;
     let is_allowed = period >= Duration::from_secs(1);
@@ -204,14 +142,9 @@ fn parse_fraction(text: &str) -> Result<f64, &'static str> {
 }
 
 /// Parses the arguments, records and reports; the exit status is that of the verdict.
-pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Into::into)
-        .and_then(|runtime| LocalSet::new().block_on(&runtime, run(cli)));
-    match result {
+#[tokio::main(flavor = "current_thread")]
+pub async fn main() -> ExitCode {
+    match LocalSet::new().run_until(run(Cli::parse())).await {
         Ok(verdict) => verdict.status().into(),
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -221,8 +154,8 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
-    let command = match action {
-        Action::Record(command) => command,
+    let mode = match action {
+        Action::Record(mode) => mode,
         Action::Explain { file } => {
             let (header, record) = observations::read(&file, |flags| options.flags.apply(flags))?;
             let folder = file.parent().unwrap_or(&file);
@@ -234,11 +167,21 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
     // Both HTTP clients take their cryptography from here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let target = Target::find(&options.namespace, &options.deployment).await?;
-    let recording = command.recording(&target, &options)?;
+    let (expectation, hold) = mode.plan(&target.state, options.url.as_deref())?;
+    let mut flags = Flags::default();
+    options.flags.apply(&mut flags);
+    let recording = Recording {
+        deployment: options.deployment,
+        mode,
+        expectation,
+        hold,
+        flags,
+        serve: options.serve,
+    };
     let mut probe = None;
     if let Some(url) = &options.url {
         let asking = Probe::new(url, options.query.as_deref(), options.timeout)?;
-        if !matches!(recording.mode, Mode::Watch { .. })
+        if recording.mode.sends_traffic()
             && let Some(why) = asking.ask().await.failed
         {
             bail!("{url} does not respond with 2xx: {why}");
@@ -259,102 +202,7 @@ fn report(header: &Header, record: &Record, folder: &Path, format: Format) -> Re
     eprintln!("The files are in {}", Path::new(".").join(folder).display());
     match format {
         Format::Markdown => print!("{}", report.markdown()),
-        Format::Json => println!(
-            "{}",
-            serde_json::to_string_pretty(&files::document(&report))?
-        ),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }
     Ok(())
-}
-
-impl Expect {
-    fn expectation(self) -> Option<Expectation> {
-        let Self {
-            expect,
-            within,
-            hold,
-        } = self;
-        expect.map(|replicas| Expectation {
-            replicas,
-            within,
-            hold,
-        })
-    }
-}
-
-impl Command {
-    fn recording(self, target: &Target, options: &Options) -> Result<Recording> {
-        if !matches!(self, Self::Watch { .. })
-            && let Some(why) = unscaled(&target.state)
-        {
-            bail!(why);
-        }
-        let (expectation, mode) = match self {
-            Self::Watch { duration, expect } => (expect.expectation(), Mode::Watch { duration }),
-            Self::Run {
-                until_idle,
-                expect,
-                command,
-            } => (
-                expect.expectation(),
-                Mode::Run {
-                    command,
-                    until_idle,
-                },
-            ),
-            Self::Hold {
-                replicas,
-                hold,
-                within,
-                idle,
-            } => {
-                let url = options
-                    .url
-                    .clone()
-                    .context("`hold` needs the `--url` of the app")?;
-                let state = &target.state;
-                let autoscaler = state.autoscaler().cloned().unwrap_or_default();
-                let mut deployment = state.deployment.clone().unwrap_or_default();
-                deployment.requests = state.requests().cloned().unwrap_or_default();
-                let plan = Plan::new(replicas, &autoscaler, &deployment, idle)?;
-                let within = within.unwrap_or(plan.limit);
-                let expectation = Expectation {
-                    replicas,
-                    within: Some(within),
-                    hold: Some(hold),
-                };
-                eprintln!("{plan}");
-                let mode = Mode::Hold {
-                    hold: Hold::new(plan),
-                    url,
-                    limit: within + 2 * hold,
-                };
-                (Some(expectation), mode)
-            }
-        };
-        let mut flags = Flags::default();
-        options.flags.apply(&mut flags);
-        Ok(Recording {
-            deployment: options.deployment.clone(),
-            expectation,
-            mode,
-            flags,
-            serve: options.serve,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_those_of_go() {
-        for (text, seconds) in [("1m30s", 90.0), ("1.5h", 5400.0), ("500ms", 0.5)] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_secs_f64(seconds)));
-        }
-        for text in ["90", "1m 30s", "2min", "-1s", ""] {
-            assert!(parse_duration(text).is_err(), "{text:?} was taken");
-        }
-    }
 }

@@ -2,28 +2,32 @@
 
 use std::{fmt, time::Duration};
 
+use clap::Args;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::format::{duration, replicas as count};
-use crate::record::{Deployment, ObservationKind, Record};
+use crate::format::{duration, parse_duration, replicas as count, seconds};
+use crate::record::{Deployment, Observation, ObservationKind, Record};
 
-/// A number of replicas: ready within a time from the start of the traffic; with `hold` exactly
-/// that number, for that long.
-#[derive(Clone, Debug)]
+/// What is expected of the number of replicas, as options of the command line.
+#[derive(Args, Clone, Debug)]
 pub struct Expectation {
+    /// Number of replicas that must be ready
+    #[arg(long = "expect", required = false)]
     pub replicas: u32,
+    /// Time limit for reaching it, from the start of the traffic
+    #[arg(long, value_name = "DURATION", requires = "replicas", value_parser = parse_duration)]
     pub within: Option<Duration>,
+    /// How long there must be exactly this number
+    #[arg(long, value_name = "DURATION", requires = "replicas", value_parser = parse_duration)]
     pub hold: Option<Duration>,
 }
 
 /// Whether an expectation has been met.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Evaluation {
-    /// This long after the start of the traffic.
-    Met(Duration),
-    /// It was met before the traffic, or before the recording if there is no traffic.
-    MetBefore,
+    /// The expectation, and when it was met.
+    Met(String),
     Pending,
     /// It cannot be met any more; the reason.
     Missed(String),
@@ -75,81 +79,73 @@ impl fmt::Display for Expectation {
     }
 }
 
-/// A time, from the start of the traffic, during which the replicas were as expected.
+/// A time during which the replicas were as expected, in seconds since the recording began; not
+/// before the traffic started.
 struct Span {
-    start: Duration,
+    start: f64,
     /// `None` while it lasts.
-    end: Option<Duration>,
+    end: Option<f64>,
     /// Whether they already were before the traffic.
     began_before: bool,
 }
 
 impl Span {
-    fn length(&self, now: Duration) -> Duration {
+    fn length(&self, now: f64) -> f64 {
         self.end.unwrap_or(now) - self.start
     }
 }
 
 impl Expectation {
-    /// `now` is the time since the recording began.
-    pub fn evaluate(&self, record: &Record, now: Duration) -> Evaluation {
-        let origin = time_origin(record);
-        let deadline = self.within.map_or(Duration::MAX, |within| origin + within);
-        let hold = self.hold.unwrap_or_default();
+    /// `now` is in seconds since the recording began.
+    pub fn evaluate(&self, record: &Record, now: f64) -> Evaluation {
+        let origin = record.time_origin();
+        let limit = self.within.map_or(f64::INFINITY, |it| it.as_secs_f64());
+        let hold = self.hold.unwrap_or_default().as_secs_f64();
         let spans = self.spans(record);
-        let mut in_time = spans.iter().filter(|span| span.start <= deadline);
+        let is_in_time = |span: &&Span| span.start <= origin + limit;
+        let mut in_time = spans.iter().filter(is_in_time);
         if let Some(met) = in_time.find(|span| span.length(now) >= hold) {
-            return match met.began_before {
-                true => Evaluation::MetBefore,
-                false => Evaluation::Met(met.start - origin),
+            let when = match (met.began_before, record.traffic_span()) {
+                (true, Some(_)) => "already true before the traffic".into(),
+                (true, None) => "already true at the start".into(),
+                (false, _) => format!("after {}", seconds(met.start - origin)),
             };
+            return Evaluation::Met(format!("{self}; {when}"));
         }
         // A span that began in time may still grow.
-        let last = spans.last();
-        let grows = last.is_some_and(|span| span.end.is_none() && span.start <= deadline);
-        if now <= deadline || grows {
+        let grows = spans
+            .last()
+            .filter(is_in_time)
+            .is_some_and(|span| span.end.is_none());
+        if now <= origin + limit || grows {
             return Evaluation::Pending;
         }
         Evaluation::Missed(self.describe_miss(record, now))
     }
 
-    /// When the expectation was met, if it was.
-    pub fn describe_met(&self, evaluation: &Evaluation, record: &Record) -> Option<String> {
-        match evaluation {
-            Evaluation::Met(after) => Some(format!("{self}; after {:.0} s", after.as_secs_f64())),
-            Evaluation::MetBefore if record.traffic_span().is_some() => {
-                Some(format!("{self}; already true before the traffic"))
-            }
-            Evaluation::MetBefore => Some(format!("{self}; already true at the start")),
-            Evaluation::Pending | Evaluation::Missed(_) => None,
-        }
-    }
-
     /// Why the expectation was not met.
-    pub fn describe_miss(&self, record: &Record, now: Duration) -> String {
-        let origin = time_origin(record);
-        let after = |at: Duration| format!("{:.0} s", (at - origin).as_secs_f64());
+    pub fn describe_miss(&self, record: &Record, now: f64) -> String {
+        let after = |at: f64| seconds(at - record.time_origin());
         let spans = self.spans(record);
-        let longest = spans.iter().max_by_key(|span| span.length(now));
-        match longest {
+        let longest = spans.iter();
+        let longest = longest.max_by(|one, two| one.length(now).total_cmp(&two.length(now)));
+        let instead = match longest {
             Some(span) if self.hold.is_some() => format!(
-                "expected {self}; the longest was {:.0} s, {} after the start",
-                span.length(now).as_secs_f64(),
+                "the longest was {}, {} after the start",
+                seconds(span.length(now)),
                 after(span.start),
             ),
-            Some(span) => format!("expected {self}; reached only after {}", after(span.start)),
+            Some(span) => format!("reached only after {}", after(span.start)),
             None => {
                 let (most, at) = most_ready(record);
-                format!(
-                    "expected {self}; the highest number was {most}, after {}",
-                    after(at)
-                )
+                format!("the highest number was {most}, after {}", after(at))
             }
-        }
+        };
+        format!("expected {self}; {instead}")
     }
 
     fn spans(&self, record: &Record) -> Vec<Span> {
-        let origin = time_origin(record);
+        let origin = record.time_origin();
         let mut spans: Vec<Span> = Vec::new();
         for (index, (at, deployment)) in deployments(record).enumerate() {
             let is_met = deployment.is_some_and(|deployment| self.is_met_by(deployment));
@@ -176,13 +172,9 @@ impl Expectation {
     }
 }
 
-fn time_origin(record: &Record) -> Duration {
-    Duration::from_secs_f64(record.time_origin())
-}
-
 /// The most replicas that were ready from the start of the traffic on, and since when.
-fn most_ready(record: &Record) -> (u32, Duration) {
-    let origin = time_origin(record);
+fn most_ready(record: &Record) -> (u32, f64) {
+    let origin = record.time_origin();
     let mut most = (0, origin);
     for (at, deployment) in deployments(record) {
         let ready = deployment.map_or(0, |deployment| deployment.ready);
@@ -195,163 +187,113 @@ fn most_ready(record: &Record) -> (u32, Duration) {
     most
 }
 
-/// The Deployment as it was observed, and when since the recording began; nothing once it is gone.
-fn deployments(record: &Record) -> impl Iterator<Item = (Duration, Option<&Deployment>)> {
-    record.observations.iter().filter_map(|observation| {
-        let deployment = match &observation.kind {
-            ObservationKind::Deployment(deployment) => Some(deployment),
-            ObservationKind::DeploymentGone => None,
-            _ => return None,
-        };
-        Some((Duration::from_secs_f64(observation.at), deployment))
+/// The Deployment as it was observed, and when; nothing once it is gone.
+fn deployments(record: &Record) -> impl Iterator<Item = (f64, Option<&Deployment>)> {
+    let observations = record.observations.iter();
+    observations.filter_map(|Observation { at, kind }| match kind {
+        ObservationKind::Deployment(deployment) => Some((*at, Some(deployment))),
+        ObservationKind::DeploymentGone => Some((*at, None)),
+        _ => None,
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
-    use jiff::Timestamp;
+    use crate::common;
 
-    /// The traffic starts after 10 s; each row has a time and the desired, existing and ready
+    /// The outcome at a time, in words. The rows have the time and the existing and the ready
     /// replicas.
-    fn record(rows: &[(f64, u32, u32)]) -> Record {
-        let mut record = Record::new(Timestamp::UNIX_EPOCH);
-        let deployment = |desired, ready| {
-            ObservationKind::Deployment(Deployment {
-                desired,
-                existing: desired,
-                ready,
-                ..Deployment::default()
-            })
-        };
-        record.add(0.0, deployment(1, 1));
-        record.add(
-            10.0,
-            ObservationKind::TrafficStarted("40 connections".into()),
-        );
-        for (at, desired, ready) in rows {
-            record.add(*at, deployment(*desired, *ready));
-        }
-        record
-    }
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    fn expect(replicas: u32, within: u64, hold: u64) -> Expectation {
-        Expectation {
+    fn outcome(
+        expectation: (u32, u64, u64),
+        traffic: Option<f64>,
+        rows: &[(f64, u32, u32)],
+        now: f64,
+    ) -> String {
+        let (replicas, within, hold) = expectation;
+        let expectation = Expectation {
             replicas,
             within: Some(Duration::from_secs(within)),
             hold: (hold > 0).then(|| Duration::from_secs(hold)),
+        };
+        let rows = rows.iter().map(|(at, existing, ready)| {
+            (
+                *at,
+                json!({"deployment": common::deployment(*existing, *ready)}),
+            )
+        });
+        let started = traffic.map(|at| (at, json!({"traffic_started": "40 connections"})));
+        let mut all: Vec<(f64, Value)> = rows.chain(started).collect();
+        all.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        let record = common::record(all);
+        match expectation.evaluate(&record, now) {
+            Evaluation::Met(how) => how,
+            Evaluation::Pending => "pending".into(),
+            Evaluation::Missed(why) => why,
         }
     }
 
     #[test]
     fn replicas_are_awaited_from_the_start_of_the_traffic() {
-        let record = record(&[(30.0, 4, 1), (50.0, 4, 4)]);
+        let rows = [(0.0, 1, 1), (30.0, 4, 1), (50.0, 4, 4)];
+        for (expectation, now, expected) in [
+            ((4, 60, 0), 60.0, "4 replicas ready within 1m; after 40s"),
+            ((8, 60, 0), 60.0, "pending"),
+            (
+                (8, 60, 0),
+                71.0,
+                "expected 8 replicas ready within 1m; the highest number was 4, after 40s",
+            ),
+            (
+                (4, 30, 0),
+                51.0,
+                "expected 4 replicas ready within 30s; reached only after 40s",
+            ),
+            (
+                (1, 60, 0),
+                11.0,
+                "1 replica ready within 1m; already true before the traffic",
+            ),
+        ] {
+            assert_eq!(outcome(expectation, Some(10.0), &rows, now), expected);
+        }
+        let again = [(0.0, 2, 2), (30.0, 2, 0), (40.0, 2, 2)];
         assert_eq!(
-            expect(4, 60, 0).evaluate(&record, seconds(60)),
-            Evaluation::Met(seconds(40))
+            outcome((2, 60, 0), Some(35.0), &again, 50.0),
+            "2 replicas ready within 1m; after 5s"
+        );
+        let ready = [(0.1, 2, 2), (30.0, 3, 3)];
+        assert_eq!(
+            outcome((2, 60, 0), None, &ready, 40.0),
+            "2 replicas ready within 1m; already true at the start"
         );
         assert_eq!(
-            expect(8, 60, 0).evaluate(&record, seconds(60)),
-            Evaluation::Pending
-        );
-        let Evaluation::Missed(instead) = expect(8, 60, 0).evaluate(&record, seconds(71)) else {
-            panic!("the time is over");
-        };
-        assert_eq!(
-            instead,
-            "expected 8 replicas ready within 1m; the highest number was 4, after 40 s"
-        );
-        let Evaluation::Missed(instead) = expect(4, 30, 0).evaluate(&record, seconds(51)) else {
-            panic!("they were late");
-        };
-        assert_eq!(
-            instead,
-            "expected 4 replicas ready within 30s; reached only after 40 s"
-        );
-    }
-
-    #[test]
-    fn replicas_that_were_ready_before_the_traffic_say_nothing_about_it() {
-        assert_eq!(
-            expect(1, 60, 0).evaluate(&record(&[]), seconds(11)),
-            Evaluation::MetBefore
-        );
-        let again = record(&[(30.0, 2, 0), (40.0, 2, 2)]);
-        assert_eq!(
-            expect(2, 60, 0).evaluate(&again, seconds(50)),
-            Evaluation::Met(seconds(30))
-        );
-    }
-
-    #[test]
-    fn without_traffic_it_can_only_be_met_after_the_start_of_the_recording() {
-        let mut record = Record::new(Timestamp::UNIX_EPOCH);
-        let deployment = |ready| {
-            ObservationKind::Deployment(Deployment {
-                ready,
-                ..Deployment::default()
-            })
-        };
-        record.add(0.1, deployment(2));
-        let expect_2 = expect(2, 60, 0);
-        let evaluation = expect_2.evaluate(&record, seconds(1));
-        assert_eq!(evaluation, Evaluation::MetBefore);
-        assert_eq!(
-            expect_2.describe_met(&evaluation, &record).as_deref(),
-            Some("2 replicas ready within 1m; already true at the start")
-        );
-        record.add(30.0, deployment(3));
-        assert_eq!(
-            expect(3, 60, 0).evaluate(&record, seconds(40)),
-            Evaluation::Met(seconds(30))
+            outcome((3, 60, 0), None, &ready, 40.0),
+            "3 replicas ready within 1m; after 30s"
         );
     }
 
     #[test]
     fn a_hold_is_neither_more_nor_fewer_and_without_a_gap() {
-        let rows = [(20.0, 4, 4), (50.0, 4, 3), (60.0, 4, 4)];
-        let held = record(&rows);
-        assert_eq!(
-            expect(4, 100, 40).evaluate(&held, seconds(99)),
-            Evaluation::Pending
-        );
-        assert_eq!(
-            expect(4, 100, 40).evaluate(&held, seconds(100)),
-            Evaluation::Met(seconds(50))
-        );
-        let mut left = held.clone();
-        left.add(
-            95.0,
-            ObservationKind::Deployment(Deployment {
-                desired: 5,
-                existing: 5,
-                ready: 4,
-                ..Deployment::default()
-            }),
-        );
-        let Evaluation::Missed(instead) = expect(4, 100, 40).evaluate(&left, seconds(111)) else {
-            panic!("it grew");
-        };
-        assert_eq!(
-            instead,
-            "expected exactly 4 replicas for 40s, starting within 1m40s; the longest was 35 s, 50 s after the start"
-        );
-    }
-
-    #[test]
-    fn a_hold_that_began_in_time_may_end_later() {
-        let record = record(&[(100.0, 4, 4)]);
-        assert_eq!(
-            expect(4, 95, 40).evaluate(&record, seconds(120)),
-            Evaluation::Pending
-        );
-        assert_eq!(
-            expect(4, 95, 40).evaluate(&record, seconds(140)),
-            Evaluation::Met(seconds(90))
-        );
+        let rows = [(0.0, 1, 1), (20.0, 4, 4), (50.0, 4, 3), (60.0, 4, 4)];
+        let left = [&rows[..], &[(95.0, 5, 4)]].concat();
+        let late = [(0.0, 1, 1), (100.0, 4, 4)];
+        let held = "exactly 4 replicas for 40s, starting within 1m40s";
+        for (rows, now, expected) in [
+            (&rows[..], 99.0, "pending".into()),
+            (&rows, 100.0, format!("{held}; after 50s")),
+            (
+                &left,
+                111.0,
+                format!("expected {held}; the longest was 35s, 50s after the start"),
+            ),
+            // One that begins in time may end later.
+            (&late, 139.0, "pending".into()),
+            (&late, 140.0, format!("{held}; after 1m30s")),
+        ] {
+            assert_eq!(outcome((4, 100, 40), Some(10.0), rows, now), expected);
+        }
     }
 }

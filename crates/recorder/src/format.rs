@@ -66,6 +66,23 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// The same, in whole seconds.
+pub fn seconds(seconds: f64) -> String {
+    duration(Duration::from_secs(seconds.round() as u64))
+}
+
+/// A duration in the syntax of Go, as in the query of the component.
+///
+/// # Errors
+/// If it is anything else, or negative.
+pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
+    let nanos = text.parse().ok().map(|GoDuration(nanos)| nanos);
+    nanos
+        .and_then(|nanos| nanos.try_into().ok())
+        .map(Duration::from_nanos)
+        .ok_or("it must be numbers with units (ms, s, m, h), such as 90s or 1m30s")
+}
+
 /// Three digits: `4.21 ms`, `1.70 s`.
 pub fn latency(seconds: f64) -> String {
     let (number, unit) = if seconds < 1.0 {
@@ -96,17 +113,12 @@ mod tests {
 
     #[test]
     fn durations_are_those_of_go_without_zero_parts() {
-        for (seconds, expected) in [
-            (0.0, "0s"),
-            (0.25, "250ms"),
-            (40.0, "40s"),
-            (90.0, "1m30s"),
-            (600.0, "10m"),
-            (3600.0, "1h"),
-            (3605.0, "1h5s"),
-            (36_060.0, "10h1m"),
-        ] {
-            assert_eq!(duration(Duration::from_secs_f64(seconds)), expected);
+        for text in ["0s", "250ms", "40s", "1m30s", "10m", "1h", "1h5s", "10h1m"] {
+            assert_eq!(parse_duration(text).map(duration).as_deref(), Ok(text));
+        }
+        assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5400)));
+        for text in ["90", "1m 30s", "2min", "-1s", ""] {
+            assert!(parse_duration(text).is_err(), "{text:?} was taken");
         }
     }
 }

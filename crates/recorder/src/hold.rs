@@ -1,6 +1,7 @@
-//! Scales the app to an exact number of replicas: sends the first load until the replicas are at rest, then the second.
+//! Scales the app to an exact number of replicas: sends the first load until the replicas are at
+//! rest, then the second.
 
-use std::time::Duration;
+use std::{ffi::OsString, time::Duration};
 
 use crate::{
     format::replicas,
@@ -10,16 +11,22 @@ use crate::{
 };
 
 pub struct Hold {
+    url: String,
+    /// Each load ends by itself after this time.
+    limit: Duration,
     load: SteadyLoad,
     /// The load before it, while that is being sent.
     first: Option<First>,
-    /// A number of replicas from which the second load leads to the goal, and since when it has not changed.
-    at_rest: Option<(u32, Duration)>,
+    /// A number of replicas from which the second load leads to the goal, and since when it has not
+    /// changed.
+    at_rest: Option<(u32, f64)>,
 }
 
 impl Hold {
-    pub fn new(plan: Plan) -> Self {
+    pub fn new(plan: Plan, url: &str, limit: Duration) -> Self {
         Self {
+            url: url.into(),
+            limit,
             load: plan.load,
             first: plan.first,
             at_rest: None,
@@ -31,16 +38,21 @@ impl Hold {
         self.first.as_ref().map_or(self.load, |first| first.load)
     }
 
-    /// Observes the effect of the load that is being sent, and returns the reason if the other one is to be sent. `now`
-    /// is the time since the recording began.
-    pub fn observe(&mut self, record: &Record, now: Duration) -> Option<String> {
+    /// The command that sends it.
+    pub fn command(&self) -> Vec<OsString> {
+        self.load().command(&self.url, self.limit)
+    }
+
+    /// Observes the effect of the load that is being sent, and returns the reason if the other one
+    /// is to be sent. `now` is in seconds since the recording began.
+    pub fn observe(&mut self, record: &Record, now: f64) -> Option<String> {
         let state = &record.state;
         let deployment = state.deployment.as_ref()?;
-        let pods = state.classify_pods(record.clock(now.as_secs_f64()));
+        let pods = state.classify_pods(record.clock(now));
         self.advance(deployment, pods, now)
     }
 
-    fn advance(&mut self, deployment: &Deployment, pods: Pods, now: Duration) -> Option<String> {
+    fn advance(&mut self, deployment: &Deployment, pods: Pods, now: f64) -> Option<String> {
         let rests = &self.first.as_ref()?.rests;
         let desired = deployment.desired;
         let is_at_rest = rests.contains(&desired)
@@ -51,7 +63,7 @@ impl Hold {
             unchanged.unwrap_or((desired, now))
         });
         let (_, since) = self.at_rest?;
-        (now - since >= REST).then(|| {
+        (now - since >= REST.as_secs_f64()).then(|| {
             self.first = None;
             format!("at rest with {}", replicas(desired))
         })
@@ -69,6 +81,8 @@ mod tests {
             millicores,
         };
         let mut hold = Hold {
+            url: String::new(),
+            limit: Duration::ZERO,
             load: load(50),
             first: Some(First {
                 load: load(60),
@@ -76,8 +90,20 @@ mod tests {
             }),
             at_rest: None,
         };
-        // The second after which the second load follows.
-        let mut observe = |seconds: std::ops::Range<u64>, desired, ready, not_ready| {
+        for (seconds, desired, ready, not_ready, expected) in [
+            // Too few replicas.
+            (0..60, 4, 4, 0, None),
+            // One is not ready.
+            (60..100, 12, 11, 0, None),
+            // Its CPU does not count yet.
+            (100..140, 12, 12, 1, None),
+            // Not at rest yet.
+            (140..160, 12, 12, 0, None),
+            // Unchanged for two syncs.
+            (160..200, 13, 13, 0, Some(190)),
+            // There is no third load.
+            (200..300, 13, 13, 0, None),
+        ] {
             let deployment = Deployment {
                 desired,
                 existing: desired,
@@ -88,25 +114,12 @@ mod tests {
                 not_ready,
                 ..Pods::default()
             };
-            seconds.into_iter().find(|second| {
-                let now = Duration::from_secs(*second);
+            let follows = |second: &i32| {
+                let now = f64::from(*second);
                 hold.advance(&deployment, pods, now).is_some()
-            })
-        };
-        assert_eq!(observe(0..60, 4, 4, 0), None, "too few");
-        assert_eq!(observe(60..100, 12, 11, 0), None, "one is not ready");
-        assert_eq!(
-            observe(100..140, 12, 12, 1),
-            None,
-            "its CPU does not count yet"
-        );
-        assert_eq!(observe(140..160, 12, 12, 0), None, "not at rest yet");
-        assert_eq!(
-            observe(160..200, 13, 13, 0),
-            Some(190),
-            "unchanged for two syncs"
-        );
-        assert_eq!(observe(200..300, 13, 13, 0), None, "there is no third load");
+            };
+            assert_eq!(seconds.clone().find(follows), expected, "{seconds:?}");
+        }
         assert_eq!(hold.load(), load(50));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::{ffi::OsString, fs, net::SocketAddr, path::Path, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
 use jiff::Timestamp;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -16,17 +17,18 @@ use crate::{
     analysis::{Phase, is_idle},
     cluster::Target,
     expectation::{Evaluation, Expectation, Verdict},
-    format::{self, replicas},
+    format::{self, parse_duration, replicas},
     hold::Hold,
     notes::unscaled,
     observations::{Header, Log, RawObservation},
     probe::Probe,
     progress::Progress,
-    record::{ObservationKind, Record},
+    record::{ObservationKind, Record, State},
     report::conclusion,
     rules::Flags,
     serve::Page,
-    traffic::{self, Traffic, TrafficResult},
+    steady_load::{self, Plan},
+    traffic,
 };
 
 /// How long the app is observed at rest before the traffic starts.
@@ -34,42 +36,99 @@ const REST: Duration = Duration::from_secs(5);
 /// How long there may be no autoscaler until traffic is stopped, in seconds: it may be replaced.
 const UNSCALED: f64 = 10.0;
 
+/// What is done while the autoscaler is observed, and until when: a command of the command line.
+#[derive(Subcommand)]
+pub enum Mode {
+    /// Record the scaling until Ctrl-C
+    Watch {
+        /// End after this time
+        #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+        duration: Option<Duration>,
+        #[command(flatten)]
+        expect: Option<Expectation>,
+    },
+    /// Send traffic and record the scaling that follows
+    Run {
+        /// Then wait for the minimum number of replicas, at most this long
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        until_idle: Option<Duration>,
+        #[command(flatten)]
+        expect: Option<Expectation>,
+        /// The command that sends the traffic, such as `bombardier -o json -p r -l -c 40 -d 3m
+        /// http://localhost:8081`
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Send the traffic that leads to exactly this number of replicas, and check that they stay
+    Hold {
+        replicas: u32,
+        /// How long there must be exactly this number
+        #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
+        hold: Duration,
+        /// Time limit for reaching them, from the start of the traffic [default: by an estimate]
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        within: Option<Duration>,
+        /// CPU that a replica uses without traffic, in millicores
+        #[arg(long, value_name = "MILLICORES", default_value_t = steady_load::IDLE)]
+        idle: f64,
+    },
+}
+
+impl Mode {
+    pub fn sends_traffic(&self) -> bool {
+        !matches!(self, Self::Watch { .. })
+    }
+
+    /// What is expected, and the loads of a hold, for a Deployment in this state and the URL of its
+    /// app.
+    ///
+    /// # Errors
+    /// If there is traffic to send but nothing scales the Deployment, or if no load leads to the
+    /// number of a hold.
+    pub fn plan(
+        &self,
+        state: &State,
+        url: Option<&str>,
+    ) -> Result<(Option<Expectation>, Option<Hold>)> {
+        if self.sends_traffic()
+            && let Some(why) = unscaled(state)
+        {
+            bail!(why);
+        }
+        match self {
+            Self::Watch { expect, .. } | Self::Run { expect, .. } => Ok((expect.clone(), None)),
+            Self::Hold {
+                replicas,
+                hold,
+                within,
+                idle,
+            } => {
+                let url = url.context("`hold` needs the `--url` of the app")?;
+                let plan = Plan::new(*replicas, state, *idle)?;
+                eprintln!("{plan}");
+                let within = within.unwrap_or(plan.limit);
+                let expectation = Expectation {
+                    replicas: *replicas,
+                    within: Some(within),
+                    hold: Some(*hold),
+                };
+                let hold = Hold::new(plan, url, within + 2 * *hold);
+                Ok((Some(expectation), Some(hold)))
+            }
+        }
+    }
+}
+
 /// The subject of a recording, and when it ends.
 pub struct Recording {
     pub deployment: String,
-    pub expectation: Option<Expectation>,
     pub mode: Mode,
+    pub expectation: Option<Expectation>,
+    /// The loads of a hold.
+    pub hold: Option<Hold>,
     pub flags: Flags,
     /// The address of a page that shows it.
     pub serve: Option<SocketAddr>,
-}
-
-pub enum Mode {
-    /// Observe until the expectation is met or missed, and at most this long; otherwise until
-    /// Ctrl-C.
-    Watch { duration: Option<Duration> },
-    /// Send traffic until its command ends, then wait at most `until_idle` for the minimum number
-    /// of replicas.
-    Run {
-        command: Vec<OsString>,
-        until_idle: Option<Duration>,
-    },
-    /// Send steady loads to a URL until the expectation is met or missed; each ends by itself after
-    /// `limit`.
-    Hold {
-        hold: Hold,
-        url: String,
-        limit: Duration,
-    },
-}
-
-/// Why a recording is over.
-#[derive(Clone, Copy)]
-enum End {
-    Done,
-    Interrupted,
-    DeploymentGone,
-    AutoscalerGone,
 }
 
 /// A recording that runs.
@@ -78,6 +137,7 @@ struct Session {
     began: Instant,
     record: Record,
     progress: Progress,
+    page: Option<Page>,
     observations: UnboundedSender<RawObservation>,
     /// Cancelled by a signal.
     interrupted: CancellationToken,
@@ -87,7 +147,8 @@ struct Session {
     stop_load: CancellationToken,
     /// When an autoscaler was last deleted, in seconds since the recording began.
     unscaled: Option<f64>,
-    end: Option<End>,
+    /// Once it is over: an error if too little was observed.
+    end: Option<Result<(), String>>,
 }
 
 impl Recording {
@@ -101,7 +162,7 @@ impl Recording {
     ) -> Result<(Header, Record)> {
         let (sender, mut observations) = unbounded_channel();
         let mut session = Session::new(self, sender.clone())?;
-        let page = session.page().await?;
+        session.page = session.serve().await?;
         let mut header = session.header();
         fs::create_dir_all(folder)
             .with_context(|| format!("the folder {} cannot be created", folder.display()))?;
@@ -117,25 +178,18 @@ impl Recording {
         while !session.is_over() {
             tokio::select! {
                 Some(seen) = observations.recv() => {
-                    let at = session.began.elapsed().as_secs_f64();
+                    let at = session.now();
                     log.add(at, &seen).with_context(unwritable)?;
-                    let kind = seen.into();
-                    if let Some(page) = &page {
-                        page.observe(at, &kind);
-                    }
-                    session.observe(at, kind);
+                    session.observe(at, seen.into());
                 }
                 _ = ticks.tick() => {}
             }
-            let status = session.tick();
-            if let Some(page) = &page {
-                page.show(session.began.elapsed().as_secs_f64(), &status);
-            }
+            session.tick();
         }
         session.progress.end();
         header.verdict = session.verdict();
         log.finish(&path, &header).with_context(unwritable)?;
-        if let Some(page) = page {
+        if let Some(page) = session.page {
             page.end(&conclusion(&header.verdict).unwrap_or("The recording has ended".into()))
                 .await;
         }
@@ -153,6 +207,7 @@ impl Session {
             began: Instant::now(),
             record,
             progress: Progress::default(),
+            page: None,
             observations,
             interrupted: interrupted()?,
             stop_load: stop.child_token(),
@@ -162,14 +217,17 @@ impl Session {
         })
     }
 
-    async fn page(&self) -> Result<Option<Page>> {
+    async fn serve(&self) -> Result<Option<Page>> {
         let Some(address) = self.recording.serve else {
             return Ok(None);
         };
-        let served = Page::serve(address, &self.recording.deployment, self.record.clone()).await;
-        let (page, address) = served.with_context(|| format!("cannot serve at {address}"))?;
-        eprintln!("Serving http://{address}/ until the recording ends");
-        Ok(Some(page))
+        let header = Header {
+            verdict: Verdict::default(),
+            ..self.header()
+        };
+        let page = Page::serve(address, header, self.record.clone()).await;
+        page.with_context(|| format!("cannot serve at {address}"))
+            .map(Some)
     }
 
     fn header(&self) -> Header {
@@ -184,8 +242,15 @@ impl Session {
 
     fn observe(&mut self, at: f64, kind: ObservationKind) {
         self.progress.report(&self.record, at, &kind);
+        if let Some(page) = &self.page {
+            page.observe(at, &kind);
+        }
         match kind {
-            ObservationKind::DeploymentGone => self.end = self.end.or(Some(End::DeploymentGone)),
+            ObservationKind::DeploymentGone => {
+                let name = &self.recording.deployment;
+                let why = format!("the Deployment `{name}` was deleted");
+                self.end.get_or_insert(Err(why));
+            }
             ObservationKind::AutoscalerGone(_) => self.unscaled = Some(at),
             _ => {}
         }
@@ -193,19 +258,27 @@ impl Session {
     }
 
     /// Shows the progress and sends the next load, or stops the traffic if the recording ends.
-    /// Returns the status.
-    fn tick(&mut self) -> String {
-        let now = self.began.elapsed();
+    fn tick(&mut self) {
+        let now = self.now();
         let evaluation = self.evaluation(now);
         let status = self.status(&evaluation);
-        self.progress.show(&self.record, now.as_secs_f64(), &status);
-        self.end = self.end.or_else(|| self.is_ending(&evaluation, now));
+        self.progress.show(&self.record, now, &status);
+        if let Some(page) = &self.page {
+            page.show(now, status);
+        }
+        if self.end.is_none() {
+            self.end = self.find_end(&evaluation, now);
+        }
         if self.end.is_some() {
             self.stop.cancel();
         } else {
             self.next_load(now);
         }
-        status
+    }
+
+    /// Seconds since the recording began.
+    fn now(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
     }
 
     /// Whether it has ended; the result of traffic that runs is awaited.
@@ -217,48 +290,49 @@ impl Session {
         self.record.traffic_span().is_some() && self.record.traffic_result().is_none()
     }
 
-    fn sends_traffic(&self) -> bool {
-        !matches!(self.recording.mode, Mode::Watch { .. })
-    }
-
-    fn is_ending(&self, evaluation: &Option<Evaluation>, now: Duration) -> Option<End> {
+    fn find_end(&self, evaluation: &Evaluation, now: f64) -> Option<Result<(), String>> {
+        let is_pending = *evaluation == Evaluation::Pending;
         if self.interrupted.is_cancelled() {
-            return Some(End::Interrupted);
+            let awaits = self.recording.expectation.is_some() && is_pending;
+            return Some(if self.recording.mode.sends_traffic() || awaits {
+                Err("it was interrupted".into())
+            } else {
+                Ok(())
+            });
         }
-        let unscaled = self.unscaled.map_or(0.0, |since| now.as_secs_f64() - since);
-        let is_scaled = !self.record.state.autoscalers.is_empty();
-        if self.sends_traffic() && !is_scaled && unscaled >= UNSCALED {
-            return Some(End::AutoscalerGone);
+        let unscaled_for = self.unscaled.map_or(0.0, |since| now - since);
+        if self.recording.mode.sends_traffic()
+            && unscaled_for >= UNSCALED
+            && self.record.state.autoscalers.is_empty()
+        {
+            return unscaled(&self.record.state).map(Err);
         }
-        let is_decided = evaluation
-            .as_ref()
-            .is_some_and(|one| *one != Evaluation::Pending);
         let result = self.record.traffic_result();
         let has_failed = result.is_some_and(|result| result.failed.is_some());
+        let is_over = |limit: &Duration, since: f64| now - since >= limit.as_secs_f64();
         let is_done = match &self.recording.mode {
-            Mode::Watch { duration } => {
-                is_decided || duration.is_some_and(|duration| now >= duration)
+            Mode::Watch { duration, .. } => {
+                !is_pending || duration.is_some_and(|duration| is_over(&duration, 0.0))
             }
-            Mode::Hold { .. } => is_decided || has_failed,
+            Mode::Hold { .. } => !is_pending || has_failed,
             Mode::Run { until_idle, .. } => {
                 let ended = self.record.traffic_span().map_or(0.0, |(_, end)| end);
-                let waited = now.saturating_sub(Duration::from_secs_f64(ended));
                 let is_idle = |limit: &Duration| {
-                    matches!(evaluation, Some(Evaluation::Missed(_)))
+                    matches!(evaluation, Evaluation::Missed(_))
                         || is_idle(&self.record.state)
-                        || waited >= *limit
+                        || is_over(limit, ended)
                 };
                 has_failed || result.is_some() && until_idle.as_ref().is_none_or(is_idle)
             }
         };
-        is_done.then_some(End::Done)
+        is_done.then_some(Ok(()))
     }
 
     /// Stops a load of a hold when it is time for the next one, which is sent once the last one has
     /// ended.
-    fn next_load(&mut self, now: Duration) {
+    fn next_load(&mut self, now: f64) {
         let is_sending = self.is_sending();
-        let Mode::Hold { hold, .. } = &mut self.recording.mode else {
+        let Some(hold) = &mut self.recording.hold else {
             return;
         };
         if self.stop_load.is_cancelled() {
@@ -274,55 +348,52 @@ impl Session {
 
     /// Sends the traffic of the mode, if it has any, after a rest.
     fn send_traffic(&self, rest: Duration) {
-        let (command, label) = match &self.recording.mode {
-            Mode::Watch { .. } => return,
-            Mode::Run { command, .. } => (command.clone(), traffic::label(command)),
-            Mode::Hold { hold, url, limit } => {
-                let load = hold.load();
-                (load.command(url, *limit), load.to_string())
-            }
+        let (command, label) = match (&self.recording.mode, &self.recording.hold) {
+            (Mode::Run { command, .. }, _) => (command.clone(), traffic::label(command)),
+            (_, Some(hold)) => (hold.command(), hold.load().to_string()),
+            _ => return,
         };
         let (stop, observations) = (self.stop_load.clone(), self.observations.clone());
         spawn_local(async move {
             if stop.run_until_cancelled(sleep(rest)).await.is_none() {
                 return;
             }
-            let result = match Traffic::start(&command) {
-                Ok(traffic) => {
-                    let _ = observations.send(RawObservation::TrafficStarted(label.into()));
-                    traffic.finish(&stop).await
-                }
-                Err(why) => TrafficResult::failed(why),
+            let started = || {
+                let _ = observations.send(RawObservation::TrafficStarted(label.into()));
             };
+            let result = traffic::run(&command, started, &stop).await;
             let _ = observations.send(RawObservation::TrafficEnded(Box::new(result)));
         });
     }
 
-    fn evaluation(&self, now: Duration) -> Option<Evaluation> {
-        let expectation = self.recording.expectation.as_ref()?;
-        if self.sends_traffic() && self.record.traffic_span().is_none() {
-            return Some(Evaluation::Pending);
+    /// Pending as well if nothing is expected.
+    fn evaluation(&self, now: f64) -> Evaluation {
+        match &self.recording.expectation {
+            Some(expectation) if !self.awaits_traffic() => expectation.evaluate(&self.record, now),
+            _ => Evaluation::Pending,
         }
-        Some(expectation.evaluate(&self.record, now))
+    }
+
+    fn awaits_traffic(&self) -> bool {
+        self.recording.mode.sends_traffic() && self.record.traffic_span().is_none()
     }
 
     /// Whether the expectation is met so far, and the condition that the recording waits for.
-    fn status(&self, evaluation: &Option<Evaluation>) -> String {
+    fn status(&self, evaluation: &Evaluation) -> String {
         let so_far = match evaluation {
-            Some(Evaluation::Met(_) | Evaluation::MetBefore) => "as expected so far; ",
-            Some(Evaluation::Missed(_)) => "not as expected; ",
-            Some(Evaluation::Pending) | None => "",
+            Evaluation::Met(_) => "as expected so far; ",
+            Evaluation::Missed(_) => "not as expected; ",
+            Evaluation::Pending => "",
         };
         let has_ended = self.record.traffic_result().is_some();
-        let is_pending = *evaluation == Some(Evaluation::Pending) && !has_ended;
+        let is_pending = *evaluation == Evaluation::Pending && !has_ended;
         let waiting_for = match (&self.recording.mode, &self.recording.expectation) {
-            _ if self.sends_traffic() && self.record.traffic_span().is_none() => {
-                "the traffic is about to start".into()
-            }
+            _ if self.awaits_traffic() => "the traffic is about to start".into(),
             (_, Some(expectation)) if is_pending => format!("waiting for {expectation}"),
-            (Mode::Watch { duration }, _) => duration.map_or("until Ctrl-C".into(), |duration| {
-                format!("for {}", format::duration(duration))
-            }),
+            (Mode::Watch { duration, .. }, _) => duration
+                .map_or("until Ctrl-C".into(), |duration| {
+                    format!("for {}", format::duration(duration))
+                }),
             (Mode::Run { .. }, _) if has_ended => {
                 "waiting for the minimum number of replicas".into()
             }
@@ -332,85 +403,69 @@ impl Session {
     }
 
     fn verdict(&self) -> Verdict {
-        let now = self.began.elapsed();
+        let now = self.now();
         let evaluation = self.evaluation(now);
-        let expectation = self.recording.expectation.as_ref();
-        let met = expectation
-            .zip(evaluation.as_ref())
-            .and_then(|(expectation, it)| expectation.describe_met(it, &self.record));
+        let failures = self.failures(&evaluation, now);
+        let met = match evaluation {
+            Evaluation::Met(how) => Some(how),
+            _ => None,
+        };
         let although_met = |why: String| match &met {
             Some(met) => format!("{why}; the expectation was met: {met}"),
             None => why,
         };
-        if let Some(why) = self.unobserved(&evaluation) {
-            return Verdict::Unobserved(although_met(why));
-        }
-        let failures = self.failures(evaluation, now);
-        if failures.is_empty() {
-            return Verdict::AsExpected(met);
-        }
-        Verdict::Unexpected(although_met(failures.join("; ")))
-    }
-
-    fn unobserved(&self, evaluation: &Option<Evaluation>) -> Option<String> {
         let result = self.record.traffic_result();
-        if let Some(why) = result.and_then(|result| result.failed.clone()) {
-            return Some(why);
-        }
-        let is_pending = *evaluation == Some(Evaluation::Pending);
-        match self.end? {
-            End::DeploymentGone => {
-                let name = &self.recording.deployment;
-                Some(format!("the Deployment `{name}` was deleted"))
-            }
-            End::AutoscalerGone => unscaled(&self.record.state),
-            End::Interrupted if self.sends_traffic() || is_pending => {
-                Some("it was interrupted".into())
-            }
-            End::Interrupted | End::Done => None,
+        let failed = result.and_then(|result| result.failed.clone());
+        let too_little = || self.end.clone()?.err();
+        if let Some(why) = failed.or_else(too_little) {
+            Verdict::Unobserved(although_met(why))
+        } else if failures.is_empty() {
+            Verdict::AsExpected(met)
+        } else {
+            Verdict::Unexpected(although_met(failures.join("; ")))
         }
     }
 
     /// All that was not as expected.
-    fn failures(&self, evaluation: Option<Evaluation>, now: Duration) -> Vec<String> {
-        let mut failures = Vec::new();
-        let is_missed = matches!(evaluation, Some(Evaluation::Missed(_)));
-        match (&self.recording.expectation, evaluation) {
-            (_, Some(Evaluation::Missed(why))) => failures.push(why),
-            (Some(expectation), Some(Evaluation::Pending)) => {
-                failures.push(expectation.describe_miss(&self.record, now));
-            }
-            _ => {}
-        }
-        let mode = &self.recording.mode;
-        let mut without_2xx = |failed: u64, all: u64, what: &str| {
-            // A hold removes pods on purpose, with the requests that run on them.
-            if failed > 0 && (failed == all || !matches!(mode, Mode::Hold { .. })) {
-                failures.push(format!("{failed} of {all} {what} got no 2xx response"));
-            }
+    fn failures(&self, evaluation: &Evaluation, now: f64) -> Vec<String> {
+        let Recording {
+            expectation, mode, ..
+        } = &self.recording;
+        let missed = match (evaluation, expectation) {
+            (Evaluation::Missed(why), _) => Some(why.clone()),
+            (Evaluation::Pending, Some(it)) => Some(it.describe_miss(&self.record, now)),
+            _ => None,
         };
         let result = self.record.traffic_result();
-        if let Some(counted) = result.and_then(|result| result.bombardier.as_ref()) {
-            let (failed, all) = (counted.not_2xx(), counted.requests());
-            without_2xx(failed, all, "requests of the traffic");
-        }
-        if let Some(probes) = Phase::of_traffic(&self.record) {
-            let all = probes.succeeded + probes.failed;
-            without_2xx(probes.failed, all, "probes during the traffic");
-        }
-        if let Mode::Run {
-            until_idle: Some(limit),
-            ..
-        } = mode
-            && !is_missed
-            && !is_idle(&self.record.state)
-        {
-            let deployment = self.record.state.deployment.as_ref();
-            let left = replicas(deployment.map_or(0, |deployment| deployment.existing));
-            let limit = format::duration(*limit);
-            failures.push(format!("there were still {left} {limit} after the traffic"));
-        }
-        failures
+        let counted = result.and_then(|result| result.bombardier.as_ref());
+        let counted = counted.map(|counted| {
+            let all = counted.requests();
+            (counted.not_2xx(), all, "requests of the traffic")
+        });
+        let probed = Phase::of_traffic(&self.record).map(|probes| {
+            let all = probes.answered + probes.failed;
+            (probes.failed, all, "probes during the traffic")
+        });
+        // A hold removes pods on purpose, with the requests that run on them.
+        let removes_pods = matches!(mode, Mode::Hold { .. });
+        let failed = counted.into_iter().chain(probed);
+        let failed =
+            failed.filter(|(failed, all, _)| *failed > 0 && (failed == all || !removes_pods));
+        let failed = failed
+            .map(|(failed, all, what)| format!("{failed} of {all} {what} got no 2xx response"));
+        let left = match mode {
+            Mode::Run {
+                until_idle: Some(limit),
+                ..
+            } if !matches!(evaluation, Evaluation::Missed(_)) && !is_idle(&self.record.state) => {
+                let deployment = self.record.state.deployment.as_ref();
+                let left = replicas(deployment.map_or(0, |deployment| deployment.existing));
+                let limit = format::duration(*limit);
+                Some(format!("there were still {left} {limit} after the traffic"))
+            }
+            _ => None,
+        };
+        missed.into_iter().chain(failed).chain(left).collect()
     }
 }
 

@@ -1,8 +1,15 @@
-//! The report of a recording, and its Markdown with tables.
+//! The report of a recording: its JSON, and its Markdown with tables.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write},
+};
 
+use bombardier::Failure;
 use comfy_table::{Cell, CellAlignment, Table, presets::ASCII_MARKDOWN};
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::{
     analysis::{Milestones, Phase, phases, pods_ready},
@@ -11,60 +18,95 @@ use crate::{
     format::latency,
     notes::Note,
     observations::Header,
-    record::Record,
+    record::{Record, TrafficRun},
 };
 
-/// The header of the table of decisions.
-const DECISION: [&str; 6] = [
-    "seconds",
-    "from",
-    "to",
-    "CPU / target",
-    "computed",
-    "reason",
-];
+/// The `version` of autoscale.json.
+const VERSION: u32 = 1;
 
+/// What an autoscaler did with a Deployment. Times are in seconds since the traffic started, or
+/// since the recording began if there was no traffic.
+#[derive(JsonSchema, Serialize)]
+#[schemars(title = "autoscale.json")]
 pub struct Report<'a> {
-    pub header: &'a Header,
-    pub record: &'a Record,
+    /// The version of this format. It rises when a field changes its meaning or is removed.
+    version: u32,
+    /// The name of the Deployment.
+    pub deployment: &'a str,
+    /// When the recording began.
+    began: Timestamp,
+    /// The outcomes are the exit statuses 0, 1 and 2.
+    verdict: &'a Verdict,
+    /// The expectation in words.
+    expected: Option<&'a str>,
     pub decisions: Vec<Decision>,
-    /// Other events.
-    pub notes: Vec<Note>,
-    pub milestones: Milestones,
-    /// The latency of the probes.
-    pub phases: Vec<Phase>,
-    /// When each pod was first seen to be ready, in seconds since the traffic started.
-    pub pods_ready: BTreeMap<String, f64>,
+    /// Other events that belong beside the decisions.
+    notes: Vec<Note>,
+    milestones: Milestones,
+    /// The latency of one request a second, by phase.
+    latency: Vec<Phase>,
+    /// When each pod was first seen to be ready.
+    pods_ready_seconds: BTreeMap<&'a str, f64>,
+    traffic: Vec<Traffic<'a>>,
+    #[serde(skip)]
+    pub record: &'a Record,
+}
+
+#[derive(JsonSchema, Serialize)]
+struct Traffic<'a> {
+    /// Such as `40 connections`.
+    label: &'a str,
+    start_seconds: f64,
+    end_seconds: Option<f64>,
+    /// Why it did not succeed.
+    failed: Option<&'a str>,
+    /// The standard output of its command, unless it is bombardier's JSON.
+    output: Option<&'a str>,
+    bombardier: Option<Bombardier<'a>>,
+}
+
+#[derive(JsonSchema, Serialize)]
+struct Bombardier<'a> {
+    duration_seconds: f64,
+    requests: u64,
+    requests_2xx: u64,
+    mean_seconds: f64,
+    p50_seconds: Option<f64>,
+    p95_seconds: Option<f64>,
+    max_seconds: f64,
+    errors: &'a [Failure],
 }
 
 impl<'a> Report<'a> {
     pub fn new(header: &'a Header, record: &'a Record) -> Self {
         let (decisions, notes) = decisions(record);
         let milestones = Milestones::of(record, &decisions);
-        let mut pods_ready = pods_ready(record);
-        pods_ready
-            .values_mut()
-            .for_each(|at| *at -= record.time_origin());
+        let traffic = record.traffic_runs().into_iter();
         Self {
-            header,
-            record,
-            notes,
-            phases: phases(record, &milestones),
+            version: VERSION,
+            deployment: &header.deployment,
+            began: header.began,
+            verdict: &header.verdict,
+            expected: header.expected.as_deref(),
             decisions,
+            notes,
+            latency: phases(record, &milestones),
             milestones,
-            pods_ready,
+            pods_ready_seconds: pods_ready(record),
+            traffic: traffic.map(Into::into).collect(),
+            record,
         }
     }
 
     pub fn markdown(&self) -> String {
-        let mut text = format!("## Scaling of {}\n\n", self.header.deployment);
+        let mut text = format!("## Scaling of {}\n\n", self.deployment);
         let sections = [
             Some(self.decided()),
             self.noted(),
             self.reached(),
             self.probed(),
             self.sent(),
-            conclusion(&self.header.verdict),
+            conclusion(self.verdict),
         ];
         for section in sections.into_iter().flatten() {
             let _ = writeln!(text, "{section}\n");
@@ -76,7 +118,15 @@ impl<'a> Report<'a> {
         if self.decisions.is_empty() {
             return "The autoscaler decided nothing.".into();
         }
-        let mut table = table(&DECISION);
+        let header = [
+            "seconds",
+            "from",
+            "to",
+            "CPU / target",
+            "computed",
+            "reason",
+        ];
+        let mut table = table(&header);
         table.add_rows(self.decisions.iter().map(cells));
         table.to_string()
     }
@@ -90,22 +140,14 @@ impl<'a> Report<'a> {
     }
 
     fn reached(&self) -> Option<String> {
-        let Milestones {
-            first_decision,
-            first_new_pod_ready,
-            last_new_pod_ready,
-            back_at_minimum,
-            traffic_ended,
-        } = self.milestones;
+        let it = &self.milestones;
+        let back = "from there to the minimum number of replicas";
         let rows = [
-            ("the first decision", first_decision),
-            ("the first new pod ready", first_new_pod_ready),
-            ("the last new pod ready", last_new_pod_ready),
-            ("the end of the traffic", traffic_ended),
-            (
-                "from there to the minimum number of replicas",
-                back_at_minimum,
-            ),
+            ("the first decision", it.first_decision_seconds),
+            ("the first new pod ready", it.first_new_pod_ready_seconds),
+            ("the last new pod ready", it.last_new_pod_ready_seconds),
+            ("the end of the traffic", it.traffic_ended_seconds),
+            (back, it.idle_after_traffic_seconds),
         ];
         let from = match self.record.traffic_span() {
             Some(_) => "from the start of the traffic to",
@@ -121,71 +163,80 @@ impl<'a> Report<'a> {
     }
 
     fn probed(&self) -> Option<String> {
-        let mut table = table(&[
-            "one request a second",
-            "answered",
-            "failed",
-            "p50",
-            "p95",
-            "max",
-        ]);
-        for phase in &self.phases {
+        let of = "one request a second";
+        let mut table = table(&[of, "answered", "failed", "p50", "p95", "max"]);
+        for phase in &self.latency {
             let took = |seconds: Option<f64>| seconds.map_or("none".into(), latency);
             table.add_row([
-                phase.name.to_string(),
-                phase.succeeded.to_string(),
+                phase.phase.to_string(),
+                phase.answered.to_string(),
                 phase.failed.to_string(),
-                took(phase.p50),
-                took(phase.p95),
-                took(phase.max),
+                took(phase.p50_seconds),
+                took(phase.p95_seconds),
+                took(phase.max_seconds),
             ]);
         }
         (!table.is_empty()).then(|| table.to_string())
     }
 
     fn sent(&self) -> Option<String> {
-        let lines = self.record.traffic_runs().into_iter().filter_map(|load| {
-            let result = load.result?;
-            match &result.bombardier {
-                Some(counted) => Some(format!("{}: {}", load.label, summary(counted))),
-                None if result.output.is_empty() => None,
-                None => Some(format!(
-                    "{}:\n\n```text\n{}\n```",
-                    load.label, result.output
-                )),
-            }
+        let lines = self.traffic.iter().filter_map(|load| {
+            let counted = load.bombardier.as_ref().map(|one| format!(" {one}"));
+            let output = load.output.map(|it| format!("\n\n```text\n{it}\n```"));
+            Some(format!("{}:{}", load.label, counted.or(output)?))
         });
         let lines: Vec<_> = lines.collect();
         (!lines.is_empty()).then(|| lines.join("\n\n"))
     }
 }
 
+impl<'a> From<TrafficRun<'a>> for Traffic<'a> {
+    fn from(load: TrafficRun<'a>) -> Self {
+        let result = load.result;
+        let output = result.map(|result| result.output.as_str());
+        Self {
+            label: load.label,
+            start_seconds: load.start,
+            end_seconds: load.end,
+            failed: result.and_then(|result| result.failed.as_deref()),
+            output: output.filter(|output| !output.is_empty()),
+            bombardier: result.and_then(|result| Some(result.bombardier.as_ref()?.into())),
+        }
+    }
+}
+
+impl<'a> From<&'a bombardier::Report> for Bombardier<'a> {
+    fn from(counted: &'a bombardier::Report) -> Self {
+        let seconds = |micros: f64| micros / 1e6;
+        let percentiles = counted.latency.percentiles.as_ref();
+        Self {
+            duration_seconds: counted.seconds,
+            requests: counted.requests(),
+            requests_2xx: counted.req2xx,
+            mean_seconds: seconds(counted.latency.mean),
+            p50_seconds: percentiles.map(|one| seconds(one.p50)),
+            p95_seconds: percentiles.map(|one| seconds(one.p95)),
+            max_seconds: seconds(counted.latency.max),
+            errors: &counted.errors,
+        }
+    }
+}
+
 /// The row of a decision.
 fn cells(row: &Decision) -> [String; 6] {
-    let when = if row.times > 1 {
-        format!("{:.0} to {:.0}", row.at, row.until)
-    } else {
-        format!("{:.0}", row.at)
-    };
-    let reading = row.reading.map_or(String::new(), |reading| {
-        let [current, target] =
-            [reading.current, reading.target].map(|value| reading.unit.format(value));
-        format!("{current} / {target}")
+    let mut when = format!("{:.0}", row.at);
+    if row.times > 1 {
+        let _ = write!(when, " to {:.0}", row.until);
+    }
+    let reading = row.reading.map(|reading| {
+        let both = [reading.current, reading.target];
+        both.map(|value| reading.unit.format(value)).join(" / ")
     });
-    let computed = row
-        .computed
-        .map_or(String::new(), |computed| computed.to_string());
-    let metric = row
-        .metric
-        .as_ref()
-        .map(|metric| format!("decided by {metric}"));
-    let constraints = row.constraints.iter().map(ToString::to_string);
-    let by_rules = row
-        .by_rules
-        .map(|replicas| format!("by the rules {replicas}"));
+    let computed = row.computed.map(|computed| computed.to_string());
+    let metric = row.metric.iter().map(|one| format!("decided by {one}"));
+    let by_rules = row.by_rules.iter().map(|one| format!("by the rules {one}"));
     let reasons: Vec<_> = metric
-        .into_iter()
-        .chain(constraints)
+        .chain(row.constraints.iter().map(ToString::to_string))
         .chain(by_rules)
         .chain(row.remark.clone())
         .collect();
@@ -193,8 +244,8 @@ fn cells(row: &Decision) -> [String; 6] {
         when,
         row.from.to_string(),
         row.to.to_string(),
-        reading,
-        computed,
+        reading.unwrap_or_default(),
+        computed.unwrap_or_default(),
         reasons.join("; "),
     ]
 }
@@ -208,28 +259,25 @@ pub fn conclusion(verdict: &Verdict) -> Option<String> {
     }
 }
 
-/// bombardier's result in a line.
-fn summary(counted: &bombardier::Report) -> String {
-    let mut line = format!(
-        "{} responses in {:.0} s, {} of them 2xx; mean {}",
-        counted.requests(),
-        counted.seconds,
-        counted.req2xx,
-        latency(counted.latency.mean / 1e6),
-    );
-    if let Some(percentiles) = &counted.latency.percentiles {
-        let _ = write!(
-            line,
-            ", p50 {}, p95 {}",
-            latency(percentiles.p50 / 1e6),
-            latency(percentiles.p95 / 1e6)
-        );
+impl fmt::Display for Bombardier<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(
+            f,
+            "{} responses in {:.0} s, {} of them 2xx; mean {}",
+            self.requests,
+            self.duration_seconds,
+            self.requests_2xx,
+            latency(self.mean_seconds),
+        )?;
+        if let (Some(p50), Some(p95)) = (self.p50_seconds, self.p95_seconds) {
+            write!(f, ", p50 {}, p95 {}", latency(p50), latency(p95))?;
+        }
+        write!(f, ", max {}", latency(self.max_seconds))?;
+        for failure in self.errors {
+            write!(f, "\n- {} × {}", failure.count, failure.description)?;
+        }
+        Ok(())
     }
-    let _ = write!(line, ", max {}", latency(counted.latency.max / 1e6));
-    for failure in &counted.errors {
-        let _ = write!(line, "\n- {} × {}", failure.count, failure.description);
-    }
-    line
 }
 
 fn table(header: &[&str]) -> Table {

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,6 @@ use tokio::{
 
 use crate::{
     chart,
-    expectation::Verdict,
     observations::Header,
     progress::numbers,
     record::{ObservationKind, Record},
@@ -39,8 +38,8 @@ const GRACE: Duration = Duration::from_secs(4);
 const HEADERS: [(HeaderName, &str); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; connect-src 'self'; img-src 'self' data:; script-src 'self'; style-src 'self'; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "default-src 'none'; connect-src 'self'; img-src 'self' data:; script-src 'self'; \
+         style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
     (
         HeaderName::from_static("cross-origin-resource-policy"),
@@ -76,20 +75,9 @@ impl Page {
     ///
     /// # Errors
     /// If it cannot listen there.
-    pub async fn serve(
-        address: SocketAddr,
-        deployment: &str,
-        record: Record,
-    ) -> io::Result<(Self, SocketAddr)> {
+    pub async fn serve(address: SocketAddr, header: Header, record: Record) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let header = Header {
-            began: record.began,
-            deployment: deployment.into(),
-            expected: None,
-            flags: record.flags,
-            verdict: Verdict::default(),
-        };
         let shared = Shared(Arc::new(Mutex::new(Recorded {
             header,
             record,
@@ -114,7 +102,8 @@ impl Page {
             .with_state(shared.clone())
             .layer(middleware::from_fn(protect));
         let server = tokio::spawn(axum::serve(listener, router).into_future());
-        Ok((Self { shared, server }, address))
+        eprintln!("Serving http://{address}/ until the recording ends");
+        Ok(Self { shared, server })
     }
 
     /// `at` in seconds since the recording began.
@@ -122,9 +111,9 @@ impl Page {
         self.shared.lock().record.add(at, kind.clone());
     }
 
-    pub fn show(&self, at: f64, status: &str) {
+    pub fn show(&self, at: f64, status: String) {
         let mut recorded = self.shared.lock();
-        (recorded.at, recorded.status) = (at, status.into());
+        (recorded.at, recorded.status) = (at, status);
     }
 
     /// Shows the verdict until an open page has had the time to ask for it.
@@ -143,7 +132,7 @@ impl Page {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Recorded> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().expect("nothing panics while it is locked")
     }
 
     /// A part of the report, made in a thread of its own: one that waits would delay the probes.
@@ -188,7 +177,8 @@ fn of_type(content_type: &'static str, content: impl IntoResponse) -> impl IntoR
     ([(header::CONTENT_TYPE, content_type)], content)
 }
 
-/// Rejects other methods than GET, and names that a foreign page could have pointed at this machine (DNS rebinding).
+/// Rejects other methods than GET, and names that a foreign page could have pointed at this machine
+/// (DNS rebinding).
 async fn protect(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST);
     let mut response = if !host.is_some_and(is_address) {
@@ -212,31 +202,4 @@ fn is_address(host: &HeaderValue) -> bool {
     let host = authority.host();
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     address.is_ok() || host.eq_ignore_ascii_case("localhost")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_addresses_and_localhost_are_hosts() {
-        for (host, is_host) in [
-            ("127.0.0.1", true),
-            ("10.0.0.7:8082", true),
-            ("[::1]:8082", true),
-            ("LOCALHOST:8082", true),
-            ("localhost", true),
-            ("", false),
-            ("example.com", false),
-            ("localhost.example.com:8082", false),
-            ("127.0.0.1.example.com", false),
-            ("::1", false),
-        ] {
-            assert_eq!(
-                is_address(&HeaderValue::from_static(host)),
-                is_host,
-                "{host}"
-            );
-        }
-    }
 }

@@ -1,22 +1,17 @@
 //! The traffic: a command that runs as a child process, and its result.
 
-use std::{
-    ffi::OsString,
-    io,
-    path::Path,
-    process::{ExitStatus, Stdio},
-    time::Duration,
-};
+use std::{ffi::OsString, path::Path, pin::pin, process::Stdio, time::Duration};
 
 use bombardier::Report;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::AsyncReadExt,
     process::{Child, Command},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+
+use crate::format::duration;
 
 /// How long the command may take to end after SIGINT.
 const GRACE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
@@ -32,123 +27,80 @@ pub struct TrafficResult {
     pub output: String,
 }
 
-impl TrafficResult {
-    /// The result of a command that could not be started.
-    pub fn failed(why: String) -> Self {
-        Self {
-            failed: Some(why),
-            ..Self::default()
-        }
-    }
-}
-
 /// A label for the traffic of a command: bombardier's number of connections, or else the name of
 /// the program.
 pub fn label(command: &[OsString]) -> String {
-    let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
-    let Some((program, arguments)) = words.split_first() else {
-        return String::new();
-    };
-    let name = Path::new(&**program)
-        .file_name()
-        .map_or(program.to_string(), |name| name.to_string_lossy().into());
+    let mut words = command.iter().map(|word| word.to_string_lossy());
+    let program = words.next().unwrap_or_default();
+    let name = Path::new(&*program).file_name().unwrap_or_default();
     if name != "bombardier" {
-        return name;
+        return name.to_string_lossy().into();
     }
-    let connections = arguments
-        .iter()
-        .enumerate()
-        .find_map(|(index, word)| match &**word {
-            "-c" | "--connections" => arguments.get(index + 1).map(ToString::to_string),
-            word => ["--connections=", "-c"]
-                .iter()
-                .find_map(|option| word.strip_prefix(option))
-                .map(ToString::to_string),
-        });
+    let arguments: String = words.map(|word| format!(" {word}")).collect();
+    let arguments = arguments.replace("--connections", "-c");
+    let connections = arguments.split_once(" -c").and_then(|(_, rest)| {
+        let rest = rest.trim_start_matches([' ', '=']);
+        rest.split(' ').next()
+    });
     // bombardier's default.
-    let connections = connections.unwrap_or("125".into());
-    format!("{connections} connections")
+    format!("{} connections", connections.unwrap_or("125"))
 }
 
-pub struct Traffic {
-    child: Child,
-    program: String,
+/// Runs the command, which shares only the standard error of this program, until it ends. Calls
+/// `started` once it runs; interrupts it when `stop` is cancelled.
+pub async fn run(
+    command: &[OsString],
+    started: impl FnOnce(),
+    stop: &CancellationToken,
+) -> TrafficResult {
+    let [program, arguments @ ..] = command else {
+        return TrafficResult::default();
+    };
+    let child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn();
+    let (failed, output) = match child {
+        Ok(child) => {
+            started();
+            finish(child, stop).await
+        }
+        Err(error) => (Some(format!("cannot be started: {error}")), Vec::new()),
+    };
+    let program = program.to_string_lossy();
+    let output = String::from_utf8_lossy(&output).trim().to_string();
+    let bombardier = Report::parse(&output);
+    TrafficResult {
+        failed: failed.map(|why| format!("the traffic command `{program}` {why}")),
+        output: bombardier.as_ref().map_or(output, |_| String::new()),
+        bombardier,
+    }
 }
 
-impl Traffic {
-    /// Starts the command, which shares only the standard error of this program.
-    pub fn start(command: &[OsString]) -> Result<Self, String> {
-        let [program, arguments @ ..] = command else {
-            return Err("no traffic command was given".into());
-        };
-        let program = program.to_string_lossy().into_owned();
-        let child = Command::new(&command[0])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| {
-                format!("the traffic command `{program}` cannot be started: {error}")
-            })?;
-        Ok(Self { child, program })
-    }
-
-    /// Waits until the command ends; interrupts it when `stop` is cancelled.
-    pub async fn finish(mut self, stop: &CancellationToken) -> TrafficResult {
-        let mut output = Vec::new();
-        let ended = match stop
-            .run_until_cancelled(self.read_to_end(&mut output))
-            .await
-        {
-            Some(ended) => Some(ended),
-            None => {
-                self.interrupt();
-                // It is killed when it is dropped.
-                timeout(GRACE, self.read_to_end(&mut output)).await.ok()
-            }
-        };
-        let program = &self.program;
-        let failed = match ended {
-            // The exit status of an interrupted command does not matter.
-            Some(Ok(status)) if status.success() || stop.is_cancelled() => None,
-            Some(Ok(status)) => Some(format!("the traffic command `{program}` failed: {status}")),
-            Some(Err(error)) => Some(format!("the traffic command `{program}`: {error}")),
-            None => Some(format!(
-                "the traffic command `{program}` ignored SIGINT for {} s and was killed",
-                GRACE.as_secs()
-            )),
-        };
-        let output = String::from_utf8_lossy(&output).trim().to_string();
-        let bombardier = Report::parse(&output);
-        TrafficResult {
-            failed,
-            output: if bombardier.is_some() {
-                String::new()
-            } else {
-                output
-            },
-            bombardier,
+/// Why it failed, and its output.
+async fn finish(child: Child, stop: &CancellationToken) -> (Option<String>, Vec<u8>) {
+    let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let mut output = pin!(child.wait_with_output());
+    let ended = match stop.run_until_cancelled(&mut output).await {
+        Some(ended) => Ok(ended),
+        None => {
+            // As Ctrl-C does: bombardier then ends with its result. It may have just ended.
+            let _ = pid.map(|pid| kill_process(pid, Signal::INT));
+            // It is killed when it is dropped.
+            timeout(GRACE, output).await
         }
-    }
-
-    /// The rest of its output, and its exit status.
-    async fn read_to_end(&mut self, output: &mut Vec<u8>) -> io::Result<ExitStatus> {
-        if let Some(pipe) = &mut self.child.stdout {
-            pipe.read_to_end(output).await?;
-        }
-        self.child.wait().await
-    }
-
-    /// As Ctrl-C does: bombardier then ends with its result.
-    fn interrupt(&self) {
-        if let Some(pid) = self
-            .child
-            .id()
-            .and_then(|id| Pid::from_raw(id.cast_signed()))
-        {
-            // It may have just ended by itself.
-            let _ = kill_process(pid, Signal::INT);
+    };
+    match ended {
+        // The exit status of an interrupted command does not matter.
+        Ok(Ok(ended)) if ended.status.success() || stop.is_cancelled() => (None, ended.stdout),
+        Ok(Ok(ended)) => (Some(format!("failed: {}", ended.status)), ended.stdout),
+        Ok(Err(error)) => (Some(format!("cannot be read: {error}")), Vec::new()),
+        Err(_) => {
+            let limit = duration(GRACE);
+            let why = format!("ignored SIGINT for {limit} and was killed");
+            (Some(why), Vec::new())
         }
     }
 }
@@ -177,17 +129,16 @@ mod tests {
 
     /// The result of a script that is asked to stop once it has begun.
     async fn stopped(script: &str) -> TrafficResult {
-        // As a recording does: a program that catches SIGINT starts others with its default, even if
-        // it was ignored, as in `make test &`.
+        // As a recording does: a program that catches SIGINT starts others with its default, even
+        // if it was ignored, as in `make test &`.
         let _handler = signal(SignalKind::interrupt()).expect("a handler");
         let command = ["sh", "-c", script].map(OsString::from);
-        let traffic = Traffic::start(&command).expect("sh is there");
         let stop = CancellationToken::new();
         let cancel = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             stop.cancel();
         };
-        tokio::join!(traffic.finish(&stop), cancel).0
+        tokio::join!(run(&command, || (), &stop), cancel).0
     }
 
     #[tokio::test]
