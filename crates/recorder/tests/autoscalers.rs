@@ -1,38 +1,24 @@
-//! Common and unusual autoscalers: the observations of each, and the explanation of the recorder.
+//! Common and unusual autoscalers: the observations of each, and the report of the recorder.
 
 mod common;
 
-use std::path::Path;
+use std::{fs, io, path::Path};
 
-use proptest::{
-    collection::vec,
-    option, prop_assert, prop_oneof, proptest,
-    sample::select,
-    strategy::{Just, Strategy},
-};
+use flate2::read::GzDecoder;
+use jiff::Timestamp;
+use proptest::{collection::vec, prelude::any, prop_assert, proptest, sample::Index};
 use recorder::{
-    analysis::Milestones,
-    decisions::{Decision, decisions},
+    chart,
     expectation::Verdict,
     files,
-    notes::Note,
-    observations::Header,
-    record::{Record, Resources},
+    observations::{self, Header, Line},
+    record::Record,
     report::Report,
-    rules::Constraint,
     steady_load::Plan,
 };
 use serde_json::{Value, json};
 
 use crate::common::record;
-
-fn explained(observations: Vec<(f64, Value)>) -> (Vec<Decision>, Vec<Note>) {
-    decisions(&record(observations))
-}
-
-fn texts(notes: &[Note]) -> Vec<&str> {
-    notes.iter().map(|note| &*note.text).collect()
-}
 
 fn header(record: &Record) -> Header {
     Header {
@@ -44,8 +30,30 @@ fn header(record: &Record) -> Header {
     }
 }
 
-fn report(record: &Record) -> String {
-    Report::new(&header(record), record).markdown()
+/// Compares a text with a file of the repository. If a change is intended, copy the new one.
+fn assert_same(text: &str, folder: &str, name: &str) {
+    let old = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(folder)
+        .join(name);
+    let new = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&new, text).expect("the folder is writable");
+    let is_same = fs::read_to_string(&old).is_ok_and(|old| old == text);
+    assert!(is_same, "see diff {} {}", old.display(), new.display());
+}
+
+/// The run of the tutorial that the README shows: its report, and its chart by `make picture`.
+#[test]
+fn the_example_of_the_documentation_is_up_to_date() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("example.jsonl");
+    let recording = fs::File::open(docs.join("autoscale.jsonl.gz")).expect("the recording");
+    let mut copy = fs::File::create(&file).expect("the folder is writable");
+    io::copy(&mut GzDecoder::new(recording), &mut copy).expect("it is compressed");
+    let (header, record) = observations::read(&file, |_| ()).expect("observations");
+    let report = Report::new(&header, &record);
+    assert_same(&report.markdown(), "tests", "report.md");
+    let chart = chart::draw(&report).expect("it can be drawn");
+    assert_same(&chart, "../../docs", "autoscale.svg");
 }
 
 const MESSAGE: &str = "the HPA was able to successfully calculate a replica count from";
@@ -130,109 +138,317 @@ fn usage(pods: &[(&str, &[(&str, &str)])]) -> Value {
     json!({"usage": pods})
 }
 
-#[test]
-fn the_deciding_metric_of_several_is_named() {
-    // 5 % of 50 % CPU, 120 % of 60 % memory: memory leads from 2 to 4.
-    let both = |from, to, cpu, memory| {
-        let mut object = hpa(from, to, cpu);
-        object["hpa"]["spec"]["metrics"] = json!([resource("cpu", 50), resource("memory", 60)]);
-        object["hpa"]["status"]["currentMetrics"] =
-            json!([current("cpu", cpu), current("memory", memory)]);
-        object["hpa"]["status"]["conditions"][1]["message"] =
-            format!("{MESSAGE} memory resource utilization (percentage of request)").into();
-        object
-    };
-    let (rows, _) = explained(vec![(0.0, both(2, 2, 5, 60)), (15.0, both(2, 4, 5, 120))]);
-    assert_eq!(
-        rows[0].metric.as_deref(),
-        Some("memory resource utilization")
-    );
-    let reading = rows[0].reading.expect("memory was read");
-    assert_eq!((reading.current, reading.target), (120, 60));
-    assert_eq!((rows[0].computed, rows[0].by_rules), (Some(4), None));
-
-    // While the first one fails, its place is empty, and the second keeps its own target.
-    let mut failing = both(2, 4, 0, 120);
-    failing["hpa"]["status"]["currentMetrics"][0] = json!({"type": ""});
-    let (rows, _) = explained(vec![(0.0, both(2, 2, 5, 60)), (15.0, failing)]);
-    let reading = rows[0].reading.expect("memory was read");
-    assert_eq!((reading.current, reading.target), (120, 60));
-}
-
-#[test]
-fn a_metric_that_is_not_about_pods_is_named_as_by_the_autoscaler() {
-    let cron = |from: u32, to, average: &str| {
-        let mut object = hpa(from, to, 2);
-        let metric = json!({"name": "s1-cron"});
-        object["hpa"]["spec"]["metrics"] = json!([resource("cpu", 50), {"type": "External", "external": {
-            "metric": metric,
-            "target": {"type": "AverageValue", "averageValue": "1"},
-        }}]);
-        object["hpa"]["status"]["currentMetrics"] = json!([current("cpu", 2), {"type": "External", "external": {
-            "metric": metric,
-            "current": {"averageValue": average},
-        }}]);
-        object["hpa"]["status"]["conditions"][1]["message"] =
-            format!("{MESSAGE} external metric s1-cron(&LabelSelector{{MatchLabels:map[string]string{{}},}})").into();
-        object
-    };
-    let record = record([
-        (0.0, cron(1, 1, "1")),
-        (0.0, pod("a", &[("app", "100m")])),
-        (15.0, cron(1, 4, "9")),
-    ]);
-    let (rows, _) = decisions(&record);
-    assert_eq!(rows[0].metric.as_deref(), Some("external metric s1-cron"));
-    assert_eq!(rows[0].by_rules, None);
-    assert_eq!(
-        rows[0].constraints,
-        [Constraint::LargestStep { replicas: 4 }]
-    );
-    assert!(report(&record).contains("9 / 1"), "{}", report(&record));
-}
-
-#[test]
-fn a_container_metric_counts_only_that_container() {
-    let of_app = |from, to, cpu: u32| {
-        let mut object = hpa(from, to, cpu);
-        object["hpa"]["spec"]["metrics"] = json!([{"type": "ContainerResource", "containerResource": {
-            "name": "cpu", "container": "app",
-            "target": {"type": "Utilization", "averageUtilization": 50},
-        }}]);
-        object["hpa"]["status"]["currentMetrics"] = json!([{"type": "ContainerResource", "containerResource": {
-            "name": "cpu", "container": "app",
-            "current": {"averageUtilization": cpu, "averageValue": "201m"},
-        }}]);
-        object
-    };
-    let containers = [("app", "200m"), ("proxy", "1")];
-    // The third pod has no metrics for this container: 402m of 600m are 67 %, so that 5 are recommended.
-    let (rows, _) = explained(vec![
-        (0.0, of_app(3, 3, 50)),
-        (0.0, pod("a", &containers)),
-        (0.0, pod("b", &containers)),
-        (0.0, pod("c", &containers)),
-        (
-            1.0,
-            usage(&[
-                ("a", &[("app", "201m"), ("proxy", "5m")]),
-                ("b", &[("app", "201m"), ("proxy", "900m")]),
-                ("c", &[("proxy", "900m")]),
-            ]),
-        ),
-        (15.0, of_app(3, 5, 100)),
-    ]);
-    assert_eq!((rows[0].recommended, rows[0].by_rules), (Some(5), None));
-    assert_eq!(
-        rows[0].constraints,
-        [Constraint::WithoutMetrics { pods: 1 }]
-    );
-}
-
 fn deployment(resources: Value) -> Value {
     let mut object = common::deployment(1, 1);
     object["spec"]["template"]["spec"]["containers"][0]["resources"] = resources;
     json!({"deployment": object})
+}
+
+fn replicas(replicas: u32) -> Value {
+    let mut object = deployment(json!({}));
+    object["deployment"]["spec"]["replicas"] = replicas.into();
+    object
+}
+
+/// The autoscaler of a ScaledObject, while its metrics are not read for this reason.
+fn keda(replicas: u32, reason: &str) -> Value {
+    let mut object = blind(replicas, 1);
+    object["hpa"]["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "app", "uid": "1",
+    }]);
+    object["hpa"]["status"]["conditions"][1] = condition("ScalingActive", false, reason, "");
+    object
+}
+
+/// Scales for CPU and memory; both readings are of their targets 50 and 60.
+fn both(from: u32, to: u32, cpu: u32, memory: u32) -> Value {
+    let mut object = hpa(from, to, cpu);
+    object["hpa"]["spec"]["metrics"] = json!([resource("cpu", 50), resource("memory", 60)]);
+    let status = &mut object["hpa"]["status"];
+    status["currentMetrics"] = json!([current("cpu", cpu), current("memory", memory)]);
+    status["conditions"][1]["message"] =
+        format!("{MESSAGE} memory resource utilization (percentage of request)").into();
+    object
+}
+
+/// Scales for CPU, and for KEDA's trigger of times with this average.
+fn cron(from: u32, to: u32, average: &str) -> Value {
+    let external = |key: &str, value: Value| {
+        let metric = json!({"name": "s1-cron"});
+        json!({"type": "External", "external": {"metric": metric, key: value}})
+    };
+    let target = json!({"type": "AverageValue", "averageValue": "1"});
+    let mut object = hpa(from, to, 2);
+    object["hpa"]["spec"]["metrics"] = json!([resource("cpu", 50), external("target", target)]);
+    let status = &mut object["hpa"]["status"];
+    let average = external("current", json!({"averageValue": average}));
+    status["currentMetrics"] = json!([current("cpu", 2), average]);
+    let selector = "(&LabelSelector{MatchLabels:map[string]string{},})";
+    status["conditions"][1]["message"] =
+        format!("{MESSAGE} external metric s1-cron{selector}").into();
+    object
+}
+
+/// Scales for the CPU of one container.
+fn of_app(from: u32, to: u32, cpu: u32) -> Value {
+    let metric = |key: &str, value: Value| {
+        json!([{"type": "ContainerResource", "containerResource": {
+            "name": "cpu", "container": "app", key: value,
+        }}])
+    };
+    let target = json!({"type": "Utilization", "averageUtilization": 50});
+    let current = json!({"averageUtilization": cpu, "averageValue": "201m"});
+    let mut object = hpa(from, to, cpu);
+    object["hpa"]["spec"]["metrics"] = metric("target", target);
+    object["hpa"]["status"]["currentMetrics"] = metric("current", current);
+    object
+}
+
+/// Scales in by a tenth a minute at most, and says that this limits it.
+fn limited(from: u32, to: u32) -> Value {
+    let mut object = hpa(from, to, 2);
+    object["hpa"]["spec"]["behavior"] = json!({"scaleDown": {
+        "stabilizationWindowSeconds": 30, "selectPolicy": "Max",
+        "policies": [{"type": "Percent", "value": 10, "periodSeconds": 60}],
+    }});
+    let limited = condition("ScalingLimited", true, "ScaleDownLimit", "");
+    let conditions = object["hpa"]["status"]["conditions"].as_array_mut();
+    conditions.expect("an array").push(limited);
+    object
+}
+
+/// One of two autoscalers of a Deployment.
+fn ambiguous(name: &str) -> Value {
+    let mut object = blind(2, 2);
+    object["hpa"]["metadata"]["name"] = name.into();
+    let why = "pods are controlled by multiple HPAs";
+    object["hpa"]["status"]["conditions"][1] =
+        condition("ScalingActive", false, "AmbiguousSelector", why);
+    object
+}
+
+/// The autoscaler is gone for a while; then it computes for the first time.
+fn recreated(gone: f64, back: f64, sync: f64, to: u32) -> Vec<(f64, Value)> {
+    vec![
+        (0.0, hpa(1, 1, 2)),
+        (15.0, hpa(1, 4, 1000)),
+        (30.0, hpa(4, 4, 2)),
+        (gone, json!({"hpa_gone": "hpa"})),
+        (back, new_hpa()),
+        (sync, hpa(4, to, 2)),
+    ]
+}
+
+/// An autoscaler with another value in its status.
+fn with_status(mut object: Value, field: &str, value: Value) -> Value {
+    object["hpa"]["status"][field] = value;
+    object
+}
+
+#[test]
+fn the_reports_are_those_in_the_repository() {
+    let mut reports = String::new();
+    let mut add = |title: &str, seen: Vec<(f64, Value)>| {
+        let record = record(seen);
+        let header = header(&record);
+        let report = Report::new(&header, &record).markdown();
+        reports += &format!("# {title}\n\n{report}");
+    };
+    let mut first_fails = both(2, 4, 0, 120);
+    first_fails["hpa"]["status"]["currentMetrics"][0] = json!({"type": ""});
+    let mut no_quota = deployment(json!({}));
+    no_quota["deployment"]["status"]["conditions"] = json!([condition(
+        "ReplicaFailure",
+        true,
+        "FailedCreate",
+        "pods \"app-6d5c7b9f4d-xk2vz\" is forbidden: exceeded quota: cpu, \
+         requested: cpu=500m, used: cpu=2, limited: cpu=2",
+    )]);
+    let mut other = new_hpa();
+    other["hpa"]["metadata"]["name"] = "other".into();
+    let scaled = json!("1969-12-31T23:59:54Z");
+    let mut outage = vec![(0.0, hpa(1, 1, 2)), (15.0, hpa(1, 4, 200))];
+    outage.extend((2..=25).map(|sync| (f64::from(sync) * 15.02, blind(4, 4))));
+    outage.push((391.0, hpa(4, 1, 2)));
+    let mut resting = hpa(20, 20, 2);
+    resting["hpa"]["status"]["conditions"][0]["reason"] = "ScaleDownStabilized".into();
+    let (app, proxied) = ([("app", "100m")], [("app", "200m"), ("proxy", "1")]);
+    let ready = |replicas| json!({"deployment": common::deployment(replicas, replicas)});
+    let response = |seconds: u32| json!({"response": {"seconds": seconds}});
+    let [started, ended] = [
+        json!({"traffic_started": "40 connections"}),
+        json!({"traffic_ended": {}}),
+    ];
+    let unscaled = vec![
+        (0.0, hpa(1, 1, 2)),
+        (5.0, response(0)),
+        (10.0, started.clone()),
+        (20.0, response(0)),
+        (80.0, response(0)),
+        (100.0, ended.clone()),
+    ];
+    let mut stuck = unscaled.clone();
+    stuck.insert(3, (15.0, hpa(1, 4, 500)));
+    add(
+        "Memory leads from 2 to 4, not CPU",
+        vec![(0.0, both(2, 2, 5, 60)), (15.0, both(2, 4, 5, 120))],
+    );
+    add(
+        "While the status of CPU is empty, memory keeps its own target",
+        vec![(0.0, both(2, 2, 5, 60)), (15.0, first_fails)],
+    );
+    add(
+        "A metric that is not about pods has the name that the autoscaler gives it",
+        vec![
+            (0.0, cron(1, 1, "1")),
+            (0.0, pod("a", &app)),
+            (15.0, cron(1, 4, "9")),
+        ],
+    );
+    // 402m of 600m are 67 %, so that 5 are recommended.
+    add(
+        "A metric of a container counts that container alone, and one pod has no metrics for it",
+        vec![
+            (0.0, of_app(3, 3, 50)),
+            (0.0, pod("a", &proxied)),
+            (0.0, pod("b", &proxied)),
+            (0.0, pod("c", &proxied)),
+            (
+                1.0,
+                usage(&[
+                    ("a", &[("app", "201m"), ("proxy", "5m")]),
+                    ("b", &[("app", "201m"), ("proxy", "900m")]),
+                    ("c", &[("proxy", "900m")]),
+                ]),
+            ),
+            (15.0, of_app(3, 5, 100)),
+        ],
+    );
+    add(
+        "A quota that prevents pods is noted once, and when it no longer does",
+        vec![
+            (0.0, deployment(json!({}))),
+            (30.0, no_quota.clone()),
+            (40.0, no_quota),
+            (60.0, deployment(json!({}))),
+        ],
+    );
+    add(
+        "Two autoscalers of one Deployment are noted in one line, until one is gone",
+        vec![
+            (0.0, hpa(2, 2, 50)),
+            (20.0, other),
+            (30.0, ambiguous("hpa")),
+            (35.0, ambiguous("other")),
+            (60.0, json!({"hpa_gone": "other"})),
+            (75.0, hpa(2, 4, 100)),
+        ],
+    );
+    add(
+        "A status without metrics is not a decision",
+        vec![
+            (0.0, hpa(1, 1, 2)),
+            (15.0, blind(1, 0)),
+            (30.0, hpa(1, 1, 2)),
+        ],
+    );
+    add(
+        "KEDA is named with the time of its change, and each reason not to decide",
+        vec![
+            (0.0, keda(0, "ScalingDisabled")),
+            (0.0, replicas(0)),
+            (21.0, replicas(1)),
+            (30.0, keda(1, "FailedGetExternalMetric")),
+        ],
+    );
+    add(
+        "A step that depends on changes before the recording is a step",
+        vec![
+            (0.0, with_status(limited(17, 15), "lastScaleTime", scaled)),
+            (40.0, limited(15, 14)),
+        ],
+    );
+    // 4 was recommended more than five minutes ago.
+    add(
+        "An outage of the metrics is noted once, and recommendations expire meanwhile",
+        outage,
+    );
+    add(
+        "Outside the bounds the bound is the reason",
+        vec![
+            (0.0, hpa(20, 20, 50)),
+            (
+                15.0,
+                with_status(hpa(42, 20, 0), "currentMetrics", Value::Null),
+            ),
+        ],
+    );
+    add(
+        "A new autoscaler begins with the current replicas",
+        vec![(0.0, new_hpa()), (15.0, hpa(5, 5, 28))],
+    );
+    // 20 replicas were recommended before, and still are.
+    add(
+        "An autoscaler that is replaced between two computations keeps its memory",
+        recreated(31.0, 43.0, 45.1, 8),
+    );
+    add(
+        "An autoscaler that is gone at a computation loses its memory",
+        recreated(44.0, 50.0, 65.0, 4),
+    );
+    add(
+        "It stays because of earlier recommendations, and scales in when they expire",
+        vec![
+            (0.0, resting),
+            (7.0, hpa(20, 20, 1)),
+            (100.0, hpa(20, 1, 2)),
+        ],
+    );
+    add(
+        "Only b is a new pod: c and d replace others, c with one pod more than replicas",
+        vec![
+            (0.0, hpa(1, 1, 2)),
+            (1.0, pod("a", &app)),
+            (5.0, started.clone()),
+            (15.0, hpa(1, 2, 100)),
+            (20.0, pod("b", &app)),
+            (40.0, pod("c", &app)),
+            (41.0, json!({"pod_gone": "a"})),
+            (50.0, pod("d", &app)),
+            (51.0, json!({"pod_gone": "b"})),
+        ],
+    );
+    add(
+        "Replicas that are ready when a recording begins are not new",
+        vec![
+            (0.05, pod("a", &app)),
+            (0.06, pod("b", &app)),
+            (0.10, ready(2)),
+            (0.11, hpa(2, 2, 50)),
+            (30.0, ready(3)),
+            (40.0, pod("c", &app)),
+        ],
+    );
+    add(
+        "Each probe belongs to the phase in which it was sent, of all the loads of a hold",
+        vec![
+            (0.0, hpa(1, 1, 2)),
+            (1.0, pod("old", &app)),
+            (9.0, response(1)),
+            (10.0, started.clone()),
+            (30.0, hpa(1, 4, 500)),
+            (40.0, pod("new", &app)),
+            (45.0, ended.clone()),
+            (45.0, started),
+            (50.0, pod("newer", &app)),
+            (52.0, response(4)),
+            (53.0, json!({"response": {"seconds": 1, "failed": "503"}})),
+            (100.0, ended),
+        ],
+    );
+    add("Without a scale-out no probe is of one", unscaled);
+    add("No new pod is ever ready", stuck);
+    assert_same(&reports, "tests", "autoscalers.md");
 }
 
 #[test]
@@ -263,366 +479,37 @@ fn resource_requests_are_read_from_the_pods() {
 
 #[test]
 fn exact_replicas_can_be_held_with_limits_but_no_requests() {
-    let record = record([
-        (0.0, hpa(1, 1, 2)),
-        (1.0, deployment(json!({"limits": {"cpu": "500m"}}))),
-    ]);
-    let (autoscaler, deployment) = (record.state.autoscaler(), record.state.deployment.as_ref());
-    let plan = Plan::new(
-        3,
-        autoscaler.expect("it is there"),
-        deployment.expect("it is there"),
-        3.0,
-    );
-    let load = plan.expect("500m are requested").load;
-    assert!((500..750).contains(&load.total()), "{load}");
-}
-
-#[test]
-fn the_reason_why_pods_are_not_created_is_reported() {
-    let mut failing = deployment(json!({}));
-    failing["deployment"]["status"]["conditions"] = json!([condition(
-        "ReplicaFailure",
-        true,
-        "FailedCreate",
-        "pods \"app-6d5c7b9f4d-xk2vz\" is forbidden: exceeded quota: cpu, requested: cpu=500m, used: cpu=2, limited: cpu=2",
-    )]);
-    let text = report(&record([
-        (0.0, deployment(json!({}))),
-        (30.0, failing.clone()),
-        (40.0, failing),
-        (60.0, deployment(json!({}))),
-    ]));
-    assert!(text.contains("30 s: pods are not created: pods"), "{text}");
-    assert_eq!(text.matches("exceeded quota").count(), 1, "{text}");
-    assert!(text.contains("60 s: pods are created again"), "{text}");
+    let limits = deployment(json!({"limits": {"cpu": "500m"}}));
+    let state = record([(0.0, hpa(1, 1, 2)), (1.0, limits)]).state;
+    let plan = Plan::new(3, &state, 3.0).expect("500m are requested");
+    assert!((500..750).contains(&plan.load.total()), "{plan}");
 }
 
 #[test]
 fn the_most_relevant_condition_is_quoted() {
-    let quoted = |conditions: &[(&str, bool)]| {
-        let mut object = hpa(1, 1, 2);
-        let conditions: Vec<_> = conditions
-            .iter()
-            .map(|(kind, is_true)| condition(kind, *is_true, kind, ""))
-            .collect();
-        object["hpa"]["status"]["conditions"] = conditions.into();
-        let record = record([(0.0, object)]);
-        let autoscaler = record.state.autoscaler().expect("it is there").clone();
-        autoscaler
-            .complaint()
-            .map(|condition| condition.kind.clone())
-    };
-    let (able, active, limited) = ("AbleToScale", "ScalingActive", "ScalingLimited");
-    let all = [(limited, true), (active, false), (able, false)];
-    assert_eq!(quoted(&all).as_deref(), Some(able));
-    assert_eq!(quoted(&all[..2]).as_deref(), Some(active));
-    assert_eq!(
-        quoted(&[(limited, true), (active, true), (able, true)]).as_deref(),
-        Some(limited)
-    );
-    assert_eq!(quoted(&[(limited, false), (active, true)]), None);
-}
-
-#[test]
-fn two_autoscalers_of_one_deployment_are_reported_in_one_line() {
-    let ambiguous = |name: &str| {
-        let mut object = blind(2, 2);
-        object["hpa"]["metadata"]["name"] = name.into();
-        object["hpa"]["status"]["conditions"][1] = condition(
-            "ScalingActive",
-            false,
-            "AmbiguousSelector",
-            "pods are controlled by multiple HPAs",
-        );
-        object
-    };
-    let mut other = new_hpa();
-    other["hpa"]["metadata"]["name"] = "other".into();
-    let record = record([
-        (0.0, hpa(2, 2, 50)),
-        (20.0, other),
-        (30.0, ambiguous("hpa")),
-        (35.0, ambiguous("other")),
-        (60.0, json!({"hpa_gone": "other"})),
-        (75.0, hpa(2, 4, 100)),
-    ]);
-    let (rows, notes) = decisions(&record);
-    assert_eq!(
-        rows.iter().map(|row| (row.at, row.to)).collect::<Vec<_>>(),
-        [(75.0, 4)]
-    );
-    let texts = texts(&notes);
-    let several = texts
-        .iter()
-        .filter(|text| text.starts_with("several autoscalers"));
-    assert_eq!(several.count(), 1, "{texts:?}");
-    assert!(
-        !texts.iter().any(|text| text.contains("something else")),
-        "{texts:?}"
-    );
-    assert_eq!(record.state.autoscaler().map(|one| &*one.name), Some("hpa"));
-}
-
-#[test]
-fn a_status_is_not_always_a_decision() {
-    let (rows, notes) = explained(vec![
-        (0.0, hpa(1, 1, 2)),
-        (15.0, blind(1, 0)),
-        (30.0, hpa(1, 1, 2)),
-    ]);
-    assert!(rows.is_empty(), "{rows:?}");
-    assert_eq!(
-        texts(&notes),
-        [
-            "the autoscaler cannot decide: FailedGetResourceMetric: no metrics returned",
-            "the autoscaler can decide again",
-        ]
-    );
-}
-
-/// The autoscaler of a ScaledObject, while its metrics are not read for this reason.
-fn keda(replicas: u32, reason: &str) -> Value {
-    let mut object = blind(replicas, 1);
-    object["hpa"]["metadata"]["ownerReferences"] = json!([{
-        "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "app", "uid": "1",
-    }]);
-    object["hpa"]["status"]["conditions"][1] = condition("ScalingActive", false, reason, "");
-    object
-}
-
-fn replicas(replicas: u32) -> Value {
-    let mut object = deployment(json!({}));
-    object["deployment"]["spec"]["replicas"] = replicas.into();
-    object
-}
-
-#[test]
-fn keda_is_named_with_the_time_of_its_change_and_each_reason_not_to_decide_is_reported() {
-    let (rows, notes) = explained(vec![
-        (0.0, keda(0, "ScalingDisabled")),
-        (0.0, replicas(0)),
-        (21.0, replicas(1)),
-        (30.0, keda(1, "FailedGetExternalMetric")),
-    ]);
-    assert!(rows.is_empty(), "{rows:?}");
-    let notes: Vec<_> = notes.iter().map(|note| (note.at, &*note.text)).collect();
-    assert_eq!(
-        notes,
-        [
-            (0.0, "the autoscaler cannot decide: ScalingDisabled: "),
-            (21.0, "KEDA set the replicas: from 0 to 1"),
-            (
-                30.0,
-                "the autoscaler cannot decide: FailedGetExternalMetric: "
-            ),
-        ]
-    );
-}
-
-#[test]
-fn a_step_that_depends_on_changes_before_the_recording_is_a_step() {
-    let down = |from: u32, to, reason: &str| {
-        let mut object = hpa(from, to, 2);
-        object["hpa"]["spec"]["behavior"] = json!({"scaleDown": {
-            "stabilizationWindowSeconds": 30, "selectPolicy": "Max",
-            "policies": [{"type": "Percent", "value": 10, "periodSeconds": 60}],
-        }});
-        let limited = condition("ScalingLimited", true, reason, "");
-        let conditions = object["hpa"]["status"]["conditions"].as_array_mut();
-        conditions.expect("an array").push(limited);
-        object
-    };
-    let mut first = down(17, 15, "ScaleDownLimit");
-    first["hpa"]["status"]["lastScaleTime"] = "1969-12-31T23:59:54Z".into();
-    let (rows, _) = explained(vec![(0.0, first), (40.0, down(15, 14, "ScaleDownLimit"))]);
-    assert_eq!(rows[0].by_rules, None, "{rows:?}");
-    assert_eq!(
-        rows[0].constraints,
-        [Constraint::LargestStep { replicas: 14 }]
-    );
-}
-
-#[test]
-fn a_metrics_outage_is_reported_once_and_recommendations_expire_meanwhile() {
-    let mut statuses = vec![(0.0, hpa(1, 1, 2)), (15.0, hpa(1, 4, 200))];
-    statuses.extend((2..=25).map(|sync| (f64::from(sync) * 15.02, blind(4, 4))));
-    // 4 was recommended more than five minutes ago.
-    statuses.push((391.0, hpa(4, 1, 2)));
-    let (rows, notes) = explained(statuses);
-    let last = rows.last().expect("it scaled in");
-    assert_eq!((last.from, last.to, last.by_rules), (4, 1, None));
-    assert!(last.constraints.is_empty(), "{last:?}");
-    assert_eq!(notes.len(), 2, "{notes:?}");
-}
-
-#[test]
-fn outside_the_bounds_the_bound_is_the_reason() {
-    let mut beyond = hpa(42, 20, 0);
-    beyond["hpa"]["status"]["currentMetrics"] = Value::Null;
-    let (rows, notes) = explained(vec![(0.0, hpa(20, 20, 50)), (15.0, beyond)]);
-    assert_eq!((rows[0].from, rows[0].to, rows[0].reading), (42, 20, None));
-    assert_eq!(rows[0].constraints, [Constraint::Maximum { replicas: 20 }]);
-    assert_eq!(
-        texts(&notes),
-        ["something else than the autoscaler set the replicas: from 20 to 42"]
-    );
-}
-
-#[test]
-fn a_new_autoscaler_begins_with_the_current_replicas() {
-    let (rows, notes) = explained(vec![(0.0, new_hpa()), (15.0, hpa(5, 5, 28))]);
-    assert_eq!(rows.len(), 1, "{rows:?}");
-    assert_eq!(
-        (rows[0].to, rows[0].computed, rows[0].by_rules),
-        (5, Some(3), None)
-    );
-    assert_eq!(
-        rows[0].constraints,
-        [Constraint::StabilisationWindow { seconds: 300 }]
-    );
-    assert!(notes.is_empty(), "{notes:?}");
-}
-
-#[test]
-fn a_recreated_autoscaler_loses_its_memory_unless_replaced_between_two_computations() {
-    let recreated = |gone: f64, back: f64, sync: f64, to: u32| {
-        explained(vec![
-            (0.0, hpa(1, 1, 2)),
-            (15.0, hpa(1, 4, 1000)),
-            (30.0, hpa(4, 4, 2)),
-            (gone, json!({"hpa_gone": "hpa"})),
-            (back, new_hpa()),
-            (sync, hpa(4, to, 2)),
-        ])
-    };
-    // Gone for 12 s between two computations: 20 replicas were recommended before, and still are.
-    let (rows, notes) = recreated(31.0, 43.0, 45.1, 8);
-    let last = rows.last().expect("it scaled out");
-    assert_eq!((last.to, last.by_rules, last.computed), (8, None, Some(1)));
-    assert_eq!(
-        last.constraints,
-        [
-            Constraint::StabilisationWindow { seconds: 300 },
-            Constraint::LargestStep { replicas: 8 }
-        ]
-    );
-    assert_eq!(notes.len(), 2, "it was gone, and came back: {notes:?}");
-    // Gone at a computation.
-    let (rows, notes) = recreated(44.0, 50.0, 65.0, 4);
-    let last = rows.last().expect("the new one holds");
-    assert_eq!((last.to, last.by_rules), (4, None));
-    assert_eq!(
-        last.constraints,
-        [Constraint::StabilisationWindow { seconds: 300 }]
-    );
-    assert_eq!(notes.len(), 2, "it was gone, and came back: {notes:?}");
-}
-
-#[test]
-fn earlier_recommendations_explain_a_decision() {
-    // It stays at 20 because of earlier recommendations, and scales in when they expire.
-    let mut resting = hpa(20, 20, 2);
-    resting["hpa"]["status"]["conditions"][0]["reason"] = "ScaleDownStabilized".into();
-    let (rows, _) = explained(vec![
-        (0.0, resting),
-        (7.0, hpa(20, 20, 1)),
-        (100.0, hpa(20, 1, 2)),
-    ]);
-    assert!(rows.iter().all(|row| row.by_rules.is_none()), "{rows:?}");
-    assert_eq!(rows.last().map(|row| row.to), Some(1));
-}
-
-#[test]
-fn pods_that_replace_others_are_not_new_ones() {
-    let gone = |name: &str| json!({"pod_gone": name});
-    let containers = [("app", "100m")];
-    let record = record([
-        (0.0, hpa(1, 1, 2)),
-        (1.0, pod("a", &containers)),
-        (5.0, json!({"load_started": "40 connections"})),
-        (15.0, hpa(1, 2, 100)),
-        (20.0, pod("b", &containers)),
-        // A rollout with one pod more than replicas.
-        (40.0, pod("c", &containers)),
-        (41.0, gone("a")),
-        (50.0, pod("d", &containers)),
-        (51.0, gone("b")),
-    ]);
-    let milestones = Milestones::of(&record, &decisions(&record).0);
-    assert_eq!(milestones.first_new_pod_ready, Some(15.0));
-    assert_eq!(milestones.last_new_pod_ready, Some(15.0));
-}
-
-#[test]
-fn the_usage_of_a_pod_is_the_sum_of_its_containers() {
-    let resources = |containers: &[(&str, i64)]| -> Resources {
-        let containers = containers.iter();
-        containers
-            .map(|(name, cpu)| (name.to_string(), [("cpu".to_string(), *cpu)].into()))
-            .collect()
-    };
-    let total =
-        |container| recorder::record::total(&resources(&[("a", 3), ("b", 4)]), "cpu", container);
-    assert_eq!(
-        (total(None), total(Some("b")), total(Some("c"))),
-        (Some(7), Some(4), None)
-    );
-    assert_eq!(recorder::record::total(&resources(&[]), "cpu", None), None);
-}
-
-fn quantity() -> impl Strategy<Value = Value> {
-    let quantities = [
-        "0",
-        "1",
-        "-1",
-        "100m",
-        "250m",
-        "1n",
-        "1Gi",
-        "1e18",
-        "9E",
-        "-9E",
-        "9223372036854775807",
-        "9223372036854775807m",
-        "-9223372036854775808m",
+    let [able, active, limited] = [
+        ("AbleToScale", false),
+        ("ScalingActive", false),
+        ("ScalingLimited", true),
     ];
-    select(quantities.to_vec()).prop_map(Value::from)
+    let fine = [("AbleToScale", true), ("ScalingActive", true)];
+    for (conditions, expected) in [
+        (vec![limited, active, able], Some("AbleToScale")),
+        (vec![limited, active], Some("ScalingActive")),
+        (vec![limited, fine[0], fine[1]], Some("ScalingLimited")),
+        (vec![("ScalingLimited", false), fine[1]], None),
+    ] {
+        let conditions = conditions.iter();
+        let conditions = conditions.map(|(kind, is_true)| condition(kind, *is_true, kind, ""));
+        let object = with_status(hpa(1, 1, 2), "conditions", conditions.collect());
+        let state = record([(0.0, object)]).state;
+        let autoscaler = state.autoscaler().expect("it is there");
+        assert_eq!(autoscaler.complaint().map(|one| &*one.kind), expected);
+    }
 }
 
-fn number() -> impl Strategy<Value = Value> {
-    select(&[0, 1, 2, 20, 300, -1, i32::MAX, i32::MIN][..]).prop_map(Value::from)
-}
-
-fn time() -> impl Strategy<Value = Value> {
-    let times = [
-        "1970-01-01T00:00:00Z",
-        "1970-01-01T00:01:00Z",
-        "0001-01-01T00:00:00Z",
-        "9999-12-30T22:00:00Z",
-    ];
-    select(times.to_vec()).prop_map(Value::from)
-}
-
-/// An object with any of these fields, the others are missing.
-fn object<const N: usize>(
-    fields: [(&'static str, proptest::strategy::BoxedStrategy<Value>); N],
-) -> impl Strategy<Value = Value> {
-    let fields = fields.map(|(name, value)| option::of(value).prop_map(move |value| (name, value)));
-    Vec::from(fields).prop_map(|fields| {
-        let fields = fields.into_iter();
-        let fields = fields.filter_map(|(name, value)| Some((name.to_string(), value?)));
-        Value::Object(fields.collect())
-    })
-}
-
-/// The name of a metric, the type of its source, and a target or a reading.
-fn metric(of: &'static str) -> impl Strategy<Value = Value> {
-    let value = object([
-        ("averageUtilization", number().boxed()),
-        ("averageValue", quantity().boxed()),
-        ("value", quantity().boxed()),
-    ]);
+/// Objects with a value in every field that is read.
+fn complete() -> [Value; 6] {
     let sources = [
         "resource",
         "containerResource",
@@ -630,144 +517,105 @@ fn metric(of: &'static str) -> impl Strategy<Value = Value> {
         "object",
         "pods",
     ];
-    (select(sources.to_vec()), value).prop_map(move |(source, mut value)| {
-        if of == "target" {
-            value["type"] = "Value".into();
-        }
-        let target = json!({"kind": "Service", "name": "app"});
-        json!({"type": source, source: {
-            "name": "cpu", "container": "app", "metric": {"name": "queue"},
-            "describedObject": target, of: value,
-        }})
-    })
-}
-
-fn any_hpa() -> impl Strategy<Value = Value> {
-    let policy = (select(&["Pods", "Percent"][..]), number(), number()).prop_map(
-        |(kind, value, period)| json!({"type": kind, "value": value, "periodSeconds": period}),
-    );
-    let rules = object([
-        ("stabilizationWindowSeconds", number().boxed()),
-        ("tolerance", quantity().boxed()),
-        (
-            "selectPolicy",
-            select(&["Max", "Min", "Disabled"][..])
-                .prop_map(Value::from)
-                .boxed(),
-        ),
-        ("policies", vec(policy, 0..3).prop_map(Value::from).boxed()),
-    ]);
-    let rules = rules.boxed();
-    let behavior = object([("scaleUp", rules.clone()), ("scaleDown", rules)]);
-    let spec = object([
-        ("minReplicas", number().boxed()),
-        (
-            "metrics",
-            vec(metric("target"), 0..3).prop_map(Value::from).boxed(),
-        ),
-        ("behavior", behavior.boxed()),
-    ]);
-    let reasons = [
-        ("AbleToScale", "ReadyForNewScale"),
-        ("AbleToScale", "SucceededRescale"),
-        ("AbleToScale", "ScaleDownStabilized"),
-        ("ScalingActive", "ValidMetricFound"),
-        ("ScalingLimited", "DesiredWithinRange"),
-        ("ScalingLimited", "ScaleUpLimit"),
-        ("ScalingLimited", "TooFewReplicas"),
-    ];
-    let conditions = vec(select(reasons.to_vec()), 0..4).prop_map(|conditions| {
-        let conditions = conditions.into_iter();
-        conditions
-            .map(|(kind, reason)| condition(kind, true, reason, MESSAGE))
-            .collect::<Value>()
+    let metrics = |key: &str| -> Value {
+        let metric = |source: &&str| {
+            json!({"type": source, *source: {
+                "name": "cpu", "container": "app", "metric": {"name": "queue"},
+                "describedObject": {"kind": "Service", "name": "app"},
+                key: {"type": "Value", "averageUtilization": 50, "averageValue": "1", "value": "1"},
+            }})
+        };
+        sources.iter().map(metric).collect()
+    };
+    let rules = json!({
+        "stabilizationWindowSeconds": 30, "selectPolicy": "Max", "tolerance": "100m",
+        "policies": [
+            {"type": "Pods", "value": 1, "periodSeconds": 60},
+            {"type": "Percent", "value": 10, "periodSeconds": 60},
+        ],
     });
-    let status = object([
-        ("currentReplicas", number().boxed()),
-        ("lastScaleTime", time().boxed()),
-        (
-            "currentMetrics",
-            vec(metric("current"), 0..3).prop_map(Value::from).boxed(),
+    let mut hpa = limited(2, 4);
+    hpa["hpa"]["spec"]["behavior"] = json!({"scaleUp": rules, "scaleDown": rules});
+    hpa["hpa"]["spec"]["metrics"] = metrics("target");
+    hpa["hpa"]["status"]["currentMetrics"] = metrics("current");
+    hpa["hpa"]["status"]["lastScaleTime"] = "1970-01-01T00:00:00Z".into();
+    [
+        hpa.clone(),
+        hpa,
+        pod("a", &[("app", "100m"), ("proxy", "1")]),
+        usage(&[("a", &[("app", "100m"), ("proxy", "1")])]),
+        deployment(json!({"requests": {"cpu": "100m"}})),
+        json!({"hpa_gone": "hpa"}),
+    ]
+}
+
+/// The paths of a value and of all values in it.
+fn paths(value: &Value, path: String) -> Vec<String> {
+    let inner: Vec<_> = match value {
+        Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(name, inner)| paths(inner, format!("{path}/{name}")))
+            .collect(),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .flat_map(|(index, inner)| paths(inner, format!("{path}/{index}")))
+            .collect(),
+        _ => Vec::new(),
+    };
+    [vec![path], inner].concat()
+}
+
+/// Values that may stand in place of this one; `null` stands for a missing field.
+fn others(value: &Value) -> Vec<Value> {
+    let words = |words: &str| words.split(' ').map(Value::from).collect();
+    let mut others: Vec<_> = match value {
+        Value::Number(_) => [0, 1, 2, 20, 300, -1, i32::MAX, i32::MIN]
+            .map(Value::from)
+            .into(),
+        Value::String(text) if text.parse::<Timestamp>().is_ok() => {
+            words("1970-01-01T00:01:00Z 0001-01-01T00:00:00Z 9999-12-30T22:00:00Z")
+        }
+        Value::String(text) if text == "15s" => words("0s 2562047h47m16s"),
+        Value::String(text) if text.starts_with(|one: char| one.is_ascii_digit()) => words(
+            "0 -1 250m 1n 1Gi 1e18 9E -9E 9223372036854775807 9223372036854775807m \
+             -9223372036854775808m",
         ),
-        ("conditions", conditions.boxed()),
-    ]);
-    (spec, status, number(), number()).prop_map(|(mut spec, mut status, most, desired)| {
-        spec["scaleTargetRef"] = json!({"kind": "Deployment", "name": "app"});
-        spec["maxReplicas"] = most;
-        status["desiredReplicas"] = desired;
-        json!({"hpa": {"metadata": {"name": "hpa"}, "spec": spec, "status": status}})
-    })
-}
-
-fn any_pod() -> impl Strategy<Value = Value> {
-    let requests = object([("cpu", quantity().boxed()), ("memory", quantity().boxed())]);
-    let ready = (select(&["True", "False", "Unknown"][..]), time()).prop_map(
-        |(status, since)| json!([{"type": "Ready", "status": status, "lastTransitionTime": since}]),
-    );
-    let status = object([
-        (
-            "phase",
-            select(&["Pending", "Running", "Failed"][..])
-                .prop_map(Value::from)
-                .boxed(),
+        Value::String(_) => words(
+            "a b memory False Unknown Pending Failed Min Disabled SucceededRescale \
+             ScaleDownStabilized DesiredWithinRange ScaleUpLimit TooFewReplicas",
         ),
-        ("startTime", time().boxed()),
-        ("conditions", ready.boxed()),
-    ]);
-    (select(&["a", "b"][..]), requests, status).prop_map(|(name, requests, status)| {
-        let containers =
-            ["app", "proxy"].map(|name| json!({"name": name, "resources": {"requests": requests}}));
-        json!({"pod": {
-            "metadata": {"name": name}, "spec": {"containers": containers}, "status": status,
-        }})
-    })
-}
-
-fn any_usage() -> impl Strategy<Value = Value> {
-    let usage = object([("cpu", quantity().boxed()), ("memory", quantity().boxed())]);
-    let windows = ["0s", "15s", "2562047h47m16s"];
-    (
-        select(&["a", "b"][..]),
-        usage,
-        time(),
-        select(windows.to_vec()),
-    )
-        .prop_map(|(name, usage, time, window)| {
-            let containers = ["app", "proxy"].map(|name| json!({"name": name, "usage": usage}));
-            json!({"usage": [{
-                "metadata": {"name": name}, "timestamp": time, "window": window,
-                "containers": containers,
-            }]})
-        })
-}
-
-fn any_deployment() -> impl Strategy<Value = Value> {
-    (number(), number()).prop_map(|(desired, existing)| {
-        let mut object = deployment(json!({}));
-        object["deployment"]["spec"]["replicas"] = desired;
-        object["deployment"]["status"]["replicas"] = existing;
-        object
-    })
+        _ => Vec::new(),
+    };
+    others.push(Value::Null);
+    others
 }
 
 proptest! {
     #[test]
     fn whatever_the_api_has_gives_a_report(
-        observations in vec(
-            prop_oneof![
-                4 => any_hpa(),
-                2 => any_pod(),
-                2 => any_usage(),
-                1 => any_deployment(),
-                1 => Just(json!({"pod_gone": "a"})),
-                1 => Just(json!({"hpa_gone": "hpa"})),
-            ],
-            1..12,
-        ),
+        changes in vec((any::<Index>(), vec(any::<[Index; 2]>(), 0..6)), 0..12),
         first_is_new in proptest::bool::ANY,
     ) {
         let created = first_is_new.then(new_hpa);
-        let observations = created.into_iter().chain(observations).enumerate();
+        let changed = changes.iter().map(|(which, changes)| {
+            let mut object = which.get(&complete()).clone();
+            for [path, other] in changes {
+                let path = path.get(&paths(&object, String::new())).clone();
+                if let Some(value) = object.pointer_mut(&path) {
+                    *value = other.get(&others(value)).clone();
+                }
+            }
+            object
+        });
+        let is_observation = |line: &Value| {
+            let mut line = line.clone();
+            line.is_object() && {
+                line["at"] = 0.into();
+                serde_json::from_value::<Line>(line).is_ok()
+            }
+        };
+        let observations = created.into_iter().chain(changed).filter(is_observation).enumerate();
         let record = record(observations.map(|(index, one)| (index as f64 * 7.5, one)));
         let header = header(&record);
         let report = Report::new(&header, &record);

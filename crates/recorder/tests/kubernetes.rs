@@ -13,10 +13,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::{autoscaling::v2::HorizontalPodAutoscaler, core::v1 as core};
 use recorder::{
     decisions::{Decision, Evidence, decisions},
-    files,
-    observations::{self, Line, PodMetrics, RawObservation},
+    observations::{Line, PodMetrics, RawObservation},
     record::{Autoscaler, ObservationKind, Pod, Record},
-    report::Report,
     rules::{
         Amount, Behavior, Direction, Flags, History, Pods, Policy, Reading, Rules, Select,
         Tolerance, Unit, recommend,
@@ -493,50 +491,4 @@ fn tables() {
     }
     score.print("tables");
     score.assert_all();
-}
-
-/// The run of the tutorial that the README shows: the rules explain each decision of a real cluster, and the picture is
-/// the one that `make picture` draws.
-#[test]
-fn the_run_in_the_readme() {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme");
-    fs::create_dir_all(&folder).expect("a folder");
-    let content = fs::read(docs.join("autoscale.jsonl.gz")).expect("the recording");
-    let file = folder.join("observations.jsonl");
-    let mut text = String::new();
-    let read = MultiGzDecoder::new(&content[..]).read_to_string(&mut text);
-    read.expect("a gzipped recording");
-    fs::write(&file, text).expect("a file");
-
-    let (header, record) = observations::read(&file, |_| ()).expect("observations");
-    let (rows, _) = decisions(&record);
-    let changes = rows.iter().filter(|row| row.from != row.to);
-    let changes: Vec<_> = changes.map(|row| (row.from, row.to)).collect();
-    let out = [(1, 4), (4, 8), (8, 10), (10, 20)];
-    let back = [(20, 9), (9, 2), (2, 1)];
-    assert_eq!(changes, [&out[..], &back].concat());
-    let unexplained: Vec<_> = rows.iter().filter(|row| row.by_rules.is_some()).collect();
-    assert!(unexplained.is_empty(), "{unexplained:?}");
-
-    let report = Report::new(&header, &record);
-    files::write(&report, &folder).expect("the files of the report");
-    let [shown, drawn] =
-        [&docs, &folder].map(|folder| fs::read_to_string(folder.join("autoscale.svg")));
-    let drawn = drawn.expect("the chart");
-    for text in [
-        "Scaling of keda-spinapp",
-        "40 connections",
-        "target 50m",
-        "4→8 largest step",
-        "10→20 maximum",
-        "seconds since the traffic started",
-    ] {
-        assert!(drawn.lines().any(|line| line == text), "no {text}: {drawn}");
-    }
-    let is_same = shown.expect("the picture of the README") == drawn;
-    assert!(
-        is_same,
-        "docs/autoscale.svg is out of date: run make picture"
-    );
 }

@@ -2,28 +2,23 @@
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
-    fs,
+    fs, io,
     mem::take,
     path::PathBuf,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use axum::{
     Router,
-    body::{Body, Bytes},
+    body::Body,
     extract::{Query, State},
     http::{Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use futures::stream;
+use futures::channel::mpsc::{UnboundedSender, unbounded};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
-    sync::watch,
     time::{Duration, sleep},
 };
 
@@ -33,22 +28,34 @@ pub const PODS: &str = "/api/v1/namespaces/default/pods";
 pub const EVENTS: &str = "/api/v1/namespaces/default/events";
 pub const METRICS: &str = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods";
 
-/// The objects of the server, and their changes: the number of a change is its place in the log.
 #[derive(Default)]
-struct Objects {
-    current: HashMap<&'static str, Vec<Value>>,
-    log: Vec<(&'static str, Value)>,
+struct Server {
+    /// The changes of the objects: the number of a change is its place.
+    log: Vec<Change>,
+    /// The watches that have not been broken, by path.
+    watches: Vec<(String, UnboundedSender<io::Result<String>>)>,
+    watch_count: usize,
+    /// The label selectors of the requests.
+    selectors: Vec<String>,
+    /// The queries of the GET requests to an app.
+    queries: Vec<String>,
+}
+
+struct Change {
+    path: &'static str,
+    is_deleted: bool,
+    object: Value,
+}
+
+impl Change {
+    fn line(&self) -> String {
+        let kind = if self.is_deleted { "DELETED" } else { "ADDED" };
+        format!("{}\n", json!({"type": kind, "object": self.object}))
+    }
 }
 
 pub struct Fake {
-    objects: Mutex<Objects>,
-    changed: watch::Sender<()>,
-    broken: watch::Sender<usize>,
-    watches: AtomicUsize,
-    /// The label selectors of the requests.
-    selectors: Mutex<Vec<String>>,
-    /// The queries of the GET requests to an app.
-    queries: Mutex<Vec<String>>,
+    server: Mutex<Server>,
     pub kubeconfig: PathBuf,
     pub url: String,
 }
@@ -69,172 +76,140 @@ impl Fake {
         });
         fs::write(&kubeconfig, config.to_string()).expect("the folder is writable");
         let fake = Arc::new(Self {
-            objects: Mutex::default(),
-            changed: watch::Sender::new(()),
-            broken: watch::Sender::new(0),
-            watches: AtomicUsize::new(0),
-            selectors: Mutex::default(),
-            queries: Mutex::default(),
+            server: Mutex::default(),
             kubeconfig,
             url,
         });
-        let app = Router::new().fallback(answer).with_state(fake.clone());
+        let app = Router::new().fallback(respond).with_state(fake.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         fake
     }
 
+    fn lock(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().expect("nobody panicked")
+    }
+
     pub fn set(&self, path: &'static str, object: Value) {
-        let mut objects = self.objects.lock().expect("nobody panicked");
-        let all = objects.current.entry(path).or_default();
-        let before = all.len();
-        all.retain(|one| name(one) != name(&object));
-        let kind = if all.len() < before {
-            "MODIFIED"
-        } else {
-            "ADDED"
-        };
-        all.push(object.clone());
-        objects.change(path, kind, object);
-        self.changed.send_replace(());
+        self.lock().change(path, object, false);
     }
 
     pub fn delete(&self, path: &'static str, of: &str) {
-        let mut objects = self.objects.lock().expect("nobody panicked");
-        let all = objects.current.entry(path).or_default();
-        let place = all
-            .iter()
-            .position(|one| name(one) == of)
-            .expect("it is there");
-        let object = all.remove(place);
-        objects.change(path, "DELETED", object);
-        self.changed.send_replace(());
+        let mut server = self.lock();
+        let mut objects = server.objects(path).into_iter();
+        let object = objects.find(|one| name(one) == of);
+        server.change(path, object.expect("it is there"), true);
     }
 
     /// Interrupts all watches.
     pub fn break_watches(&self) {
-        self.broken.send_modify(|times| *times += 1);
+        for (_, watch) in take(&mut self.lock().watches) {
+            let _ = watch.unbounded_send(Err(io::ErrorKind::BrokenPipe.into()));
+        }
     }
 
     /// Waits until the recorder has begun this number of watches.
     pub async fn watched(&self, times: usize) {
-        while self.watches.load(Ordering::Relaxed) < times {
+        while self.lock().watch_count < times {
             sleep(Duration::from_millis(10)).await;
         }
     }
 
     pub fn selectors(&self) -> String {
-        self.selectors.lock().expect("nobody panicked").join("\n")
+        self.lock().selectors.join("\n")
     }
 
     pub fn take_queries(&self) -> Vec<String> {
-        take(&mut self.queries.lock().expect("nobody panicked"))
+        take(&mut self.lock().queries)
+    }
+}
+
+impl Server {
+    fn change(&mut self, path: &'static str, mut object: Value, is_deleted: bool) {
+        let version = (self.log.len() + 1).to_string();
+        object["metadata"]["resourceVersion"] = version.into();
+        let change = Change {
+            path,
+            is_deleted,
+            object,
+        };
+        for (_, watch) in self.watches.iter().filter(|(of, _)| of == path) {
+            // A recorder that has ended does not receive it.
+            let _ = watch.unbounded_send(Ok(change.line()));
+        }
+        self.log.push(change);
+    }
+
+    fn objects(&self, path: &str) -> Vec<Value> {
+        let mut objects: Vec<Value> = Vec::new();
+        for change in self.log.iter().filter(|change| change.path == path) {
+            objects.retain(|one| name(one) != name(&change.object));
+            if !change.is_deleted {
+                objects.push(change.object.clone());
+            }
+        }
+        objects
+    }
+
+    /// Every change after the given one, and all future ones.
+    fn watch(&mut self, path: &str, since: usize) -> Body {
+        let (sender, lines) = unbounded();
+        let past = self.log.iter().skip(since);
+        for change in past.filter(|change| change.path == path) {
+            let _ = sender.unbounded_send(Ok(change.line()));
+        }
+        self.watches.push((path.into(), sender));
+        self.watch_count += 1;
+        Body::from_stream(lines)
+    }
+
+    /// A list of the objects, or one of them.
+    fn get(&self, path: &str) -> Option<Value> {
+        let version = self.log.len().to_string();
+        if self.log.iter().any(|change| change.path == path) {
+            let items = self.objects(path);
+            let metadata = json!({"resourceVersion": version});
+            return Some(json!({"kind": "List", "metadata": metadata, "items": items}));
+        }
+        let (folder, wanted) = path.rsplit_once('/')?;
+        let mut objects = self.objects(folder).into_iter();
+        objects.find(|one| name(one) == wanted)
     }
 
     /// The response of an app: of cpu-load-gen, of one that fails after its first response, or of
     /// another one.
-    fn respond(&self, path: &str, method: &Method, query: &str) -> Option<Response> {
-        let mut queries = self.queries.lock().expect("nobody panicked");
+    fn ask_app(&mut self, path: &str, method: &Method, query: &str) -> Option<Response> {
         let response = match path {
             "/app" => "hello".into_response(),
             "/cpu-load-gen" => [("load", "cpu_time=20ms"), ("max-cpu-time", "10s")].into_response(),
-            "/flaky" if queries.is_empty() => "hello".into_response(),
+            "/flaky" if self.queries.is_empty() => "hello".into_response(),
             "/flaky" => StatusCode::SERVICE_UNAVAILABLE.into_response(),
             _ => return None,
         };
         if *method == Method::GET {
-            queries.push(query.into());
+            self.queries.push(query.into());
         }
         Some(response)
     }
-
-    fn list(&self, path: &str) -> Option<Value> {
-        let objects = self.objects.lock().expect("nobody panicked");
-        let items = objects.current.get(path)?;
-        let version = objects.log.len().to_string();
-        Some(json!({"kind": "List", "metadata": {"resourceVersion": version}, "items": items}))
-    }
-
-    fn get(&self, path: &str) -> Option<Value> {
-        let (folder, wanted) = path.rsplit_once('/')?;
-        let objects = self.objects.lock().expect("nobody panicked");
-        objects
-            .current
-            .get(folder)?
-            .iter()
-            .find(|one| name(one) == wanted)
-            .cloned()
-    }
-
-    /// Every change after the given one, and all future ones.
-    fn stream(self: Arc<Self>, path: String, since: usize) -> Body {
-        self.watches.fetch_add(1, Ordering::Relaxed);
-        let (changed, broken) = (self.changed.subscribe(), self.broken.subscribe());
-        let state = (self, path, since, changed, broken);
-        Body::from_stream(stream::unfold(state, |state| async move {
-            let (fake, path, since, mut changed, mut broken) = state;
-            loop {
-                changed.mark_unchanged();
-                let (next, lines) = fake.changes(&path, since);
-                if !lines.is_empty() {
-                    let bytes = Ok::<_, std::io::Error>(Bytes::from(lines));
-                    return Some((bytes, (fake, path, next, changed, broken)));
-                }
-                tokio::select! {
-                    _ = changed.changed() => {}
-                    _ = broken.changed() => {
-                        let broken_pipe = std::io::ErrorKind::BrokenPipe.into();
-                        return Some((Err(broken_pipe), (fake, path, since, changed, broken)));
-                    }
-                }
-            }
-        }))
-    }
-
-    fn changes(&self, path: &str, since: usize) -> (usize, String) {
-        let objects = self.objects.lock().expect("nobody panicked");
-        let new = objects.log.iter().skip(since).filter(|(of, _)| *of == path);
-        (
-            objects.log.len(),
-            new.map(|(_, change)| format!("{change}\n")).collect(),
-        )
-    }
 }
 
-impl Objects {
-    fn change(&mut self, path: &'static str, kind: &str, mut object: Value) {
-        let version = (self.log.len() + 1).to_string();
-        object["metadata"]["resourceVersion"] = version.clone().into();
-        if let Some(all) = self.current.get_mut(path) {
-            all.iter_mut()
-                .filter(|one| name(one) == name(&object))
-                .for_each(|one| *one = object.clone());
-        }
-        self.log
-            .push((path, json!({"type": kind, "object": object})));
-    }
-}
-
-async fn answer(
+async fn respond(
     State(fake): State<Arc<Fake>>,
     Query(query): Query<HashMap<String, String>>,
     method: Method,
     uri: Uri,
-) -> Result<Response, Infallible> {
+) -> Response {
     let path = uri.path();
-    if let Some(response) = fake.respond(path, &method, uri.query().unwrap_or_default()) {
-        return Ok(response);
+    let mut server = fake.lock();
+    if let Some(response) = server.ask_app(path, &method, uri.query().unwrap_or_default()) {
+        return response;
     }
-    if let Some(selector) = query.get("labelSelector") {
-        let mut selectors = fake.selectors.lock().expect("nobody panicked");
-        selectors.push(selector.clone());
-    }
+    server.selectors.extend(query.get("labelSelector").cloned());
     if query.contains_key("watch") {
-        let since = query
-            .get("resourceVersion")
-            .and_then(|version| version.parse().ok());
-        return Ok(fake.stream(path.into(), since.unwrap_or(0)).into_response());
+        let version = query.get("resourceVersion");
+        let since = version.and_then(|version| version.parse().ok());
+        return server.watch(path, since.unwrap_or(0)).into_response();
     }
-    Ok(match fake.list(path).or_else(|| fake.get(path)) {
+    match server.get(path) {
         Some(object) => object.to_string().into_response(),
         None => {
             let status = json!({
@@ -243,13 +218,12 @@ async fn answer(
             });
             (StatusCode::NOT_FOUND, status.to_string()).into_response()
         }
-    })
+    }
 }
 
 fn name(object: &Value) -> &str {
-    object["metadata"]["name"]
-        .as_str()
-        .expect("every object has a name")
+    let name = object["metadata"]["name"].as_str();
+    name.expect("every object has a name")
 }
 
 /// The folder for the files of a test.
