@@ -21,6 +21,7 @@ use crate::{
 
 const NAME: &str = "keda-spinapp";
 const HPA: &str = "keda-hpa-cpu-scaling";
+const POD: &str = "keda-spinapp-6d5c7b9f4d-abcde";
 /// The number of its watches: Deployments, pods, autoscalers and events.
 const WATCHES: usize = 4;
 
@@ -158,6 +159,7 @@ async fn a_scale_out_is_recorded_over_broken_connections() {
         event("new", "New size: 4; reason: cpu above target"),
     );
     fake.break_watches();
+    fake.delete(PODS, POD);
     fake.set(AUTOSCALERS, hpa(4, 4, 52));
     fake.watched(2 * WATCHES).await;
     recorder
@@ -184,7 +186,7 @@ async fn a_scale_out_is_recorded_over_broken_connections() {
     assert_eq!(report["verdict"]["outcome"], "as_expected");
     assert_says(
         &written(test, "replicas.csv"),
-        &[",deployment,4,4,4,52,50,,,"],
+        &[",deployment,4,4,4,52,50,,,", &format!("pod {POD} deleted")],
     );
     assert_says(
         &written(test, "autoscale.svg"),

@@ -100,9 +100,12 @@ impl Fake {
         server.change(path, object.expect("it is there"), true);
     }
 
-    /// Interrupts all watches.
+    /// Interrupts all watches, and has forgotten the changes when they are asked for again.
     pub fn break_watches(&self) {
+        let status = json!({"status": "Failure", "reason": "Expired", "code": 410});
+        let expired = json!({"type": "ERROR", "object": status});
         for (_, watch) in take(&mut self.lock().watches) {
+            let _ = watch.unbounded_send(Ok(format!("{expired}\n")));
             let _ = watch.unbounded_send(Err(io::ErrorKind::BrokenPipe.into()));
         }
     }
