@@ -184,7 +184,7 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
         if recording.mode.sends_traffic()
             && let Some(why) = asking.ask().await.failed
         {
-            bail!("{url} does not respond with 2xx: {why}");
+            bail!("the app at {url:?} does not respond with 2xx: {why}");
         }
         probe = Some(asking);
     }

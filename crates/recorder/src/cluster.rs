@@ -64,14 +64,14 @@ impl Target {
             Self::ask(client, &cluster, namespace, name),
         )
         .await;
-        target.unwrap_or_else(|_| Err(anyhow!("the cluster {cluster} does not respond")))
+        target.unwrap_or_else(|_| Err(anyhow!("the cluster {cluster:?} does not respond")))
     }
 
     async fn ask(client: Client, cluster: &str, namespace: &str, name: &str) -> Result<Self> {
         let refused = |what| {
             move |error: kube::Error| {
                 let why = root_cause(&error);
-                anyhow!("the cluster {cluster} does not list {what}: {why}")
+                anyhow!("the cluster {cluster:?} does not list {what}: {why}")
             }
         };
         let deployment = Api::<apps::Deployment>::namespaced(client.clone(), namespace)

@@ -19,15 +19,14 @@ use crate::{
 /// If a file cannot be written.
 pub fn write(report: &Report, folder: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder)
-        .with_context(|| format!("the folder {} cannot be created", folder.display()))?;
+        .with_context(|| format!("the folder {folder:?} cannot be created"))?;
     for (name, content) in [
         ("replicas.csv", csv(report.record)?),
         ("autoscale.json", serde_json::to_vec_pretty(report)?),
         ("autoscale.svg", chart::draw(report)?.into()),
     ] {
         let path = folder.join(name);
-        fs::write(&path, content)
-            .with_context(|| format!("{} cannot be written", path.display()))?;
+        fs::write(&path, content).with_context(|| format!("{path:?} cannot be written"))?;
     }
     Ok(())
 }

@@ -165,9 +165,9 @@ impl Recording {
         session.page = session.serve().await?;
         let mut header = session.header();
         fs::create_dir_all(folder)
-            .with_context(|| format!("the folder {} cannot be created", folder.display()))?;
+            .with_context(|| format!("the folder {folder:?} cannot be created"))?;
         let path = folder.join("observations.jsonl");
-        let unwritable = || format!("{} cannot be written", path.display());
+        let unwritable = || format!("{path:?} cannot be written");
         let mut log = Log::create(&path, &header).with_context(unwritable)?;
         target.watch(&sender);
         if let Some(probe) = probe {
@@ -226,7 +226,7 @@ impl Session {
             ..self.header()
         };
         let page = Page::serve(address, header, self.record.clone()).await;
-        page.with_context(|| format!("cannot serve at {address}"))
+        page.with_context(|| format!("cannot serve at \"{address}\""))
             .map(Some)
     }
 

@@ -127,30 +127,31 @@ mod tests {
         }
     }
 
-    /// The result of a script that is asked to stop once it has begun.
-    async fn stopped(script: &str) -> TrafficResult {
+    #[tokio::test]
+    async fn traffic_that_is_stopped_has_a_result_unless_it_ignores_the_signal() {
         // As a recording does: a program that catches SIGINT starts others with its default, even
         // if it was ignored, as in `make test &`.
         let _handler = signal(SignalKind::interrupt()).expect("a handler");
-        let command = ["sh", "-c", script].map(OsString::from);
-        let stop = CancellationToken::new();
-        let cancel = async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            stop.cancel();
-        };
-        tokio::join!(run(&command, || (), &stop), cancel).0
-    }
-
-    #[tokio::test]
-    async fn traffic_that_is_stopped_still_has_a_result() {
-        let result = stopped("trap 'echo stopped; kill $!; exit 130' INT; sleep 60 & wait").await;
-        assert_eq!((result.output.as_str(), result.failed), ("stopped", None));
-    }
-
-    #[tokio::test]
-    async fn traffic_that_ignores_the_signal_has_not_succeeded() {
-        let result = stopped("trap '' INT; exec sleep 60").await;
-        let failed = result.failed.expect("it was killed");
-        assert!(failed.contains("ignored SIGINT"), "{failed}");
+        let killed = "the traffic command `sh` ignored SIGINT for 1s and was killed";
+        for (script, output, failed) in [
+            (
+                "trap 'echo stopped; kill $!; exit 130' INT; sleep 60 & wait",
+                "stopped",
+                None,
+            ),
+            ("trap '' INT; exec sleep 60", "", Some(killed)),
+        ] {
+            let command = ["sh", "-c", script].map(OsString::from);
+            let stop = CancellationToken::new();
+            let cancel = async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                stop.cancel();
+            };
+            let (result, ()) = tokio::join!(run(&command, || (), &stop), cancel);
+            assert_eq!(
+                (&*result.output, result.failed.as_deref()),
+                (output, failed)
+            );
+        }
     }
 }
