@@ -168,26 +168,18 @@ impl<'a> Model<'a> {
     }
 
     fn plan(&self, goal: u32) -> Option<Plan> {
+        // A step without a `behavior` doubles the replicas at most, or leads to four.
+        let all = self.min()..=self.rules.max.min(2 * goal + 4);
+        // One that leads to the goal from all of them can neither stop short nor stay above.
+        if let Some((load, _)) = self.widest(goal, all) {
+            let (_, takes) = self.settle(load, self.min())?;
+            return Some(self.with(goal, None, load, takes + START));
+        }
         // Farther away only costs pods.
         let lowest = self.min().max(goal - goal.div_ceil(4));
         let highest = self.rules.max.min(goal + goal / 2 + 2);
-        self.one_load(goal)
-            .or_else(|| self.two_loads(goal, goal + 1..=highest))
+        self.two_loads(goal, goal + 1..=highest)
             .or_else(|| self.two_loads(goal, lowest..=goal - 1))
-    }
-
-    /// A load that leads to the goal from every other number, so that it can neither stop short nor
-    /// stay above.
-    fn one_load(&self, goal: u32) -> Option<Plan> {
-        // A step without a `behavior` doubles the replicas at most, or leads to four.
-        let highest = self.rules.max.min(2 * goal + 4);
-        // The next numbers are the most likely ones at which it stops.
-        let mut numbers: Vec<u32> = (self.min()..=highest).collect();
-        numbers.sort_by_key(|from| from.abs_diff(goal));
-        let leads = |load| numbers.iter().all(|from| self.leads(load, *from, goal));
-        let (load, _) = self.widest(goal, leads)?;
-        let (_, takes) = self.settle(load, self.min())?;
-        Some(self.with(goal, None, load, takes + START))
     }
 
     /// A first load that leads to one of these numbers, and a second one that leads from there to
@@ -207,8 +199,7 @@ impl<'a> Model<'a> {
             }
         }
         let both = firsts.iter().filter_map(|([lowest, highest], firsts)| {
-            let leads = |load| (*lowest..=*highest).all(|from| self.leads(load, from, goal));
-            let (load, width) = self.widest(goal, leads)?;
+            let (load, width) = self.widest(goal, *lowest..=*highest)?;
             Some((firsts[firsts.len() / 2], load, width))
         });
         let (first, load, _) = both.max_by(|(.., one), (.., other)| one.total_cmp(other))?;
@@ -242,9 +233,13 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// The middle of the widest range of right loads near a goal, and its relative width, which has
-    /// room for noise.
-    fn widest(&self, goal: u32, is_right: impl Fn(f64) -> bool) -> Option<(f64, f64)> {
+    /// The middle of the widest range of loads that lead to a goal from each of these numbers, and
+    /// its relative width, which has room for noise.
+    fn widest(&self, goal: u32, numbers: RangeInclusive<u32>) -> Option<(f64, f64)> {
+        // The next numbers are the most likely ones at which it stops.
+        let mut numbers: Vec<u32> = numbers.collect();
+        numbers.sort_by_key(|from| from.abs_diff(goal));
+        let is_right = |load| numbers.iter().all(|from| self.leads(load, *from, goal));
         let goal = f64::from(goal);
         let least = (goal - 2.0) * self.target - goal * self.idle;
         // No load is too much for the maximum.

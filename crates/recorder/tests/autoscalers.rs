@@ -551,19 +551,14 @@ fn complete() -> [Value; 6] {
 
 /// The paths of a value and of all values in it.
 fn paths(value: &Value, path: String) -> Vec<String> {
-    let inner: Vec<_> = match value {
-        Value::Object(fields) => fields
-            .iter()
-            .flat_map(|(name, inner)| paths(inner, format!("{path}/{name}")))
-            .collect(),
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .flat_map(|(index, inner)| paths(inner, format!("{path}/{index}")))
-            .collect(),
+    let inner: Vec<(String, &Value)> = match value {
+        Value::Object(fields) => fields.iter().map(|(name, it)| (name.clone(), it)).collect(),
+        Value::Array(items) => (0..).map(|at: u32| at.to_string()).zip(items).collect(),
         _ => Vec::new(),
     };
-    [vec![path], inner].concat()
+    let inner = inner.into_iter();
+    let inner = inner.flat_map(|(name, it)| paths(it, format!("{path}/{name}")));
+    inner.chain([path.clone()]).collect()
 }
 
 /// Values that may stand in place of this one; `null` stands for a missing field.
