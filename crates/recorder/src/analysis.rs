@@ -33,7 +33,7 @@ impl Milestones {
         let ended = ended.map(|(_, end)| end);
         let ready = added_pods_ready(record, origin, ended.unwrap_or(f64::INFINITY));
         let mut idle_after = None;
-        record.replay(|observation, state| {
+        record.for_each(|observation, state| {
             let after = ended.map_or(-1.0, |end| observation.at - end);
             if after >= 0.0 && is_idle(state) {
                 idle_after.get_or_insert(after);
@@ -62,7 +62,7 @@ fn added_pods_ready(record: &Record, start: f64, end: f64) -> Vec<f64> {
     });
     let mut most = first.unwrap_or_default();
     let mut times = Vec::new();
-    record.replay(|Observation { at, .. }, state| {
+    record.for_each(|Observation { at, .. }, state| {
         let ready = ready_pods(state).min(desired(state).unwrap_or(u32::MAX));
         if ready > most {
             most = ready;

@@ -251,7 +251,7 @@ impl<'a> Chart<'a> {
     fn usage(&self) -> [Lines; 3] {
         let mut all: [Lines; 3] = Default::default();
         let mut known_until = f64::NEG_INFINITY;
-        self.record.replay(|observation, state| {
+        self.record.for_each(|observation, state| {
             let (ObservationKind::Usage(usage), Some(average)) =
                 (&observation.kind, state.millicores_per_pod())
             else {
@@ -360,7 +360,7 @@ impl<'a> Chart<'a> {
     fn steps(&self, number: impl Fn(&State) -> Option<f64>) -> Lines {
         let mut lines: Lines = Vec::new();
         let mut last: Option<f64> = None;
-        self.record.replay(|observation, state| {
+        self.record.for_each(|observation, state| {
             let at = observation.at - self.record.time_origin();
             let now = number(state);
             if now == last {

@@ -51,7 +51,7 @@ struct Row {
 fn csv(record: &Record) -> anyhow::Result<Vec<u8>> {
     let rounded = |number: f64| (number * 1000.0).round() / 1000.0;
     let mut rows = Vec::new();
-    record.replay(|Observation { at, kind }, state| {
+    record.for_each(|Observation { at, kind }, state| {
         let deployment = state.deployment.as_ref();
         let latency = match kind {
             ObservationKind::Response(response) if response.failed.is_none() => {

@@ -58,7 +58,7 @@ pub fn notes(record: &Record) -> Vec<Note> {
     // Without the Deployment, nothing ends well.
     let gone = first(|kind| matches!(kind, ObservationKind::DeploymentGone));
     let gone = gone.unwrap_or(f64::INFINITY);
-    record.replay(|observation, state| {
+    record.for_each(|observation, state| {
         if !(listed..gone).contains(&observation.at) {
             return;
         }

@@ -423,7 +423,7 @@ impl Record {
     }
 
     /// Calls a function with every observation and the state after it.
-    pub fn replay(&self, mut each: impl FnMut(&Observation, &State)) {
+    pub fn for_each(&self, mut each: impl FnMut(&Observation, &State)) {
         let mut state = State::default();
         for observation in &self.observations {
             state.apply(&observation.kind);
