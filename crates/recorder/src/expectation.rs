@@ -61,18 +61,18 @@ impl Verdict {
 
 impl fmt::Display for Expectation {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self.hold {
-            None => write!(f, "{} ready", count(self.replicas))?,
-            Some(hold) => {
-                write!(f, "exactly {} for {}", count(self.replicas), duration(hold))?;
-            }
-        }
-        if let Some(within) = self.within {
-            let starting = if self.hold.is_some() {
-                ", starting"
-            } else {
+        let replicas = count(self.replicas);
+        let starting = match self.hold {
+            None => {
+                write!(f, "{replicas} ready")?;
                 ""
-            };
+            }
+            Some(hold) => {
+                write!(f, "exactly {replicas} for {}", duration(hold))?;
+                ", starting"
+            }
+        };
+        if let Some(within) = self.within {
             write!(f, "{starting} within {}", duration(within))?;
         }
         Ok(())
@@ -83,15 +83,15 @@ impl fmt::Display for Expectation {
 /// before the traffic started.
 struct Span {
     start: f64,
-    /// `None` while it lasts.
-    end: Option<f64>,
+    /// Infinite while it lasts.
+    end: f64,
     /// Whether they already were before the traffic.
     began_before: bool,
 }
 
 impl Span {
     fn length(&self, now: f64) -> f64 {
-        self.end.unwrap_or(now) - self.start
+        self.end.min(now) - self.start
     }
 }
 
@@ -113,10 +113,8 @@ impl Expectation {
             return Evaluation::Met(format!("{self}; {when}"));
         }
         // A span that began in time may still grow.
-        let grows = spans
-            .last()
-            .filter(is_in_time)
-            .is_some_and(|span| span.end.is_none());
+        let grows = spans.last().filter(is_in_time);
+        let grows = grows.is_some_and(|span| span.end.is_infinite());
         if now <= origin + limit || grows {
             return Evaluation::Pending;
         }
@@ -149,18 +147,18 @@ impl Expectation {
         let mut spans: Vec<Span> = Vec::new();
         for (index, (at, deployment)) in deployments(record).enumerate() {
             let is_met = deployment.is_some_and(|deployment| self.is_met_by(deployment));
-            let open = spans.last_mut().filter(|span| span.end.is_none());
+            let open = spans.last_mut().filter(|span| span.end.is_infinite());
             match (open, is_met) {
                 (None, true) => spans.push(Span {
                     start: at.max(origin),
-                    end: None,
+                    end: f64::INFINITY,
                     began_before: at < origin || index == 0,
                 }),
-                (Some(span), false) => span.end = Some(at),
+                (Some(span), false) => span.end = at,
                 _ => {}
             }
         }
-        spans.retain(|span| span.end.is_none_or(|end| end > origin));
+        spans.retain(|span| span.end > origin);
         spans
     }
 

@@ -55,8 +55,7 @@ pub struct Page {
     server: JoinHandle<io::Result<()>>,
 }
 
-#[derive(Clone)]
-struct Shared(Arc<Mutex<Recorded>>);
+type Shared = Arc<Mutex<Recorded>>;
 
 /// The recording so far.
 struct Recorded {
@@ -78,14 +77,14 @@ impl Page {
     pub async fn serve(address: SocketAddr, header: Header, record: Record) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let shared = Shared(Arc::new(Mutex::new(Recorded {
+        let shared = Arc::new(Mutex::new(Recorded {
             header,
             record,
             at: 0.0,
             status: String::new(),
             has_ended: false,
             asked: None,
-        })));
+        }));
         let router = Router::new()
             .route("/", get(async || Html(include_str!("page.html"))))
             .route(
@@ -108,18 +107,18 @@ impl Page {
 
     /// `at` in seconds since the recording began.
     pub fn observe(&self, at: f64, kind: &ObservationKind) {
-        self.shared.lock().record.add(at, kind.clone());
+        lock(&self.shared).record.add(at, kind.clone());
     }
 
     pub fn show(&self, at: f64, status: String) {
-        let mut recorded = self.shared.lock();
+        let mut recorded = lock(&self.shared);
         (recorded.at, recorded.status) = (at, status);
     }
 
     /// Shows the verdict until an open page has had the time to ask for it.
     pub async fn end(self, verdict: &str) {
         let asked = {
-            let mut recorded = self.shared.lock();
+            let mut recorded = lock(&self.shared);
             (recorded.status, recorded.has_ended) = (verdict.into(), true);
             recorded.asked
         };
@@ -130,30 +129,12 @@ impl Page {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Recorded> {
-        self.0.lock().expect("nothing panics while it is locked")
-    }
-
-    /// A part of the report, made in a thread of its own: one that waits would delay the probes.
-    async fn of_report(
-        self,
-        part: fn(&Report) -> Result<String>,
-    ) -> Result<String, (StatusCode, String)> {
-        let made = spawn_blocking(move || {
-            let (header, record) = {
-                let recorded = self.lock();
-                (recorded.header.clone(), recorded.record.clone())
-            };
-            part(&Report::new(&header, &record))
-        });
-        let made = made.await.map_err(Into::into).flatten();
-        made.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
-    }
+fn lock(shared: &Shared) -> MutexGuard<'_, Recorded> {
+    shared.lock().expect("nothing panics while it is locked")
 }
 
 async fn status(State(shared): State<Shared>) -> impl IntoResponse {
-    let mut recorded = shared.lock();
+    let mut recorded = lock(&shared);
     recorded.asked = Some(Instant::now());
     let status = json!({
         "deployment": recorded.header.deployment,
@@ -165,12 +146,31 @@ async fn status(State(shared): State<Shared>) -> impl IntoResponse {
 }
 
 async fn report(State(shared): State<Shared>) -> impl IntoResponse {
-    let report = shared.of_report(|report| Ok(report.markdown())).await;
-    of_type("text/markdown; charset=utf-8", report)
+    let content_type = "text/markdown; charset=utf-8";
+    part(content_type, shared, |report| Ok(report.markdown())).await
 }
 
 async fn picture(State(shared): State<Shared>) -> impl IntoResponse {
-    of_type("image/svg+xml", shared.of_report(chart::draw).await)
+    part("image/svg+xml", shared, chart::draw).await
+}
+
+/// A part of the report, made in a thread of its own: one that waits would delay the probes.
+async fn part(
+    content_type: &'static str,
+    shared: Shared,
+    make: fn(&Report) -> Result<String>,
+) -> impl IntoResponse {
+    let made = spawn_blocking(move || {
+        let (header, record) = {
+            let recorded = lock(&shared);
+            (recorded.header.clone(), recorded.record.clone())
+        };
+        make(&Report::new(&header, &record))
+    });
+    match made.await.map_err(Into::into).flatten() {
+        Ok(part) => of_type(content_type, part).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 fn of_type(content_type: &'static str, content: impl IntoResponse) -> impl IntoResponse {
