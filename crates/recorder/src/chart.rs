@@ -460,7 +460,7 @@ mod tests {
     #[test]
     fn an_unchanged_number_is_marked_once_for_each_reason() {
         let maximum = || Constraint::Maximum { replicas: 20 };
-        let window = || Constraint::StabilisationWindow { seconds: 300 };
+        let window = || Constraint::Window { seconds: 300 };
         let decisions = [
             (8, 20, maximum()),
             (20, 20, maximum()),

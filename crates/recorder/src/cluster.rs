@@ -30,7 +30,7 @@ use tokio::{
 
 use crate::{
     format::root_cause,
-    observations::{AUTOSCALERS, PodMetrics, RawObservation, Reduced},
+    observations::{AUTOSCALERS, PodMetrics, RawObservation},
     record::{ObservationKind, State},
 };
 
@@ -171,7 +171,6 @@ impl Target {
             + Clone
             + Debug
             + DeserializeOwned
-            + Reduced
             + Send
             + Sync
             + 'static,
@@ -190,7 +189,7 @@ impl Target {
             if let Event::InitApply(one) | Event::Apply(one) = event
                 && matters(&one)
             {
-                news.push(changed(Box::new(one.reduced())));
+                news.push(changed(Box::new(one)));
             }
             news
         };
@@ -234,7 +233,7 @@ fn new_events(
             found.is_some_and(|one| targets(&one, &deployment))
         };
         let is_own = is_new && concerns(&event, &deployment, is_autoscaler);
-        let observed = is_own.then(|| RawObservation::Event(Box::new(event.reduced())));
+        let observed = is_own.then(|| RawObservation::Event(Box::new(event)));
         observed.into_iter().collect()
     }
 }
@@ -316,7 +315,7 @@ impl Sender {
             Err(why) => vec![RawObservation::Lost { what, why }],
         };
         let mut news = news.into_iter();
-        news.all(|one| self.seen.send(one).is_ok()) && !self.seen.is_closed()
+        news.all(|one| self.seen.send(one.reduced()).is_ok()) && !self.seen.is_closed()
     }
 }
 
@@ -333,7 +332,7 @@ async fn poll_usage(client: Client, namespace: String, selector: Selector, mut s
             Err(_) => Err("no response in time".into()),
         };
         let news = polled.map(|pods| {
-            let usage: Vec<_> = pods.into_iter().map(Reduced::reduced).collect();
+            let usage: Vec<_> = pods.into_iter().collect();
             if last.as_ref() == Some(&usage) {
                 return Vec::new();
             }

@@ -2,21 +2,26 @@
 //! result.
 //!
 //! Data flows one way: [`cluster`] → [`observations`] → [`record`] → [`decisions`] and [`analysis`]
-//! → [`report`]. [`rules`], pure functions of numbers, compute the right decision of an autoscaler.
+//! → [`report`]. [`rules`], pure functions of numbers, compute the right decision of an autoscaler
+//! from the inputs that [`follower`] and [`evidence`] find.
 
 pub mod analysis;
 pub mod chart;
 pub mod cli;
 pub mod cluster;
+pub mod computation;
 pub mod decisions;
+pub mod evidence;
 pub mod expectation;
 pub mod files;
+pub mod follower;
 pub mod format;
 pub mod hold;
 pub mod notes;
 pub mod observations;
 pub mod probe;
 pub mod progress;
+pub mod quantity;
 pub mod record;
 pub mod recording;
 pub mod report;

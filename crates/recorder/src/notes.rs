@@ -120,9 +120,10 @@ mod tests {
     use super::*;
     use crate::common::{self, hpa};
 
-    fn noted(observations: &[(f64, Value)]) -> Vec<(f64, String)> {
+    fn noted(observations: &[(f64, Value)]) -> Vec<String> {
         let notes = notes(&common::record(observations.iter().cloned()));
-        notes.into_iter().map(|note| (note.at, note.text)).collect()
+        let text = |note: &Note| format!("{} s: {}", note.at, note.text);
+        notes.iter().map(text).collect()
     }
 
     fn deployment(desired: u32, existing: u32, updated: u32, ready: u32) -> Value {
@@ -150,19 +151,17 @@ mod tests {
             (50.0, pod("a", true)),
             (60.0, json!({"pod_gone": "b"})),
         ]);
-        let why = "pods are not scheduled: 0/1 nodes are available: 1 Insufficient cpu";
-        assert_eq!(
-            noted,
-            [
-                (20.0, why.to_string()),
-                (60.0, "all pods are scheduled".to_string())
-            ]
-        );
+        let why = "0/1 nodes are available: 1 Insufficient cpu";
+        let begins = format!("20 s: pods are not scheduled: {why}");
+        assert_eq!(noted, [&*begins, "60 s: all pods are scheduled"]);
     }
 
     #[test]
     fn a_rollout_lasts_until_all_pods_are_new_and_ready_and_a_scale_out_is_none() {
-        let [begins, ends] = ["a rollout replaces the pods", "the rollout is complete"];
+        let expected = [
+            "30 s: a rollout replaces the pods",
+            "50 s: the rollout is complete",
+        ];
         let rolling = [
             (0.1, json!({"hpa": hpa(4, 4, 2)})),
             (0.2, deployment(1, 1, 1, 1)),
@@ -172,7 +171,6 @@ mod tests {
             (40.0, deployment(4, 4, 4, 3)),
             (50.0, deployment(4, 4, 4, 4)),
         ];
-        let expected = [(30.0, begins.to_string()), (50.0, ends.to_string())];
         assert_eq!(noted(&rolling), expected);
         let recreating = [
             (0.1, json!({"hpa": hpa(4, 4, 2)})),
@@ -191,21 +189,18 @@ mod tests {
     #[test]
     fn an_autoscaler_that_goes_and_comes_back_is_noted() {
         let none = "no autoscaler targets the Deployment: deploy one, or resume its ScaledObject if that is paused";
-        let one = "one autoscaler targets the Deployment";
-        let gone = json!({"hpa_gone": "keda-hpa-cpu-scaling"});
+        let none_at = |at: f64| format!("{at} s: {none}");
+        let one = "60 s: one autoscaler targets the Deployment";
         let found = json!({"hpa": hpa(1, 1, 2)});
+        let deployed = deployment(1, 1, 1, 1);
         // The Deployment is listed before the autoscaler.
-        let mut paused = vec![(0.1, deployment(1, 1, 1, 1)), (0.2, found.clone())];
-        assert_eq!(noted(&paused), []);
+        let mut paused = vec![(0.1, deployed.clone()), (0.2, found.clone())];
+        assert!(noted(&paused).is_empty());
+        let gone = json!({"hpa_gone": "keda-hpa-cpu-scaling"});
         paused.extend([(30.0, gone), (60.0, found.clone())]);
-        let [none, one] = [none, one].map(str::to_string);
-        assert_eq!(noted(&paused), [(30.0, none.clone()), (60.0, one.clone())]);
-        assert_eq!(noted(&paused[..1]), [(0.1, none.clone())]);
-        let resumed = [
-            (0.1, deployment(1, 1, 1, 1)),
-            (6.0, deployment(1, 1, 1, 1)),
-            (60.0, found),
-        ];
-        assert_eq!(noted(&resumed), [(6.0, none), (60.0, one)]);
+        assert_eq!(noted(&paused), [&*none_at(30.0), one]);
+        assert_eq!(noted(&paused[..1]), [none_at(0.1)]);
+        let resumed = [(0.1, deployed.clone()), (6.0, deployed), (60.0, found)];
+        assert_eq!(noted(&resumed), [&*none_at(6.0), one]);
     }
 }

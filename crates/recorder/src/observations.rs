@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{
         apps::v1 as apps,
-        autoscaling::v2::{self as autoscaling, HorizontalPodAutoscaler},
+        autoscaling::v2::{self as autoscaling, HorizontalPodAutoscaler, MetricValueStatus},
         core::v1 as core,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
@@ -26,11 +26,12 @@ use thiserror::Error;
 
 use crate::{
     expectation::Verdict,
+    quantity::thousandths,
     record::{
-        Autoscaler, Condition, Deployment, KubeEvent, Metric, MetricStatus, ObservationKind, Pod,
-        Readiness, Record, Resources, Response, Source, Usage, Window,
+        Autoscaler, Condition, Deployment, KubeEvent, Metric, ObservationKind, Pod, Readiness,
+        Record, Resources, Response, Source, Usage, Window,
     },
-    rules::{Amount, Behavior, Direction, Flags, Policy, Rules, Select, Unit},
+    rules::{Flags, Rules, Unit},
     traffic::TrafficResult,
 };
 
@@ -91,11 +92,13 @@ pub enum Error {
     #[error(
         "{path}: the first line must be {{\"began\": \"<RFC 3339>\", \"deployment\": \"<name>\"}}: {why}"
     )]
-    Header { path: PathBuf, why: String },
-    #[error("{path}, line {line}: not an observation: {why}")]
+    Header {
+        path: PathBuf,
+        why: serde_json::Error,
+    },
+    #[error("{path}, line {}: not an observation: {why}", .why.line())]
     Line {
         path: PathBuf,
-        line: usize,
         why: serde_json::Error,
     },
 }
@@ -166,29 +169,24 @@ pub fn read(path: &Path, flags: impl Fn(&mut Flags)) -> Result<(Header, Record),
         path: path.into(),
         source,
     };
-    let file = fs::File::open(path).map_err(unreadable)?;
-    let mut lines = io::BufReader::new(file).lines().peekable();
-    let first = lines.next().transpose().map_err(unreadable)?;
-    let mut header: Header =
-        serde_json::from_str(&first.unwrap_or_default()).map_err(|error| Error::Header {
-            path: path.into(),
-            why: error.to_string(),
-        })?;
+    let text = fs::read_to_string(path).map_err(unreadable)?;
+    let mut lines = serde_json::Deserializer::from_str(&text);
+    let header = Header::deserialize(&mut lines);
+    let mut header = header.map_err(|why| Error::Header {
+        path: path.into(),
+        why,
+    })?;
     flags(&mut header.flags);
     let mut record = Record::new(header.began);
     record.flags = header.flags;
-    let mut number = 1;
-    while let Some(line) = lines.next() {
-        number += 1;
-        let line = line.map_err(unreadable)?;
-        match serde_json::from_str::<Line>(&line) {
+    for line in lines.into_iter::<Line>() {
+        match line {
             Ok(Line { at, seen }) => record.add(at, seen.into()),
             // The disk was full, or the machine was turned off.
-            Err(why) if why.is_eof() && lines.peek().is_none() => {}
+            Err(why) if why.is_eof() => {}
             Err(why) => {
                 return Err(Error::Line {
                     path: path.into(),
-                    line: number,
                     why,
                 });
             }
@@ -197,105 +195,60 @@ pub fn read(path: &Path, flags: impl Fn(&mut Flags)) -> Result<(Header, Record),
     Ok((header, record))
 }
 
-/// Removes the fields that the explanation does not need. Above all no secret may get into a file:
-/// no environment, no command, no annotations (kubectl keeps whole objects there).
-pub trait Reduced {
-    fn reduced(self) -> Self;
-}
-
-impl Reduced for ObjectMeta {
-    fn reduced(self) -> Self {
-        Self {
-            annotations: None,
-            managed_fields: None,
-            ..self
-        }
-    }
-}
-
-impl Reduced for core::PodSpec {
-    fn reduced(self) -> Self {
-        let reduced = |containers: Vec<core::Container>| -> Vec<_> {
-            let containers = containers.into_iter();
-            containers
-                .map(|container| core::Container {
-                    name: container.name,
-                    image: container.image,
-                    resources: container.resources,
-                    restart_policy: container.restart_policy,
+impl RawObservation {
+    /// Removes the fields that the explanation does not need. Above all no secret may get into a
+    /// file: no environment, no command, no annotations (kubectl keeps whole objects there).
+    pub fn reduced(mut self) -> Self {
+        match &mut self {
+            Self::Hpa(object) => reduce(&mut object.metadata),
+            Self::Event(object) => reduce(&mut object.metadata),
+            Self::Usage(pods) => pods.iter_mut().for_each(|pod| reduce(&mut pod.metadata)),
+            Self::Deployment(object) => {
+                reduce(&mut object.metadata);
+                if let Some(apps::DeploymentSpec { template, .. }) = &mut object.spec {
+                    template.metadata.iter_mut().for_each(reduce);
+                    template.spec = template.spec.as_ref().map(reduced_spec);
+                }
+            }
+            Self::Pod(object) => {
+                reduce(&mut object.metadata);
+                object.spec = object.spec.as_ref().map(reduced_spec);
+                // The states of containers include the last output of the app.
+                object.status = object.status.take().map(|status| core::PodStatus {
+                    phase: status.phase,
+                    conditions: status.conditions,
+                    start_time: status.start_time,
+                    reason: status.reason,
+                    message: status.message,
                     ..Default::default()
-                })
-                .collect()
-        };
-        Self {
-            containers: reduced(self.containers),
-            init_containers: self.init_containers.map(reduced),
-            resources: self.resources,
-            overhead: self.overhead,
-            ..Default::default()
+                });
+            }
+            _ => {}
         }
+        self
     }
 }
 
-impl Reduced for core::Pod {
-    fn reduced(self) -> Self {
-        Self {
-            metadata: self.metadata.reduced(),
-            spec: self.spec.map(Reduced::reduced),
-            // The states of containers include the last output of the app.
-            status: self.status.map(|status| core::PodStatus {
-                phase: status.phase,
-                conditions: status.conditions,
-                start_time: status.start_time,
-                reason: status.reason,
-                message: status.message,
-                ..Default::default()
-            }),
-        }
-    }
+fn reduce(metadata: &mut ObjectMeta) {
+    metadata.annotations = None;
+    metadata.managed_fields = None;
 }
 
-impl Reduced for apps::Deployment {
-    fn reduced(self) -> Self {
-        let spec = self.spec.map(|spec| apps::DeploymentSpec {
-            template: core::PodTemplateSpec {
-                metadata: spec.template.metadata.map(Reduced::reduced),
-                spec: spec.template.spec.map(Reduced::reduced),
-            },
-            ..spec
-        });
-        Self {
-            metadata: self.metadata.reduced(),
-            spec,
-            status: self.status,
-        }
-    }
-}
-
-impl Reduced for HorizontalPodAutoscaler {
-    fn reduced(self) -> Self {
-        Self {
-            metadata: self.metadata.reduced(),
-            ..self
-        }
-    }
-}
-
-impl Reduced for PodMetrics {
-    fn reduced(self) -> Self {
-        Self {
-            metadata: self.metadata.reduced(),
-            ..self
-        }
-    }
-}
-
-impl Reduced for core::Event {
-    fn reduced(self) -> Self {
-        Self {
-            metadata: self.metadata.reduced(),
-            ..self
-        }
+fn reduced_spec(spec: &core::PodSpec) -> core::PodSpec {
+    let reduced = |container: &core::Container| core::Container {
+        name: container.name.clone(),
+        image: container.image.clone(),
+        resources: container.resources.clone(),
+        restart_policy: container.restart_policy.clone(),
+        ..Default::default()
+    };
+    let init_containers = spec.init_containers.as_ref();
+    core::PodSpec {
+        containers: spec.containers.iter().map(reduced).collect(),
+        init_containers: init_containers.map(|all| all.iter().map(reduced).collect()),
+        resources: spec.resources.clone(),
+        overhead: spec.overhead.clone(),
+        ..Default::default()
     }
 }
 
@@ -311,11 +264,11 @@ impl From<RawObservation> for ObservationKind {
             RawObservation::PodGone(name) => Self::PodGone(name),
             RawObservation::Event(object) => Self::Event((*object).into()),
             RawObservation::Usage(pods) => {
-                let pods = pods.into_iter();
-                Self::Usage(
-                    pods.map(|pod| (pod.metadata.name.clone().unwrap_or_default(), pod.into()))
-                        .collect(),
-                )
+                let named = |pod: PodMetrics| {
+                    let name = pod.metadata.name.clone();
+                    (name.unwrap_or_default(), pod.into())
+                };
+                Self::Usage(pods.into_iter().map(named).collect())
             }
             RawObservation::Response(response) => Self::Response(response),
             RawObservation::TrafficStarted(label) => Self::TrafficStarted(name(label)),
@@ -379,26 +332,16 @@ impl From<core::Pod> for Pod {
 /// sets it for a pod. The empty name is the pod's own request, which takes precedence.
 fn requests(pod: &core::PodSpec) -> Resources {
     let requests = |resources: Option<&core::ResourceRequirements>| {
-        let Some(resources) = resources else {
-            return BTreeMap::new();
-        };
-        let mut requests = resources.limits.clone().unwrap_or_default();
-        requests.extend(resources.requests.clone().unwrap_or_default());
+        let resources = resources.cloned().unwrap_or_default();
+        let mut requests = resources.limits.unwrap_or_default();
+        requests.extend(resources.requests.unwrap_or_default());
         quantities(&requests)
     };
-    let sidecars = pod
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let init_containers = pod.init_containers.iter().flatten();
+    let sidecars = init_containers.filter(|one| one.restart_policy.as_deref() == Some("Always"));
     let containers = pod.containers.iter().chain(sidecars);
     let mut all: Resources = containers
-        .map(|container| {
-            (
-                container.name.clone(),
-                requests(container.resources.as_ref()),
-            )
-        })
+        .map(|one| (one.name.clone(), requests(one.resources.as_ref())))
         .collect();
     if pod.resources.is_some() {
         all.insert(String::new(), requests(pod.resources.as_ref()));
@@ -436,8 +379,8 @@ impl From<HorizontalPodAutoscaler> for Autoscaler {
     fn from(object: HorizontalPodAutoscaler) -> Self {
         let spec = object.spec.unwrap_or_default();
         let status = object.status.unwrap_or_default();
-        let statuses = status.current_metrics.unwrap_or_default();
-        let statuses: Vec<_> = statuses.iter().filter_map(metric_status).collect();
+        let statuses = status.current_metrics.iter().flatten();
+        let statuses: Vec<_> = statuses.filter_map(source_and_value).collect();
         // After an edit the status is still that of the old metrics.
         let mut unused = statuses.clone();
         let metrics = spec.metrics.iter().flatten();
@@ -454,7 +397,7 @@ impl From<HorizontalPodAutoscaler> for Autoscaler {
             rules: Rules {
                 min: count(spec.min_replicas.or(Some(1))),
                 max: count(Some(spec.max_replicas)),
-                behavior: spec.behavior.as_ref().map(behavior),
+                behavior: spec.behavior,
                 flags: Flags::default(),
             },
             metrics,
@@ -475,45 +418,55 @@ impl From<HorizontalPodAutoscaler> for Autoscaler {
     }
 }
 
+/// The source of a metric of the specification or of the status, in the API's field for its type.
+#[derive(Deserialize)]
+struct AnySource {
+    /// That of a resource; the other sources have a metric.
+    #[serde(default)]
+    name: String,
+    container: Option<String>,
+    metric: Option<autoscaling::MetricIdentifier>,
+    #[serde(rename = "target", alias = "current")]
+    value: MetricValueStatus,
+}
+
+/// The source of a metric with its target or its current value; nothing if the metric fails.
+fn source_and_value(metric: &impl Serialize) -> Option<(Source, MetricValueStatus)> {
+    let metric = serde_json::to_value(metric).ok()?;
+    let fields = metric.as_object()?;
+    // The other field is the type.
+    let (kind, source) = fields.iter().find(|(_, value)| value.is_object())?;
+    let source = AnySource::deserialize(source).ok()?;
+    let is_average = source.value.average_value.is_some();
+    let name = match source.metric {
+        Some(metric) if is_average && kind != "pods" => Source::PerPod(metric.name),
+        Some(metric) => Source::Value(metric.name),
+        None => Source::Resource {
+            name: source.name,
+            container: source.container,
+        },
+    };
+    Some((name, source.value))
+}
+
 /// Nothing unless the specification has a target, above 0 as the API server demands. Takes the status
 /// of the metric out of `statuses`.
-fn metric(spec: &autoscaling::MetricSpec, statuses: &mut Vec<MetricStatus>) -> Option<Metric> {
-    let (source, target) = if let Some(resource) = &spec.resource {
-        (Source::resource(&resource.name, None), &resource.target)
-    } else if let Some(resource) = &spec.container_resource {
-        let source = Source::resource(&resource.name, Some(&resource.container));
-        (source, &resource.target)
-    } else if let Some(external) = &spec.external {
-        let per_pod = external.target.average_value.is_some();
-        (
-            Source::other(&external.metric.name, per_pod),
-            &external.target,
-        )
-    } else if let Some(object) = &spec.object {
-        let per_pod = object.target.average_value.is_some();
-        (Source::other(&object.metric.name, per_pod), &object.target)
-    } else if let Some(pods) = &spec.pods {
-        (Source::other(&pods.metric.name, false), &pods.target)
+fn metric(
+    spec: &autoscaling::MetricSpec,
+    statuses: &mut Vec<(Source, MetricValueStatus)>,
+) -> Option<Metric> {
+    let (source, target) = source_and_value(spec)?;
+    let mut statuses_of = statuses.iter();
+    let place = statuses_of.position(|(other, _)| source.is_metric_of(other));
+    let status = place.map_or_else(Default::default, |place| statuses.remove(place).1);
+    let average = value(&status).filter(|value| is_value(*value));
+    let (target, unit, current) = if let Some(target) = target.average_utilization {
+        let current = status.average_utilization.map(i64::from);
+        (target.into(), Unit::Percent, current)
+    } else if source.is_cpu() {
+        (value(&target)?, Unit::Millicores, average)
     } else {
-        return None;
-    };
-    let place = statuses
-        .iter()
-        .position(|(other, ..)| source.is_metric_of(other));
-    let (percent, average) = place.map_or((None, None), |place| {
-        let (_, percent, average) = statuses.remove(place);
-        (percent, average.filter(|value| is_value(*value)))
-    });
-    let (target, unit, current) = match target.average_utilization {
-        Some(target) => (i64::from(target), Unit::Percent, percent),
-        None => {
-            let unit = if source.is_cpu() {
-                Unit::Millicores
-            } else {
-                Unit::Thousandths
-            };
-            (value(&target.average_value, &target.value)?, unit, average)
-        }
+        (value(&target)?, Unit::Thousandths, average)
     };
     (target > 0).then_some(Metric {
         source,
@@ -529,75 +482,9 @@ fn is_value(value: i64) -> bool {
     !matches!(value, i64::MIN | i64::MAX)
 }
 
-/// The place of a metric that fails is empty.
-fn metric_status(status: &autoscaling::MetricStatus) -> Option<MetricStatus> {
-    let (source, current) = if let Some(resource) = &status.resource {
-        (Source::resource(&resource.name, None), &resource.current)
-    } else if let Some(resource) = &status.container_resource {
-        let source = Source::resource(&resource.name, Some(&resource.container));
-        (source, &resource.current)
-    } else if let Some(external) = &status.external {
-        (
-            Source::other(&external.metric.name, true),
-            &external.current,
-        )
-    } else if let Some(object) = &status.object {
-        (Source::other(&object.metric.name, true), &object.current)
-    } else if let Some(pods) = &status.pods {
-        (Source::other(&pods.metric.name, true), &pods.current)
-    } else {
-        return None;
-    };
-    let percent = current.average_utilization.map(i64::from);
-    Some((
-        source,
-        percent,
-        value(&current.average_value, &current.value),
-    ))
-}
-
-fn value(average: &Option<Quantity>, value: &Option<Quantity>) -> Option<i64> {
-    average.as_ref().or(value.as_ref()).and_then(thousandths)
-}
-
-fn behavior(behavior: &autoscaling::HorizontalPodAutoscalerBehavior) -> Behavior {
-    let none = autoscaling::HPAScalingRules::default();
-    let up = behavior.scale_up.as_ref().unwrap_or(&none);
-    let down = behavior.scale_down.as_ref().unwrap_or(&none);
-    Behavior {
-        up: direction(up),
-        down: direction(down),
-    }
-}
-
-fn direction(rules: &autoscaling::HPAScalingRules) -> Direction {
-    let policy = |policy: &autoscaling::HPAScalingPolicy| {
-        let value = count(Some(policy.value));
-        Policy {
-            amount: if policy.type_ == "Percent" {
-                Amount::Percent(value)
-            } else {
-                Amount::Pods(value)
-            },
-            period: count(Some(policy.period_seconds)),
-        }
-    };
-    Direction {
-        window: rules
-            .stabilization_window_seconds
-            .map(|seconds| count(Some(seconds))),
-        tolerance: rules
-            .tolerance
-            .as_ref()
-            .and_then(thousandths)
-            .map(|tolerance| tolerance as f64 / 1000.0),
-        select: match rules.select_policy.as_deref() {
-            Some("Min") => Select::Min,
-            Some("Disabled") => Select::Disabled,
-            _ => Select::Max,
-        },
-        policies: rules.policies.iter().flatten().map(policy).collect(),
-    }
+fn value(status: &MetricValueStatus) -> Option<i64> {
+    let value = status.average_value.as_ref().or(status.value.as_ref());
+    value.and_then(thousandths)
 }
 
 fn count(number: Option<i32>) -> u32 {
@@ -611,68 +498,11 @@ fn quantities(quantities: &BTreeMap<String, Quantity>) -> BTreeMap<String, i64> 
         .collect()
 }
 
-/// A quantity in thousandths (millicores, thousandths of a byte), rounded up: `0.1`, `100m`, `24756128n`, `64Mi`.
-/// Too large ones are the largest integer.
-// By hand: kube_quantity brings a decimal library and counts bytes, k8s_quantity_parser knows no nanocores.
-fn thousandths(Quantity(quantity): &Quantity) -> Option<i64> {
-    let number = quantity.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let factor = match &quantity[number.len()..] {
-        "n" => 1e-6,
-        "u" => 1e-3,
-        "m" => 1.0,
-        "" => 1e3,
-        "k" => 1e6,
-        "M" => 1e9,
-        "G" => 1e12,
-        "T" => 1e15,
-        "P" => 1e18,
-        "E" => 1e21,
-        "Ki" => 1024e3,
-        "Mi" => 1024e3 * 1024f64,
-        "Gi" => 1024e3 * 1024f64.powi(2),
-        "Ti" => 1024e3 * 1024f64.powi(3),
-        "Pi" => 1024e3 * 1024f64.powi(4),
-        "Ei" => 1024e3 * 1024f64.powi(5),
-        _ => return None,
-    };
-    let thousandths = number.parse::<f64>().ok()? * factor;
-    // The error of a binary fraction must not round a whole number up.
-    Some(((thousandths * 1e6).round() / 1e6).ceil() as i64)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn quantities_are_read_with_every_suffix() {
-        for (quantity, expected) in [
-            ("24756128n", 25),
-            ("7u", 1),
-            ("100m", 100),
-            ("0.1", 100),
-            ("1e3", 1_000_000),
-            ("2k", 2_000_000),
-            ("2P", 2_000_000_000_000_000_000),
-            ("64Mi", 64 * 1024 * 1024 * 1000),
-            ("2Gi", 2000 << 30),
-            ("2Ti", 2000 << 40),
-            ("2Pi", 2000 << 50),
-            ("1E", i64::MAX),
-            ("1Ei", i64::MAX),
-        ] {
-            assert_eq!(
-                thousandths(&Quantity(quantity.into())),
-                Some(expected),
-                "{quantity}"
-            );
-        }
-        for quantity in ["", "m", "1x", "1mi"] {
-            assert_eq!(thousandths(&Quantity(quantity.into())), None, "{quantity}");
-        }
-    }
 
     #[test]
     fn a_metric_without_a_target_is_left_out() {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::autoscaling::v2::MetricValueStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -76,11 +77,8 @@ pub struct Autoscaler {
     pub last_scaled: Option<Timestamp>,
     pub conditions: Vec<Condition>,
     /// The status of each metric of the specification by which it computed last.
-    pub statuses: Vec<MetricStatus>,
+    pub statuses: Vec<(Source, MetricValueStatus)>,
 }
-
-/// A metric with its value and the average value, if they are in the status.
-pub type MetricStatus = (Source, Option<i64>, Option<i64>);
 
 /// A metric with its target; its status is unknown until it was read, and while it fails.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,18 +120,6 @@ impl fmt::Display for Condition {
 }
 
 impl Source {
-    pub fn resource(name: &str, container: Option<&str>) -> Self {
-        Self::Resource {
-            name: name.into(),
-            container: container.map(Into::into),
-        }
-    }
-
-    pub fn other(name: &str, per_pod: bool) -> Self {
-        let source = if per_pod { Self::PerPod } else { Self::Value };
-        source(name.into())
-    }
-
     /// Whether both are the same metric, with or without an average.
     pub fn is_metric_of(&self, other: &Self) -> bool {
         let is_resource = |one: &Self| matches!(one, Self::Resource { .. });
@@ -220,21 +206,18 @@ impl Autoscaler {
         let is_named = |metric: &Metric| match &metric.source {
             Source::Resource {
                 name: resource,
-                container: Some(_),
-            } if name.starts_with(&format!("{resource} container resource")) => true,
-            // So are the averages of containers called, too.
-            Source::Resource { name: resource, .. } => {
-                name.starts_with(&format!("{resource} resource"))
-            }
+                container,
+            } => name.strip_prefix(&**resource).is_some_and(|rest| {
+                // The average of a container is named as that of the pods is.
+                let is_container = container.is_some() && rest.starts_with(" container resource");
+                is_container || rest.starts_with(" resource")
+            }),
             Source::PerPod(metric) | Source::Value(metric) => {
                 name.ends_with(&format!(" metric {metric}"))
             }
         };
-        let mut named = self
-            .metrics
-            .iter()
-            .enumerate()
-            .filter(|(_, one)| is_named(one));
+        let metrics = self.metrics.iter().enumerate();
+        let mut named = metrics.filter(|(_, one)| is_named(one));
         let (index, _) = named.next()?;
         named.next().is_none().then_some(index)
     }
@@ -247,15 +230,14 @@ impl Autoscaler {
 
     /// The condition that explains its behaviour best.
     pub fn complaint(&self) -> Option<&Condition> {
-        [
+        let complaints = [
             ("AbleToScale", false),
             ("ScalingActive", false),
             ("ScalingLimited", true),
-        ]
-        .into_iter()
-        .find_map(|(kind, is_true)| {
-            self.condition(kind)
-                .filter(|condition| condition.is_true == is_true)
+        ];
+        complaints.into_iter().find_map(|(kind, is_true)| {
+            let condition = self.condition(kind);
+            condition.filter(|condition| condition.is_true == is_true)
         })
     }
 
@@ -358,6 +340,15 @@ pub struct KubeEvent {
     pub about: String,
     pub reason: String,
     pub message: String,
+}
+
+impl KubeEvent {
+    /// The number of replicas that an autoscaler set, if the event says so.
+    pub fn new_size(&self) -> Option<u32> {
+        let size = self.message.strip_prefix("New size: ")?.split(';').next()?;
+        let is_rescale = self.reason == "SuccessfulRescale";
+        size.parse().ok().filter(|_| is_rescale)
+    }
 }
 
 /// All observations, and the state that follows from them.
@@ -476,13 +467,11 @@ impl Record {
 
     pub fn traffic_result(&self) -> Option<&TrafficResult> {
         self.traffic_ended?;
-        self.observations
-            .iter()
-            .rev()
-            .find_map(|one| match &one.kind {
-                ObservationKind::TrafficEnded(result) => Some(result),
-                _ => None,
-            })
+        let mut kinds = self.observations.iter().rev().map(|one| &one.kind);
+        kinds.find_map(|kind| match kind {
+            ObservationKind::TrafficEnded(result) => Some(result),
+            _ => None,
+        })
     }
 }
 
@@ -538,7 +527,7 @@ impl State {
     pub fn classify_pods(&self, now: Timestamp) -> Pods {
         let window = |pod: &Pod| Some(self.usage.get(&pod.name)?.window);
         let pods = self.pods.values();
-        pods.map(|pod| Class::of(pod, window(pod), true, now))
+        pods.map(|pod| (Class::of(pod, window(pod), true, now), 1))
             .collect()
     }
 

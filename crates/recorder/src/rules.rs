@@ -10,10 +10,14 @@
 use std::{cmp::Ordering, fmt};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscalerBehavior};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Pod, Readiness, Window};
+use crate::{
+    quantity::thousandths,
+    record::{Pod, Readiness, Window},
+};
 
 /// How long after its start a pod's CPU may still be that of starting up
 /// (`--horizontal-pod-autoscaler-cpu-initialization-period`).
@@ -97,20 +101,8 @@ impl Reading {
             return Vec::new();
         }
         let ratio = self.ratio();
-        let some = |pods: u32, constraint| (pods > 0).then_some(constraint);
-        let missing = some(
-            pods.without_metrics,
-            Constraint::WithoutMetrics {
-                pods: pods.without_metrics,
-            },
-        );
-        let unready = some(
-            pods.not_ready,
-            Constraint::NotReady {
-                pods: pods.not_ready,
-            },
-        );
-        if tolerance.contains(ratio) && missing.is_none() && (ratio <= 1.0 || unready.is_none()) {
+        let is_as_read = pods.without_metrics == 0 && (ratio <= 1.0 || pods.not_ready == 0);
+        if is_as_read && tolerance.contains(ratio) {
             let side = if ratio < 1.0 {
                 tolerance.down
             } else {
@@ -120,11 +112,18 @@ impl Reading {
                 percent: (side * 100.0).round() as u32,
             }];
         }
-        let mut constraints: Vec<_> = unready.into_iter().chain(missing).collect();
-        if constraints.is_empty() {
-            constraints.push(Constraint::Counted { pods: pods.counted });
+        let not_ready = Constraint::NotReady {
+            pods: pods.not_ready,
+        };
+        let without_metrics = Constraint::WithoutMetrics {
+            pods: pods.without_metrics,
+        };
+        match (pods.not_ready, pods.without_metrics) {
+            (0, 0) => vec![Constraint::Counted { pods: pods.counted }],
+            (_, 0) => vec![not_ready],
+            (0, _) => vec![without_metrics],
+            _ => vec![not_ready, without_metrics],
         }
-        constraints
     }
 }
 
@@ -139,6 +138,8 @@ pub enum Class {
     WithoutMetrics,
     /// Failed, or being deleted.
     Ignored,
+    /// It no longer exists, but the metrics API still reports its usage.
+    Gone,
 }
 
 impl Class {
@@ -173,7 +174,7 @@ impl Class {
     }
 }
 
-/// Pods of the target that are alike, with the usage and the request of each, in thousandths.
+/// Pods that are alike, with the usage and the request of each, in thousandths.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     pub class: Class,
@@ -190,26 +191,22 @@ pub struct Pods {
     pub without_metrics: u32,
 }
 
-impl FromIterator<Class> for Pods {
-    fn from_iter<C: IntoIterator<Item = Class>>(classes: C) -> Self {
-        let mut pods = Self::default();
-        for class in classes {
-            pods.add(class, 1);
+impl FromIterator<(Class, u32)> for Pods {
+    fn from_iter<P: IntoIterator<Item = (Class, u32)>>(classes: P) -> Self {
+        let mut all = Self::default();
+        for (class, pods) in classes {
+            match class {
+                Class::Counted => all.counted = all.counted.saturating_add(pods),
+                Class::NotReady => all.not_ready += pods,
+                Class::WithoutMetrics => all.without_metrics += pods,
+                Class::Ignored | Class::Gone => {}
+            }
         }
-        pods
+        all
     }
 }
 
 impl Pods {
-    fn add(&mut self, class: Class, pods: u32) {
-        match class {
-            Class::Counted => self.counted = self.counted.saturating_add(pods),
-            Class::NotReady => self.not_ready += pods,
-            Class::WithoutMetrics => self.without_metrics += pods,
-            Class::Ignored => {}
-        }
-    }
-
     /// Pods that all use and request the same, which is assumed if the usage of each is not known.
     pub fn alike(self, reading: Reading) -> [Sample; 3] {
         [
@@ -257,17 +254,30 @@ struct Sum {
     request: i128,
     /// The pods that are summed up.
     pods: i128,
-    /// The same, with those that are gone but that the metrics API still reports.
+    /// The same, with those that are gone.
     measured: i128,
 }
 
 impl Sum {
-    fn add(&mut self, sample: &Sample, usage: i128) {
-        let pods = i128::from(sample.pods);
-        self.usage += usage * pods;
-        self.request += i128::from(sample.request) * pods;
-        self.pods += pods;
-        self.measured += pods;
+    /// Sums up the pods that have a usage by this function, and those that are gone.
+    fn of(samples: &[Sample], unit: Unit, usage: impl Fn(&Sample) -> Option<i128>) -> Self {
+        let mut sum = Self::default();
+        for sample in samples {
+            let pods = i128::from(sample.pods);
+            if let Some(usage) = usage(sample) {
+                sum.usage += usage * pods;
+                sum.request += i128::from(sample.request) * pods;
+                sum.pods += pods;
+                sum.measured += pods;
+            } else if sample.class == Class::Gone {
+                // Without a request it has no percentage.
+                if unit != Unit::Percent {
+                    sum.usage += i128::from(sample.usage) * pods;
+                }
+                sum.measured += pods;
+            }
+        }
+        sum
     }
 
     fn reading(&self, unit: Unit) -> Option<i64> {
@@ -277,52 +287,49 @@ impl Sum {
         };
         reading.map(saturate)
     }
-
-    fn average(&self, unit: Unit) -> Option<i64> {
-        let pods = match unit {
-            Unit::Percent => self.pods,
-            Unit::Millicores | Unit::Thousandths => self.measured,
-        };
-        self.usage.checked_div(pods).map(saturate)
-    }
 }
 
 fn saturate(value: i128) -> i64 {
     value.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
-/// The recommendation for a metric of resources, unless no usage can be read.
-///
-/// Target and usage are percent of the request or thousandths. `gone` is the usage of pods that no
-/// longer exist but that the metrics API still reports.
+/// The recommendation for a metric of resources, unless no usage can be read. Target and usage are
+/// percent of the request or thousandths.
 pub fn recommend(
     target: i64,
     unit: Unit,
     tolerance: Tolerance,
     replicas: u32,
     samples: &[Sample],
-    gone: &[i64],
 ) -> Option<Recommendation> {
-    let mut pods = Pods::default();
-    let mut sum = Sum {
-        measured: gone.len() as i128,
-        ..Sum::default()
-    };
-    if unit != Unit::Percent {
-        sum.usage = gone.iter().copied().map(i128::from).sum();
-    }
-    for sample in samples {
-        pods.add(sample.class, sample.pods);
-        if sample.class == Class::Counted {
-            sum.add(sample, sample.usage.into());
-        }
-    }
+    let pods: Pods = samples.iter().map(|one| (one.class, one.pods)).collect();
+    let counted =
+        |sample: &Sample| (sample.class == Class::Counted).then(|| i128::from(sample.usage));
+    let sum = Sum::of(samples, unit, counted);
     let current = sum.reading(unit)?;
-    let average = sum.average(unit)?;
     let ratio = current as f64 / target as f64;
-    let is_cautious = pods.not_ready > 0 && ratio > 1.0;
-    let replicas = if is_cautious || pods.without_metrics > 0 {
-        cautious(target, unit, tolerance, replicas, samples, sum)?
+    let is_cautious = pods.not_ready > 0 && ratio > 1.0 || pods.without_metrics > 0;
+    let recommended = if is_cautious {
+        // Pods without metrics count as busy when scaling down and as idle when scaling up, and pods
+        // that are not ready as idle when scaling up.
+        let assumed = |sample: &Sample| match sample.class {
+            Class::WithoutMetrics if ratio < 1.0 => Some(match unit {
+                Unit::Percent => i128::from(sample.request) * i128::from(target.max(100)) / 100,
+                Unit::Millicores | Unit::Thousandths => target.into(),
+            }),
+            Class::WithoutMetrics | Class::NotReady if ratio > 1.0 => Some(0),
+            _ => counted(sample),
+        };
+        let sum = Sum::of(samples, unit, assumed);
+        let cautious = sum.reading(unit)? as f64 / target as f64;
+        let recommended = ceil(cautious * sum.measured as f64);
+        let turns = (ratio < 1.0 && (cautious > 1.0 || recommended > replicas))
+            || (ratio > 1.0 && (cautious < 1.0 || recommended < replicas));
+        if turns || tolerance.contains(cautious) {
+            replicas
+        } else {
+            recommended
+        }
     } else if tolerance.contains(ratio) {
         replicas
     } else {
@@ -330,46 +337,12 @@ pub fn recommend(
     };
     Some(Recommendation {
         current,
-        average,
-        replicas,
+        average: match unit {
+            Unit::Percent => saturate(sum.usage.checked_div(sum.pods)?),
+            Unit::Millicores | Unit::Thousandths => current,
+        },
+        replicas: recommended,
         pods,
-    })
-}
-
-/// The recommendation if pods without metrics count as busy when scaling down and as idle when scaling
-/// up, and pods that are not ready as idle when scaling up. `sum` is that of the counted pods.
-fn cautious(
-    target: i64,
-    unit: Unit,
-    tolerance: Tolerance,
-    replicas: u32,
-    samples: &[Sample],
-    mut sum: Sum,
-) -> Option<u32> {
-    let ratio = sum.reading(unit)? as f64 / target as f64;
-    for sample in samples {
-        match sample.class {
-            Class::WithoutMetrics if ratio < 1.0 => {
-                let busy = match unit {
-                    Unit::Percent => i128::from(sample.request) * i128::from(target.max(100)) / 100,
-                    Unit::Millicores | Unit::Thousandths => target.into(),
-                };
-                sum.add(sample, busy);
-            }
-            Class::WithoutMetrics | Class::NotReady if ratio > 1.0 => sum.add(sample, 0),
-            _ => {}
-        }
-    }
-    let cautious = sum.reading(unit)? as f64 / target as f64;
-    let recommended = ceil(cautious * sum.measured as f64);
-    let turned = (ratio < 1.0 && cautious > 1.0)
-        || (ratio > 1.0 && cautious < 1.0)
-        || (cautious < 1.0 && recommended > replicas)
-        || (cautious > 1.0 && recommended < replicas);
-    Some(if turned || tolerance.contains(cautious) {
-        replicas
-    } else {
-        recommended
     })
 }
 
@@ -404,54 +377,8 @@ pub fn recommend_for_value(
 pub struct Rules {
     pub min: u32,
     pub max: u32,
-    pub behavior: Option<Behavior>,
+    pub behavior: Option<HorizontalPodAutoscalerBehavior>,
     pub flags: Flags,
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Behavior {
-    pub up: Direction,
-    pub down: Direction,
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Direction {
-    /// The stabilisation window, in seconds, unless it is the default.
-    pub window: Option<u32>,
-    /// As a fraction of the target, unless it is that of the flag.
-    pub tolerance: Option<f64>,
-    pub select: Select,
-    pub policies: Vec<Policy>,
-}
-
-impl Direction {
-    fn longest_period(&self) -> u32 {
-        let periods = self.policies.iter().map(|policy| policy.period);
-        periods.max().unwrap_or_default()
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Select {
-    /// The policy that allows the largest change.
-    #[default]
-    Max,
-    /// The one that allows the smallest.
-    Min,
-    Disabled,
-}
-
-/// The largest change within `period` seconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Policy {
-    pub amount: Amount,
-    pub period: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Amount {
-    Pods(u32),
-    Percent(u32),
 }
 
 impl Default for Rules {
@@ -486,8 +413,7 @@ pub enum Constraint {
         pods: u32,
     },
     /// An earlier recommendation holds.
-    #[serde(rename = "window")]
-    StabilisationWindow {
+    Window {
         seconds: u32,
     },
     /// The largest step leads to this many replicas.
@@ -512,7 +438,7 @@ impl Constraint {
             Self::NotReady { .. } => "not ready",
             Self::WithoutMetrics { .. } => "no metrics",
             Self::Counted { .. } => "pods counted",
-            Self::StabilisationWindow { .. } => "window",
+            Self::Window { .. } => "window",
             Self::LargestStep { .. } => "largest step",
             Self::Disabled => "disabled",
             Self::Maximum { .. } => "maximum",
@@ -528,9 +454,7 @@ impl fmt::Display for Constraint {
             Self::NotReady { pods } => write!(f, "{pods} not ready"),
             Self::WithoutMetrics { pods } => write!(f, "{pods} without metrics"),
             Self::Counted { pods } => write!(f, "{pods} pods counted"),
-            Self::StabilisationWindow { seconds } => {
-                write!(f, "stabilisation window of {seconds} s")
-            }
+            Self::Window { seconds } => write!(f, "stabilisation window of {seconds} s"),
             Self::LargestStep { replicas } => write!(f, "largest step, to {replicas}"),
             Self::Disabled => write!(f, "scaling in this direction is disabled"),
             Self::Maximum { replicas } => write!(f, "maximum of {replicas}"),
@@ -582,16 +506,16 @@ impl History {
 
     /// Remembers a change of the number of replicas, in the place of one that is outdated.
     pub fn scale(&mut self, rules: &Rules, moment: impl Into<Moment>, from: u32, to: u32) {
-        let Some(behavior) = &rules.behavior else {
+        let Some(direction) = rules.direction(to > from) else {
             return;
         };
         let moment = moment.into();
-        let (changes, direction) = if to > from {
-            (&mut self.added, &behavior.up)
+        let changes = if to > from {
+            &mut self.added
         } else {
-            (&mut self.removed, &behavior.down)
+            &mut self.removed
         };
-        let longest = f64::from(direction.longest_period());
+        let longest = f64::from(longest_period(direction));
         for change in changes.iter_mut() {
             change.is_outdated |= moment.at - change.moment.at > longest;
         }
@@ -604,6 +528,7 @@ impl History {
             history: self,
             now,
             lateness,
+            step: None,
         }
     }
 }
@@ -631,109 +556,97 @@ pub struct Memory<'a> {
     history: &'a History,
     now: f64,
     lateness: f64,
+    /// A direction, up or not, and where its largest step leads, unless that follows from the history.
+    step: Option<(bool, u32)>,
 }
 
 impl Memory<'_> {
-    fn within(self, pasts: &[Past], seconds: u32) -> impl Iterator<Item = u32> {
+    pub fn with_step(self, step: Option<(bool, u32)>) -> Self {
+        Self { step, ..self }
+    }
+
+    fn within(self, pasts: &[Past], seconds: f64) -> impl Iterator<Item = u32> {
         let is_within = move |past: &&Past| {
             let at = past.moment.at + self.lateness * past.moment.error;
-            self.now - at < f64::from(seconds)
+            self.now - at < seconds
         };
         pasts.iter().filter(is_within).map(|past| past.replicas)
     }
 
     fn recommended_within(self, window: u32) -> impl Iterator<Item = u32> {
-        self.within(&self.history.recommendations, window)
+        self.within(&self.history.recommendations, window.into())
     }
 
     /// The replicas when a policy's period began, as far as they are remembered.
-    fn replicas_before(self, replicas: u32, period: u32) -> f64 {
-        let changed = |changes| self.within(changes, period).map(f64::from).sum::<f64>();
+    fn replicas_before(self, replicas: u32, period: i32) -> f64 {
+        let changed = |changes| {
+            let within = self.within(changes, period.into());
+            within.map(f64::from).sum::<f64>()
+        };
         f64::from(replicas) - changed(&self.history.added) + changed(&self.history.removed)
     }
 }
 
+fn longest_period(rules: &HPAScalingRules) -> u32 {
+    let policies = rules.policies.iter().flatten();
+    let periods = policies.map(|policy| u32::try_from(policy.period_seconds).unwrap_or_default());
+    periods.max().unwrap_or_default()
+}
+
 impl Rules {
+    /// Those of a direction, unless there is no `behavior`; the API server completes each.
+    fn direction(&self, up: bool) -> Option<&HPAScalingRules> {
+        let behavior = self.behavior.as_ref()?;
+        let direction = if up {
+            &behavior.scale_up
+        } else {
+            &behavior.scale_down
+        };
+        direction.as_ref()
+    }
+
+    fn directions(&self) -> [Option<&HPAScalingRules>; 2] {
+        [true, false].map(|up| self.direction(up))
+    }
+
     pub fn tolerance(&self) -> Tolerance {
-        let behavior = self.behavior.as_ref();
-        let own =
-            |tolerance: Option<Option<f64>>| tolerance.flatten().unwrap_or(self.flags.tolerance);
-        Tolerance {
-            up: own(behavior.map(|behavior| behavior.up.tolerance)),
-            down: own(behavior.map(|behavior| behavior.down.tolerance)),
-        }
+        let [up, down] = self.directions().map(|direction| {
+            let own = direction.and_then(|one| thousandths(one.tolerance.as_ref()?));
+            own.map_or(self.flags.tolerance, |own| own as f64 / 1000.0)
+        });
+        Tolerance { up, down }
     }
 
     /// The window, in seconds, whose lowest recommendation counts when scaling up.
     pub fn up_window(&self) -> u32 {
-        let behavior = self.behavior.as_ref();
-        behavior
-            .and_then(|behavior| behavior.up.window)
-            .unwrap_or_default()
+        self.window(true).unwrap_or_default()
     }
 
     /// The window, in seconds, whose highest recommendation counts.
     pub fn down_window(&self) -> u32 {
-        let behavior = self.behavior.as_ref();
-        let own = behavior.and_then(|behavior| behavior.down.window);
-        own.unwrap_or(self.flags.downscale_stabilisation)
+        let default = self.flags.downscale_stabilisation;
+        self.window(false).unwrap_or(default)
+    }
+
+    fn window(&self, up: bool) -> Option<u32> {
+        let seconds = self.direction(up)?.stabilization_window_seconds?;
+        seconds.try_into().ok()
     }
 
     /// The longest period of any policy, in seconds.
     pub fn longest_period(&self) -> u32 {
-        let directions = self.behavior.iter().flat_map(|one| [&one.up, &one.down]);
-        directions
-            .map(Direction::longest_period)
-            .max()
-            .unwrap_or_default()
-    }
-
-    /// The same rules with policies that allow any change.
-    pub fn with_any_step(&self) -> Self {
-        let mut rules = self.clone();
-        for direction in rules
-            .behavior
-            .iter_mut()
-            .flat_map(|one| [&mut one.up, &mut one.down])
-        {
-            direction.policies = vec![Policy {
-                amount: Amount::Pods(u32::MAX),
-                period: 1,
-            }];
-        }
-        rules
+        let directions = self.directions().into_iter().flatten();
+        directions.map(longest_period).max().unwrap_or_default()
     }
 
     /// The bound that this many replicas exceed: they are set back to it, whatever the metrics are.
     pub fn bound(&self, replicas: u32) -> Option<(u32, Constraint)> {
         if replicas > self.max {
             Some((self.max, Constraint::Maximum { replicas: self.max }))
-        } else if replicas < self.min && replicas > 0 {
+        } else if replicas < self.min {
             Some((self.min, Constraint::Minimum { replicas: self.min }))
         } else {
             None
-        }
-    }
-
-    /// The bound, if the formula exceeds it and the result is that bound, unless it is named already.
-    pub fn bound_of(&self, formula: u32, result: u32, named: &[Constraint]) -> Option<Constraint> {
-        let bound = if formula > self.max && result == self.max {
-            Constraint::Maximum { replicas: self.max }
-        } else if formula < self.min && result == self.min {
-            Constraint::Minimum { replicas: self.min }
-        } else {
-            return None;
-        };
-        (!named.contains(&bound)).then_some(bound)
-    }
-
-    /// The window, in seconds, through which an unknown earlier recommendation leads to more (or, with
-    /// a `behavior`, fewer) replicas than these rules do.
-    pub fn window_of(&self, result: u32, actual: u32) -> Option<u32> {
-        match actual.cmp(&result) {
-            Ordering::Less => Some(self.up_window()),
-            Ordering::Equal => None,
-            Ordering::Greater => Some(self.down_window()),
         }
     }
 
@@ -744,113 +657,80 @@ impl Rules {
         recommended: u32,
         memory: Memory<'_>,
     ) -> (u32, Vec<Constraint>) {
-        let (stable, window) = self.stabilise(replicas, recommended, memory);
+        let stable = self.stabilise(replicas, recommended, memory);
+        let window = match stable.cmp(&recommended) {
+            Ordering::Less => Some(self.up_window()),
+            Ordering::Equal => None,
+            Ordering::Greater => Some(self.down_window()),
+        };
+        let window = window.map(|seconds| Constraint::Window { seconds });
         let (result, limit) = self.limit(replicas, stable, memory);
         (result, window.into_iter().chain(limit).collect())
     }
 
     /// Without a `behavior` the highest recommendation of the window is the goal. With one, the
     /// replicas stay between the lowest of one window and the highest of the other.
-    fn stabilise(
-        &self,
-        replicas: u32,
-        recommended: u32,
-        memory: Memory<'_>,
-    ) -> (u32, Option<Constraint>) {
-        let highest = |window| {
-            let earlier = memory.recommended_within(window).max();
-            earlier.map_or(recommended, |earlier| earlier.max(recommended))
-        };
-        let highest = highest(self.down_window());
-        let stable = if self.behavior.is_none() {
-            highest
-        } else {
-            let earlier = memory.recommended_within(self.up_window()).min();
-            let lowest = earlier.map_or(recommended, |earlier| earlier.min(recommended));
-            replicas.max(lowest).min(highest)
-        };
-        let window = match stable.cmp(&recommended) {
-            Ordering::Less => Some(self.up_window()),
-            Ordering::Equal => None,
-            Ordering::Greater => Some(self.down_window()),
-        };
-        (
-            stable,
-            window.map(|seconds| Constraint::StabilisationWindow { seconds }),
-        )
+    fn stabilise(&self, replicas: u32, recommended: u32, memory: Memory<'_>) -> u32 {
+        let earlier = memory.recommended_within(self.down_window());
+        let highest = earlier.fold(recommended, u32::max);
+        if self.behavior.is_none() {
+            return highest;
+        }
+        let earlier = memory.recommended_within(self.up_window());
+        let lowest = earlier.fold(recommended, u32::min);
+        replicas.max(lowest).min(highest)
     }
 
     fn limit(&self, replicas: u32, wanted: u32, memory: Memory<'_>) -> (u32, Option<Constraint>) {
-        let step = |step, direction: Option<&Direction>| match direction {
-            Some(direction) if direction.select == Select::Disabled => Constraint::Disabled,
+        let bound = self.bound(wanted);
+        let bounded = bound.map_or(wanted, |(bound, _)| bound);
+        let up = wanted > replicas;
+        let step = memory.step.filter(|(assumed_up, _)| *assumed_up == up);
+        let step = step.map_or_else(|| self.largest_step(up, replicas, memory), |(_, step)| step);
+        let result = if up {
+            bounded.min(step)
+        } else {
+            bounded.max(step)
+        };
+        if result == bounded {
+            return (result, bound.map(|(_, constraint)| constraint));
+        }
+        let select = self.direction(up).map(|rules| &rules.select_policy);
+        let constraint = match select.map(Option::as_deref) {
+            Some(Some("Disabled")) => Constraint::Disabled,
             _ => Constraint::LargestStep { replicas: step },
         };
-        let direction = |up: bool| {
-            let behavior = self.behavior.as_ref()?;
-            Some(if up { &behavior.up } else { &behavior.down })
-        };
-        // Without a `behavior` the bounds hold for replicas that stay, too.
-        let moves = |moves| self.behavior.is_none() || moves;
-        if moves(wanted > replicas) {
-            let highest = self.highest(replicas, memory);
-            if wanted > self.max.min(highest) {
-                return if self.max <= highest {
-                    (self.max, Some(Constraint::Maximum { replicas: self.max }))
-                } else {
-                    (highest, Some(step(highest, direction(true))))
-                };
-            }
-        }
-        if moves(wanted < replicas) {
-            let lowest = self.lowest(replicas, memory);
-            if wanted < self.min.max(lowest) {
-                return if self.min >= lowest {
-                    (self.min, Some(Constraint::Minimum { replicas: self.min }))
-                } else {
-                    (lowest, Some(step(lowest, direction(false))))
-                };
-            }
-        }
-        (wanted, None)
+        (result, Some(constraint))
     }
 
-    /// The most replicas that one step may lead to, apart from the maximum.
-    pub fn highest(&self, replicas: u32, memory: Memory<'_>) -> u32 {
-        let Some(Behavior { up, .. }) = &self.behavior else {
-            return replicas.saturating_mul(2).max(FIRST_STEP);
+    /// Where one step leads at most, apart from the bounds.
+    pub fn largest_step(&self, up: bool, replicas: u32, memory: Memory<'_>) -> u32 {
+        let Some(rules) = self.direction(up) else {
+            let most = replicas.saturating_mul(2).max(FIRST_STEP);
+            return if up { most } else { 0 };
         };
-        let allowed = up.policies.iter().map(|policy| {
-            let before = memory.replicas_before(replicas, policy.period);
-            match policy.amount {
-                Amount::Pods(pods) => before + f64::from(pods),
-                Amount::Percent(percent) => (before * (1.0 + f64::from(percent) / 100.0)).ceil(),
+        // The numbers of replicas are negative downwards, so that the largest is the farthest.
+        let sign = if up { 1.0 } else { -1.0 };
+        let policies = rules.policies.iter().flatten();
+        let steps = policies.map(|policy| {
+            let before = memory.replicas_before(replicas, policy.period_seconds);
+            let value = f64::from(policy.value);
+            match policy.type_.as_str() {
+                "Percent" => (sign * (before * (1.0 + sign * value / 100.0))).ceil(),
+                _ => sign * before + value,
             }
         });
-        let step = match up.select {
-            Select::Max => allowed.reduce(f64::max),
-            Select::Min => allowed.reduce(f64::min),
-            Select::Disabled => None,
+        let step = match rules.select_policy.as_deref() {
+            Some("Disabled") => None,
+            Some("Min") => steps.reduce(f64::min),
+            _ => steps.reduce(f64::max),
         };
-        step.map_or(replicas, |step| ceil(step).max(replicas))
-    }
-
-    fn lowest(&self, replicas: u32, memory: Memory<'_>) -> u32 {
-        let Some(Behavior { down, .. }) = &self.behavior else {
-            return 0;
-        };
-        let allowed = down.policies.iter().map(|policy| {
-            let before = memory.replicas_before(replicas, policy.period);
-            match policy.amount {
-                Amount::Pods(pods) => before - f64::from(pods),
-                Amount::Percent(percent) => (before * (1.0 - f64::from(percent) / 100.0)).trunc(),
-            }
-        });
-        let step = match down.select {
-            Select::Max => allowed.reduce(f64::min),
-            Select::Min => allowed.reduce(f64::max),
-            Select::Disabled => None,
-        };
-        step.map_or(replicas, |step| ceil(step).min(replicas))
+        let step = step.map_or(replicas, |step| ceil(sign * step));
+        if up {
+            step.max(replicas)
+        } else {
+            step.min(replicas)
+        }
     }
 }
 
@@ -863,169 +743,26 @@ fn ceil(replicas: f64) -> u32 {
 mod tests {
     use super::*;
 
-    fn up_to_20() -> Rules {
-        Rules {
-            max: 20,
-            ..Rules::default()
-        }
-    }
-
-    fn tolerance() -> Tolerance {
-        Rules::default().tolerance()
-    }
-
-    fn sample(class: Class, usage: i64) -> Sample {
-        Sample {
+    #[test]
+    fn pods_that_are_gone_still_count_while_they_have_metrics() {
+        let sample = |class, usage, request| Sample {
             class,
             pods: 1,
             usage,
-            request: 100,
-        }
-    }
-
-    /// Percent of a request of 100m, with a target of 50 %.
-    fn recommended(replicas: u32, samples: &[(Class, i64)]) -> u32 {
-        let samples: Vec<_> = samples
-            .iter()
-            .map(|(class, usage)| sample(*class, *usage))
-            .collect();
-        let tolerance = tolerance();
-        let recommended = recommend(50, Unit::Percent, tolerance, replicas, &samples, &[]);
-        recommended.expect("some are counted").replicas
-    }
-
-    /// The replicas that are set after these recommendations, each with seconds before now and replicas.
-    fn set(rules: &Rules, replicas: u32, recommended: u32, earlier: &[(f64, u32)]) -> u32 {
-        let mut history = History::default();
-        for (ago, replicas) in earlier {
-            history.recommend(rules, -ago, *replicas);
-        }
-        rules
-            .normalise(replicas, recommended, history.at(0.0, 0.0))
-            .0
-    }
-
-    #[test]
-    fn a_recommendation_expires_after_the_window() {
-        let ones = (1..20).map(|sync| (f64::from(sync) * 15.02, 1));
-        let earlier: Vec<_> = [(300.4, 2)].into_iter().chain(ones).collect();
-        assert_eq!(set(&up_to_20(), 2, 1, &earlier), 1);
-        assert_eq!(set(&up_to_20(), 2, 1, &[(285.4, 2)]), 2);
-    }
-
-    #[test]
-    fn without_a_behavior_the_highest_recommendation_is_the_goal_upwards_too() {
-        assert_eq!(set(&up_to_20(), 4, 4, &[(15.0, 5)]), 5);
-        assert_eq!(
-            set(&up_to_20(), 4, 4, &[(15.0, 10)]),
-            8,
-            "twice as many at most"
-        );
-        assert_eq!(set(&up_to_20(), 4, 1, &[(15.0, 10)]), 8);
-        let rules = Rules {
-            behavior: Some(behavior(15, 15)),
-            ..up_to_20()
+            request,
         };
-        assert_eq!(
-            set(&rules, 4, 4, &[(15.0, 10)]),
-            4,
-            "with one it stays between the windows"
-        );
-    }
-
-    #[test]
-    fn a_reading_at_the_target_changes_nothing() {
-        let pods = [(Class::Counted, 50), (Class::WithoutMetrics, 0)];
-        assert_eq!(recommended(2, &pods), 2);
-    }
-
-    #[test]
-    fn the_total_is_rounded_and_not_an_average() {
-        let pods = [
-            (Class::Counted, 0),
-            (Class::Counted, 201),
-            (Class::WithoutMetrics, 0),
+        let present = [
+            sample(Class::Counted, 200, 100),
+            sample(Class::NotReady, 200, 100),
         ];
-        assert_eq!(recommended(3, &pods), 5);
-    }
-
-    #[test]
-    fn pods_count_and_not_replicas() {
-        assert_eq!(
-            recommended(2, &[(Class::Counted, 100); 3]),
-            6,
-            "one more in a rollout"
-        );
-        assert_eq!(
-            recommended(2, &[(Class::Counted, 100); 1]),
-            2,
-            "one was not created"
-        );
-    }
-
-    #[test]
-    fn pods_that_are_gone_still_count_while_they_have_metrics() {
-        let samples = [sample(Class::Counted, 200), sample(Class::NotReady, 200)];
-        let tolerance = tolerance();
-        let with = |gone: &[i64]| {
-            recommend(50, Unit::Percent, tolerance, 2, &samples, gone).map(|one| one.replicas)
+        let gone = [sample(Class::Gone, 3, 0), sample(Class::Gone, 4, 0)];
+        let recommended = |samples: &[Sample]| {
+            let tolerance = Rules::default().tolerance();
+            let recommended = recommend(50, Unit::Percent, tolerance, 2, samples);
+            recommended.map(|one| one.replicas)
         };
         // 100 % of two pods, and of four.
-        assert_eq!((with(&[]), with(&[3, 4])), (Some(4), Some(8)));
-    }
-
-    /// The default, with a window and a period of 60 s in which 2 pods may go.
-    fn behavior(up: u32, down: u32) -> Behavior {
-        let policy = |amount, period| Policy { amount, period };
-        Behavior {
-            up: Direction {
-                window: Some(up),
-                policies: vec![
-                    policy(Amount::Pods(4), 15),
-                    policy(Amount::Percent(100), 15),
-                ],
-                ..Direction::default()
-            },
-            down: Direction {
-                window: Some(down),
-                policies: vec![policy(Amount::Pods(2), 60)],
-                ..Direction::default()
-            },
-        }
-    }
-
-    #[test]
-    fn a_change_older_than_the_periods_of_its_direction_is_overwritten() {
-        let rules = Rules {
-            behavior: Some(behavior(0, 0)),
-            ..up_to_20()
-        };
-        let mut history = History::default();
-        history.scale(&rules, -40.0, 2, 6);
-        history.scale(&rules, -20.0, 6, 10);
-        assert_eq!(
-            rules.normalise(10, 1, history.at(0.0, 0.0)),
-            (4, vec![Constraint::LargestStep { replicas: 4 }])
-        );
-    }
-
-    #[test]
-    fn a_value_per_pod_is_a_total_divided_by_the_pods() {
-        let reading = |current| Reading {
-            current,
-            target: 10_000,
-            unit: Unit::Thousandths,
-        };
-        let tolerance = tolerance();
-        // 10 in all: 3.334 for each of three pods.
-        assert_eq!(recommend_for_value(reading(3334), tolerance, 3, 3, true), 1);
-        assert_eq!(
-            recommend_for_value(reading(60_000), tolerance, 1, 1, true),
-            6
-        );
-        assert_eq!(
-            recommend_for_value(reading(10_500), tolerance, 4, 4, false),
-            4
-        );
+        assert_eq!(recommended(&present), Some(4));
+        assert_eq!(recommended(&[present, gone].concat()), Some(8));
     }
 }

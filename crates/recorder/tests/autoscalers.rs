@@ -232,7 +232,6 @@ fn recreated(gone: f64, back: f64, sync: f64, to: u32) -> Vec<(f64, Value)> {
     vec![
         (0.0, hpa(1, 1, 2)),
         (15.0, hpa(1, 4, 1000)),
-        (30.0, hpa(4, 4, 2)),
         (gone, json!({"hpa_gone": "hpa"})),
         (back, new_hpa()),
         (sync, hpa(4, to, 2)),
@@ -390,11 +389,11 @@ fn the_reports_are_those_in_the_repository() {
     // 20 replicas were recommended before, and still are.
     add(
         "An autoscaler that is replaced between two computations keeps its memory",
-        recreated(31.0, 43.0, 45.1, 8),
+        recreated(16.0, 28.0, 30.1, 8),
     );
     add(
         "An autoscaler that is gone at a computation loses its memory",
-        recreated(44.0, 50.0, 65.0, 4),
+        recreated(29.0, 35.0, 50.0, 4),
     );
     add(
         "It stays because of earlier recommendations, and scales in when they expire",

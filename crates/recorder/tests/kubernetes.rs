@@ -10,15 +10,18 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 use jiff::Timestamp;
-use k8s_openapi::api::{autoscaling::v2::HorizontalPodAutoscaler, core::v1 as core};
+use k8s_openapi::api::{
+    autoscaling::v2::{
+        HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior,
+    },
+    core::v1 as core,
+};
 use recorder::{
-    decisions::{Decision, Evidence, decisions},
+    decisions::{Decision, decisions},
+    evidence::Evidence,
     observations::{Line, PodMetrics, RawObservation},
     record::{Autoscaler, ObservationKind, Pod, Record},
-    rules::{
-        Amount, Behavior, Direction, Flags, History, Pods, Policy, Reading, Rules, Select,
-        Tolerance, Unit, recommend,
-    },
+    rules::{Flags, History, Pods, Reading, Rules, Tolerance, Unit, recommend},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -113,17 +116,17 @@ fn recommendations() {
             unreachable!("usage stays usage")
         };
         let evidence = Evidence {
-            pods: &pods.iter().map(|pod| (&*pod.name, pod)).collect(),
+            pods: pods.iter().map(|pod| (&*pod.name, pod)).collect(),
             usage: usage.iter().map(|(name, usage)| (&**name, usage)).collect(),
             now: case.now,
         };
-        let (samples, gone) = evidence.measure("cpu", None);
+        let samples = evidence.measure("cpu", None);
         let tolerance = Tolerance {
             up: case.tolerance_up,
             down: case.tolerance_down,
         };
         let unit = unit(&case.unit);
-        let recommended = recommend(case.target, unit, tolerance, case.replicas, &samples, &gone);
+        let recommended = recommend(case.target, unit, tolerance, case.replicas, &samples);
         let agrees = recommended
             .is_some_and(|one| (one.current, one.replicas) == (case.current, case.expected));
         score.add(&case.class, agrees);
@@ -302,17 +305,36 @@ fn stories() {
         )
     };
     print(&classes.iter().map(line).collect::<Vec<_>>());
-    // Of other stories a few rows depend on what nobody saw.
-    let required = if env::var_os("HPA_STORIES").is_some() {
-        0.985
-    } else {
-        1.0
-    };
+    let is_in_repository = env::var_os("HPA_STORIES").is_none();
     for (name, class) in &classes {
-        assert_eq!(class.changes_with_a_row, class.changes, "{name}");
+        // Of few other stories, one may depend on what nobody saw.
+        let allowed = |share: f64, of: usize| {
+            if is_in_repository {
+                0
+            } else {
+                ((share * of as f64) as usize).max(1)
+            }
+        };
+        let unseen = class.changes - class.changes_with_a_row;
+        let allowed_unseen = match name.as_str() {
+            "lost watch" => allowed(0.01, class.changes),
+            _ => 0,
+        };
+        assert!(unseen <= allowed_unseen, "{name}: {unseen} changes");
         assert_eq!(class.false_rows, 0, "{name}");
-        let explained = class.explained as f64 / class.rows.max(1) as f64;
-        assert!(class.rows == 0 || explained >= required, "{name}");
+        let unexplained = class.rows - class.explained;
+        let allowed = allowed(may_be_unexplained(name), class.rows);
+        assert!(unexplained <= allowed, "{name}: {unexplained} rows");
+    }
+}
+
+/// The share of the rows of a class that may depend on what nobody saw.
+fn may_be_unexplained(class: &str) -> f64 {
+    match class {
+        "rollout" | "restart" | "busy controller" | "scale to zero" | "lost watch" | "sync 30"
+        | "flag tolerance" | "flag window" => 0.015,
+        "edited metrics" | "edited behavior" | "recreated" | "recreated with another spec" => 0.01,
+        _ => 0.005,
     }
 }
 
@@ -332,32 +354,6 @@ impl Table {
             .unwrap_or_else(|error| panic!("{}: {field}: {error}", self.from))
     }
 
-    fn direction(&self, field: &str) -> Direction {
-        let rules = &self.fields[field];
-        let policies = rules["policies"].as_array().into_iter().flatten();
-        Direction {
-            window: Some(0),
-            tolerance: None,
-            select: match rules["selectPolicy"].as_str() {
-                Some("Min") => Select::Min,
-                Some("Disabled") => Select::Disabled,
-                _ => Select::Max,
-            },
-            policies: policies
-                .map(|policy| {
-                    let number = |field: &str| policy[field].as_u64().expect("a number") as u32;
-                    Policy {
-                        amount: match policy["type"].as_str() {
-                            Some("Percent") => Amount::Percent(number("value")),
-                            _ => Amount::Pods(number("value")),
-                        },
-                        period: number("periodSeconds"),
-                    }
-                })
-                .collect(),
-        }
-    }
-
     fn recommendation(&self) -> u32 {
         let reading = Reading {
             current: self.get("current"),
@@ -374,18 +370,12 @@ impl Table {
             down: self.get("tolerance_down"),
         };
         let (replicas, samples) = (self.get("replicas"), pods.alike(reading));
-        let recommended = recommend(
-            reading.target,
-            reading.unit,
-            tolerance,
-            replicas,
-            &samples,
-            &[],
-        );
+        let Reading { target, unit, .. } = reading;
+        let recommended = recommend(target, unit, tolerance, replicas, &samples);
         recommended.expect("some are counted").replicas
     }
 
-    fn limits(&self, behavior: Option<Behavior>) -> u32 {
+    fn limits(&self, behavior: Option<HorizontalPodAutoscalerBehavior>) -> u32 {
         let rules = Rules {
             min: self.get("min"),
             max: self.get("max"),
@@ -398,74 +388,67 @@ impl Table {
         }
         let changes: Option<Vec<(f64, i64)>> = self.get("changes");
         let history = history(&rules, &changes.unwrap_or_default());
-        rules
-            .normalise(replicas, self.get("wanted"), history.at(0.0, 0.0))
-            .0
+        let memory = history.at(0.0, 0.0);
+        rules.normalise(replicas, self.get("wanted"), memory).0
     }
 
     fn stabilisation(&self) -> u32 {
-        let direction = |window: &str| Direction {
-            window: Some(self.get(window)),
-            ..any_step()
+        let direction = |window: &str| HPAScalingRules {
+            stabilization_window_seconds: self.get(window),
+            ..pods(1000, 15)
         };
-        let behavior = self.get::<bool>("behavior").then(|| Behavior {
-            up: direction("up"),
-            down: direction("down"),
-        });
-        let rules = Rules {
-            min: 0,
-            max: 1000,
-            behavior,
-            flags: Flags::default(),
-        };
+        let has_behavior: bool = self.get("behavior");
+        let rules = wide(has_behavior.then(|| [direction("up"), direction("down")]));
         let mut history = History::default();
         for (at, replicas) in self.get::<Vec<(f64, u32)>>("recommendations") {
             history.recommend(&rules, at, replicas);
         }
         // More than enough for the step without a behavior.
         let replicas = self.get::<Option<u32>>("replicas").unwrap_or(100);
-        rules
-            .normalise(replicas, self.get("wanted"), history.at(0.0, 0.0))
-            .0
+        let memory = history.at(0.0, 0.0);
+        rules.normalise(replicas, self.get("wanted"), memory).0
     }
 
     /// The change within a period, by the largest step.
     fn changed(&self) -> u32 {
-        let period: u32 = self.get("period");
-        let direction = Direction {
-            policies: vec![Policy {
-                amount: Amount::Pods(0),
-                period,
-            }],
-            select: Select::Min,
-            ..Direction::default()
-        };
-        let behavior = Behavior {
-            up: direction.clone(),
-            down: direction,
-        };
-        let rules = Rules {
-            min: 0,
-            max: 1000,
-            behavior: Some(behavior),
-            flags: Flags::default(),
-        };
+        let direction = pods(0, self.get("period"));
+        let rules = wide(Some([direction.clone(), direction]));
         // Replicas were removed, so that the step may lead back to where they were.
         let removed: Vec<(f64, i64)> = self.get("changes");
         let removed: Vec<_> = removed.iter().map(|(at, count)| (*at, -count)).collect();
         let history = history(&rules, &removed);
-        rules.highest(100, history.at(0.0, 0.0)) - 100
+        rules.largest_step(true, 100, history.at(0.0, 0.0)) - 100
     }
 }
 
-/// Rules that constrain no change.
-fn any_step() -> Direction {
-    Direction {
-        policies: vec![Policy {
-            amount: Amount::Pods(1000),
-            period: 15,
-        }],
-        ..Direction::default()
+/// The rules of a direction that allow this many pods within a period.
+fn pods(value: i32, period_seconds: i32) -> HPAScalingRules {
+    let policy = HPAScalingPolicy {
+        type_: "Pods".into(),
+        value,
+        period_seconds,
+    };
+    HPAScalingRules {
+        policies: Some(vec![policy]),
+        ..Default::default()
+    }
+}
+
+/// Rules whose bounds constrain nothing, with those of both directions.
+fn wide(directions: Option<[HPAScalingRules; 2]>) -> Rules {
+    Rules {
+        min: 0,
+        max: 1000,
+        behavior: directions.map(behavior),
+        flags: Flags::default(),
+    }
+}
+
+fn behavior(directions: [HPAScalingRules; 2]) -> HorizontalPodAutoscalerBehavior {
+    let [scale_up, scale_down] = directions.map(Some);
+    HorizontalPodAutoscalerBehavior {
+        scale_up,
+        scale_down,
     }
 }
 
@@ -476,10 +459,9 @@ fn tables() {
         let value = match case.kind.as_str() {
             "recommendation" => case.recommendation(),
             "limits without a behavior" => case.limits(None),
-            "limits with a behavior" => case.limits(Some(Behavior {
-                up: case.direction("up"),
-                down: case.direction("down"),
-            })),
+            "limits with a behavior" => {
+                case.limits(Some(behavior([case.get("up"), case.get("down")])))
+            }
             "stabilisation" => case.stabilisation(),
             "changes in a period" => case.changed(),
             other => panic!("{other}"),

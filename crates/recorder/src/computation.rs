@@ -1,0 +1,254 @@
+//! Repeats one computation of an autoscaler.
+//!
+//! Pods, usage and earlier computations may have been seen at other times than the autoscaler saw
+//! them, so there are several possible inputs. What its conditions say about the computation decides
+//! between them.
+
+use std::cmp::Reverse;
+
+use crate::{
+    evidence::Evidence,
+    record::{Autoscaler, Metric, Pod, Source},
+    rules::{Constraint, Memory, Pods, Sample, recommend, recommend_for_value},
+};
+
+const ALIKE: &str = "assuming that all pods use and request the same";
+const NO_WINDOW: &str = "assuming that no window held";
+const SEEN_PODS: &str = "assuming that it counted the pods that were seen";
+
+/// The computation that fits the status of an autoscaler best.
+pub struct Computation {
+    pub candidate: Candidate,
+    pub result: u32,
+    pub constraints: Vec<Constraint>,
+    /// Whether the result and the constraints are those of the status.
+    pub agrees: bool,
+    /// Whether its memory was assumed to be empty.
+    pub is_restarted: bool,
+}
+
+/// The recommendation that some evidence leads to.
+#[derive(Clone)]
+pub struct Candidate {
+    /// The index of the metric that decides.
+    pub metric: usize,
+    pub recommended: u32,
+    /// What had to be assumed, since what was seen does not decide.
+    pub assumption: Option<&'static str>,
+    /// The pods that were counted, if it is a metric of resources.
+    pods: Option<Pods>,
+    /// The number of metrics whose reading is exactly that of the status.
+    exact: usize,
+}
+
+/// What the conditions of an autoscaler say about a computation.
+pub struct Said<'a> {
+    /// Whether an earlier recommendation held. Nothing is said if the replicas were changed.
+    is_held: Option<bool>,
+    /// The reason of the condition `ScalingLimited`.
+    limit: Option<&'a str>,
+}
+
+const WITHIN: &str = "DesiredWithinRange";
+
+impl<'a> Said<'a> {
+    pub fn of(autoscaler: &'a Autoscaler) -> Self {
+        let reason = |kind| autoscaler.condition(kind).map(|one| one.reason.as_str());
+        Self {
+            is_held: match reason("AbleToScale") {
+                Some("ReadyForNewScale") => Some(false),
+                Some("ScaleDownStabilized" | "ScaleUpStabilized") => Some(true),
+                _ => None,
+            },
+            limit: reason("ScalingLimited"),
+        }
+    }
+
+    /// Whether the replicas that were set are exactly those that were recommended.
+    fn is_unconstrained(&self) -> bool {
+        self.is_held == Some(false) && self.limit == Some(WITHIN)
+    }
+
+    /// Whether it says anything that depends on the memory of the autoscaler.
+    pub fn is_about_memory(&self) -> bool {
+        self.is_held.is_some() || matches!(self.limit, Some("ScaleUpLimit" | "ScaleDownLimit"))
+    }
+
+    /// Whether these constraints are what the conditions say.
+    fn agrees(&self, constraints: &[Constraint]) -> bool {
+        let is_window = |one: &Constraint| matches!(one, Constraint::Window { .. });
+        let is_held = constraints.iter().any(is_window);
+        let is_limit = match constraints.iter().find(|one| !is_window(one)) {
+            None => self.limit == Some(WITHIN),
+            Some(Constraint::Maximum { .. }) => self.limit == Some("TooManyReplicas"),
+            Some(Constraint::Minimum { .. }) => self.limit == Some("TooFewReplicas"),
+            Some(_) => matches!(self.limit, Some("ScaleUpLimit" | "ScaleDownLimit")),
+        };
+        self.is_held.is_none_or(|said| said == is_held) && (self.limit.is_none() || is_limit)
+    }
+
+    /// An earlier recommendation that leads to this many replicas.
+    pub fn earlier(&self, to: u32) -> u32 {
+        match self.limit {
+            Some("TooManyReplicas" | "ScaleUpLimit") => to.saturating_add(1),
+            Some("TooFewReplicas" | "ScaleDownLimit") => to.saturating_sub(1),
+            _ => to,
+        }
+    }
+
+    /// The direction of a change, up or not, and where its largest step leads if earlier changes allow
+    /// exactly this one, or any.
+    pub fn step(&self, from: u32, to: u32) -> (bool, u32) {
+        match self.limit {
+            Some("ScaleUpLimit") => (true, to),
+            Some("ScaleDownLimit") => (false, to),
+            _ if to > from => (true, u32::MAX),
+            _ => (false, 0),
+        }
+    }
+}
+
+impl Computation {
+    /// The likeliest computation by any of this evidence and any of these memories, of which the
+    /// likelier ones are first. A memory is that of a restarted controller manager, or not.
+    pub fn repeat(
+        autoscaler: &Autoscaler,
+        said: &Said,
+        evidence: &[Evidence],
+        memories: &[(bool, Memory)],
+    ) -> Option<Self> {
+        let candidates = evidence.iter().filter_map(|one| one.candidate(autoscaler));
+        let mut candidates: Vec<_> = candidates.collect();
+        candidates.extend(implied(autoscaler, said, &candidates));
+        let all = candidates.iter().flat_map(|candidate| {
+            let of = move |memory| Self::new(autoscaler, said, candidate, memory);
+            memories.iter().copied().map(of)
+        });
+        all.min_by_key(|one| (!one.agrees, one.is_restarted, Reverse(one.candidate.exact)))
+    }
+
+    fn new(
+        autoscaler: &Autoscaler,
+        said: &Said,
+        candidate: &Candidate,
+        (is_restarted, memory): (bool, Memory),
+    ) -> Self {
+        let (rules, from) = (&autoscaler.rules, autoscaler.from);
+        let mut candidate = candidate.clone();
+        let (result, limits) = rules.normalise(from, candidate.recommended, memory);
+        let agrees = result == autoscaler.to && said.agrees(&limits);
+        if agrees && said.is_unconstrained() {
+            candidate.assumption = None;
+        }
+        let mut constraints = Vec::new();
+        let metric = autoscaler.metrics.get(candidate.metric);
+        let reading = metric.and_then(Metric::reading);
+        if let (Some(reading), Some(pods)) = (reading, candidate.pods) {
+            let tolerance = rules.tolerance();
+            constraints = reading.constraints(tolerance, from, candidate.recommended, pods);
+        }
+        constraints.extend(limits);
+        // The formula may exceed a bound at which something else stopped before.
+        if let Some((bound, constraint)) = reading.and_then(|one| rules.bound(one.formula(from)))
+            && bound == result
+            && !constraints.contains(&constraint)
+        {
+            constraints.push(constraint);
+        }
+        Self {
+            candidate,
+            result,
+            constraints,
+            agrees,
+            is_restarted,
+        }
+    }
+}
+
+/// The recommendation that the conditions imply, unless what was seen certainly leads to another one:
+/// without a window and a limit it is the number that was set.
+fn implied(autoscaler: &Autoscaler, said: &Said, candidates: &[Candidate]) -> Option<Candidate> {
+    let to = autoscaler.to;
+    let is_possible = said.limit == Some(WITHIN) && said.is_held != Some(true);
+    if !is_possible || candidates.iter().any(|one| one.recommended == to) {
+        return None;
+    }
+    let likeliest = candidates.iter().find(|one| one.assumption.is_some());
+    if likeliest.is_none() && !candidates.is_empty() {
+        return None;
+    }
+    Some(Candidate {
+        metric: likeliest.map_or(autoscaler.metrics.len(), |one| one.metric),
+        recommended: to,
+        assumption: Some(NO_WINDOW).filter(|_| said.is_held.is_none()),
+        pods: likeliest.and_then(|one| one.pods),
+        exact: 0,
+    })
+}
+
+impl Evidence<'_> {
+    /// The recommendation of the metric that decides: the one that the autoscaler names, or else the
+    /// one with the most replicas.
+    fn candidate(&self, autoscaler: &Autoscaler) -> Option<Candidate> {
+        let metrics = autoscaler.metrics.iter().enumerate();
+        let of = |(index, metric)| self.recommend(index, metric, autoscaler);
+        let candidates: Vec<_> = metrics.filter_map(of).collect();
+        let exact = candidates.iter().map(|one| one.exact).sum();
+        let largest = candidates.iter().rev().max_by_key(|one| one.recommended)?;
+        let named = autoscaler.named_metric();
+        let deciding = candidates.iter().find(|one| Some(one.metric) == named);
+        Some(Candidate {
+            exact,
+            ..deciding.unwrap_or(largest).clone()
+        })
+    }
+
+    /// The recommendation for one metric; `None` while it fails.
+    fn recommend(
+        &self,
+        index: usize,
+        metric: &Metric,
+        autoscaler: &Autoscaler,
+    ) -> Option<Candidate> {
+        let reading = metric.reading()?;
+        let (from, tolerance) = (autoscaler.from, autoscaler.rules.tolerance());
+        let Source::Resource { name, container } = &metric.source else {
+            let is_per_pod = matches!(metric.source, Source::PerPod(_));
+            let counts = |pod: &&&Pod| !pod.leaving && (is_per_pod || pod.is_ready());
+            let pods = self.pods.values().filter(counts).count() as u32;
+            let of = |pods| recommend_for_value(reading, tolerance, from, pods, is_per_pod);
+            return Some(Candidate {
+                metric: index,
+                recommended: of(pods),
+                assumption: Some(SEEN_PODS).filter(|_| of(pods) != of(from)),
+                pods: None,
+                exact: 0,
+            });
+        };
+        let samples = self.measure(name, container.as_deref());
+        let of =
+            |samples: &[Sample]| recommend(metric.target, metric.unit, tolerance, from, samples);
+        let exact = of(&samples).filter(|one| {
+            let is_average = metric.average.is_none_or(|average| average == one.average);
+            is_average && one.current == reading.current
+        });
+        let is_exact = exact.is_some();
+        let mut pods: Pods = samples.iter().map(|one| (one.class, one.pods)).collect();
+        let is_certain = pods.counted > 0 && pods.not_ready == 0 && pods.without_metrics == 0;
+        if pods.counted == 0 {
+            // There is a reading, so the autoscaler knew more than was observed.
+            pods = Pods {
+                counted: from,
+                ..Pods::default()
+            };
+        }
+        let recommendation = exact.or_else(|| of(&pods.alike(reading)))?;
+        Some(Candidate {
+            metric: index,
+            recommended: recommendation.replicas,
+            assumption: Some(ALIKE).filter(|_| !is_exact && !is_certain),
+            pods: Some(recommendation.pods),
+            exact: usize::from(is_exact),
+        })
+    }
+}
