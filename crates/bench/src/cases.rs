@@ -110,7 +110,7 @@ async fn accuracy(testbed: &Testbed, report: &mut Report) -> Result<()> {
         (200, 8, 40, 5.0),
     ];
     const LIMITED: [Load; 1] = [(50, 8, 80, 8.0)];
-    const REPORTED: f64 = 10.0;
+    const REPORTED: f64 = 12.0;
     for (share, loads) in [
         (Share::TWO_CORES, &ON_TWO_CORES[..]),
         (Share::LIMITED, &LIMITED),
@@ -192,7 +192,7 @@ fn add_idle(report: &mut Report, cores: f64) {
 }
 
 async fn neighbours(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    const USED: f64 = 5.0;
+    const USED: f64 = 10.0;
     let server = component(testbed, Share::ONE_CORE).await?;
     let idle = idle_cores(&server, 5).await?;
     // How many neighbours, and for how many microseconds each is busy and then asleep.
@@ -316,7 +316,7 @@ async fn hash_rate(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let ratio = plain(median(&ratios));
     let figure = (
         "hashes per CPU second ÷ those of native `sha2` in software",
-        ratio.at_least(0.85),
+        ratio.at_least(0.75),
     );
     report.add(format!("`iterations={HASHES}`"), &[figure]);
     Ok(())
