@@ -138,7 +138,8 @@ impl Target {
             RawObservation::Hpa,
             |name| RawObservation::HpaGone(name.into()),
         );
-        let events = watcher(self.api::<core::Event>(), all).default_backoff();
+        let events = Api::<core::Event>::namespaced(self.client.clone(), &self.namespace);
+        let events = watcher(events, all).default_backoff();
         let news = new_events(self.name.clone(), autoscalers);
         spawn_local(forward(events, Sender::new("events", seen), news));
         spawn_local(poll_usage(
@@ -147,13 +148,6 @@ impl Target {
             self.selector.clone(),
             Sender::new("the metrics API", seen),
         ));
-    }
-
-    fn api<K>(&self) -> Api<K>
-    where
-        K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-    {
-        Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     /// Sends each change of the objects that matter, and which of them are gone. Returns all
@@ -176,9 +170,8 @@ impl Target {
             + 'static,
     {
         let (store, writer) = reflector::store();
-        let events = watcher(self.api(), config)
-            .default_backoff()
-            .reflect(writer);
+        let api = Api::<K>::namespaced(self.client.clone(), &self.namespace);
+        let events = watcher(api, config).default_backoff().reflect(writer);
         let (seen, mut known) = (store.clone(), BTreeSet::<String>::new());
         let news = move |event: Event<K>| {
             // An object that was deleted while the connection was lost is not in the next list.

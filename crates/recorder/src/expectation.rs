@@ -202,74 +202,71 @@ mod tests {
     use super::*;
     use crate::common;
 
-    /// The outcome at a time, in words. The rows have the time and the existing and the ready
-    /// replicas.
+    fn expect(replicas: u32, within: u64, hold: Option<u64>) -> Expectation {
+        Expectation {
+            replicas,
+            within: Some(Duration::from_secs(within)),
+            hold: hold.map(Duration::from_secs),
+        }
+    }
+
+    /// The outcome at a time, without the expectation. The rows have the time and the existing and
+    /// the ready replicas.
     fn outcome(
-        expectation: (u32, u64, u64),
+        expectation: &Expectation,
         traffic: Option<f64>,
         rows: &[(f64, u32, u32)],
         now: f64,
     ) -> String {
-        let (replicas, within, hold) = expectation;
-        let expectation = Expectation {
-            replicas,
-            within: Some(Duration::from_secs(within)),
-            hold: (hold > 0).then(|| Duration::from_secs(hold)),
-        };
         let rows = rows.iter().map(|(at, existing, ready)| {
-            (
-                *at,
-                json!({"deployment": common::deployment(*existing, *ready)}),
-            )
+            let deployment = common::deployment(*existing, *ready);
+            (*at, json!({"deployment": deployment}))
         });
         let started = traffic.map(|at| (at, json!({"traffic_started": "40 connections"})));
         let mut all: Vec<(f64, Value)> = rows.chain(started).collect();
         all.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-        let record = common::record(all);
-        match expectation.evaluate(&record, now) {
-            Evaluation::Met(how) => how,
+        match expectation.evaluate(&common::record(all), now) {
+            Evaluation::Met(how) => how.replace(&format!("{expectation}; "), ""),
             Evaluation::Pending => "pending".into(),
-            Evaluation::Missed(why) => why,
+            Evaluation::Missed(why) => why.replace(&format!("expected {expectation}; "), ""),
         }
     }
 
     #[test]
     fn replicas_are_awaited_from_the_start_of_the_traffic() {
         let rows = [(0.0, 1, 1), (30.0, 4, 1), (50.0, 4, 4)];
-        for (expectation, now, expected) in [
-            ((4, 60, 0), 60.0, "4 replicas ready within 1m; after 40s"),
-            ((8, 60, 0), 60.0, "pending"),
-            (
-                (8, 60, 0),
-                71.0,
-                "expected 8 replicas ready within 1m; the highest number was 4, after 40s",
-            ),
-            (
-                (4, 30, 0),
-                51.0,
-                "expected 4 replicas ready within 30s; reached only after 40s",
-            ),
-            (
-                (1, 60, 0),
-                11.0,
-                "1 replica ready within 1m; already true before the traffic",
-            ),
-        ] {
-            assert_eq!(outcome(expectation, Some(10.0), &rows, now), expected);
-        }
         let again = [(0.0, 2, 2), (30.0, 2, 0), (40.0, 2, 2)];
-        assert_eq!(
-            outcome((2, 60, 0), Some(35.0), &again, 50.0),
-            "2 replicas ready within 1m; after 5s"
-        );
         let ready = [(0.1, 2, 2), (30.0, 3, 3)];
+        for (rows, traffic, replicas, within, now, expected) in [
+            (&rows[..], Some(10.0), 4, 60, 60.0, "after 40s"),
+            (&rows, Some(10.0), 8, 60, 60.0, "pending"),
+            (
+                &rows,
+                Some(10.0),
+                8,
+                60,
+                71.0,
+                "the highest number was 4, after 40s",
+            ),
+            (&rows, Some(10.0), 4, 30, 51.0, "reached only after 40s"),
+            (
+                &rows,
+                Some(10.0),
+                1,
+                60,
+                11.0,
+                "already true before the traffic",
+            ),
+            (&again, Some(35.0), 2, 60, 50.0, "after 5s"),
+            (&ready, None, 2, 60, 40.0, "already true at the start"),
+            (&ready, None, 3, 60, 40.0, "after 30s"),
+        ] {
+            let expectation = expect(replicas, within, None);
+            assert_eq!(outcome(&expectation, traffic, rows, now), expected);
+        }
         assert_eq!(
-            outcome((2, 60, 0), None, &ready, 40.0),
-            "2 replicas ready within 1m; already true at the start"
-        );
-        assert_eq!(
-            outcome((3, 60, 0), None, &ready, 40.0),
-            "3 replicas ready within 1m; after 30s"
+            expect(8, 60, None).to_string(),
+            "8 replicas ready within 1m"
         );
     }
 
@@ -278,20 +275,18 @@ mod tests {
         let rows = [(0.0, 1, 1), (20.0, 4, 4), (50.0, 4, 3), (60.0, 4, 4)];
         let left = [&rows[..], &[(95.0, 5, 4)]].concat();
         let late = [(0.0, 1, 1), (100.0, 4, 4)];
-        let held = "exactly 4 replicas for 40s, starting within 1m40s";
+        let held = expect(4, 100, Some(40));
         for (rows, now, expected) in [
-            (&rows[..], 99.0, "pending".into()),
-            (&rows, 100.0, format!("{held}; after 50s")),
-            (
-                &left,
-                111.0,
-                format!("expected {held}; the longest was 35s, 50s after the start"),
-            ),
+            (&rows[..], 99.0, "pending"),
+            (&rows, 100.0, "after 50s"),
+            (&left, 111.0, "the longest was 35s, 50s after the start"),
             // One that begins in time may end later.
-            (&late, 139.0, "pending".into()),
-            (&late, 140.0, format!("{held}; after 1m30s")),
+            (&late, 139.0, "pending"),
+            (&late, 140.0, "after 1m30s"),
         ] {
-            assert_eq!(outcome((4, 100, 40), Some(10.0), rows, now), expected);
+            assert_eq!(outcome(&held, Some(10.0), rows, now), expected);
         }
+        let text = "exactly 4 replicas for 40s, starting within 1m40s";
+        assert_eq!(held.to_string(), text);
     }
 }

@@ -90,19 +90,13 @@ mod tests {
             }),
             at_rest: None,
         };
-        for (seconds, desired, ready, not_ready, expected) in [
-            // Too few replicas.
-            (0..60, 4, 4, 0, None),
-            // One is not ready.
-            (60..100, 12, 11, 0, None),
-            // Its CPU does not count yet.
-            (100..140, 12, 12, 1, None),
-            // Not at rest yet.
-            (140..160, 12, 12, 0, None),
-            // Unchanged for two syncs.
-            (160..200, 13, 13, 0, Some(190)),
-            // There is no third load.
-            (200..300, 13, 13, 0, None),
+        for (why, seconds, [desired, ready, not_ready], expected) in [
+            ("too few", 0..60, [4, 4, 0], None),
+            ("one is not ready", 60..100, [12, 11, 0], None),
+            ("its CPU does not count yet", 100..140, [12, 12, 1], None),
+            ("not at rest yet", 140..160, [12, 12, 0], None),
+            ("unchanged for two syncs", 160..200, [13, 13, 0], Some(190)),
+            ("there is no third load", 200..300, [13, 13, 0], None),
         ] {
             let deployment = Deployment {
                 desired,
@@ -114,11 +108,12 @@ mod tests {
                 not_ready,
                 ..Pods::default()
             };
-            let follows = |second: &i32| {
+            let mut seconds = seconds.into_iter();
+            let follows = seconds.find(|second| {
                 let now = f64::from(*second);
                 hold.advance(&deployment, pods, now).is_some()
-            };
-            assert_eq!(seconds.clone().find(follows), expected, "{seconds:?}");
+            });
+            assert_eq!(follows, expected, "{why}");
         }
         assert_eq!(hold.load(), load(50));
     }

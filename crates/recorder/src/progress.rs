@@ -1,9 +1,6 @@
 //! Shows the progress of a recording: its numbers on a terminal, or else a line for every change.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem::replace,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -84,29 +81,19 @@ impl Progress {
     }
 }
 
-/// Whether the app responds.
+/// While the app does not respond: the number of responses since it last failed.
 #[derive(Default)]
-struct Outage {
-    is_out: bool,
-    /// The number of the last responses in succession that have not failed.
-    succeeded: u32,
-}
+struct Outage(Option<u32>);
 
 impl Outage {
     /// What to say if it begins or ends.
     fn add(&mut self, response: &Response) -> Option<String> {
-        self.succeeded = match response.failed {
-            Some(_) => 0,
-            None => self.succeeded + 1,
-        };
-        match &response.failed {
-            Some(why) if !replace(&mut self.is_out, true) => Some(no_response(why)),
-            None if self.is_out && self.succeeded >= RECOVERED => {
-                self.is_out = false;
-                Some("the app responds again".into())
-            }
-            _ => None,
+        if let Some(why) = &response.failed {
+            return self.0.replace(0).is_none().then(|| no_response(why));
         }
+        let succeeded = self.0? + 1;
+        self.0 = Some(succeeded).filter(|succeeded| *succeeded < RECOVERED);
+        (self.0.is_none()).then(|| "the app responds again".into())
     }
 }
 
@@ -142,16 +129,15 @@ fn seconds(record: &Record, at: f64) -> String {
 
 /// The line of a terminal: the time, the replicas, CPU and latency.
 pub fn numbers(record: &Record, at: f64) -> String {
-    let latency = record.state.response.as_ref().map(|it| match &it.failed {
-        None => format!(", {}", latency(it.took.as_secs_f64())),
-        Some(why) => format!(", {}", no_response(why)),
-    });
-    let latency = latency.unwrap_or_default();
-    format!(
-        "{}  {}{latency}",
-        seconds(record, at),
-        replicas(&record.state)
-    )
+    let latency = match &record.state.response {
+        None => String::new(),
+        Some(Response { took, failed: None }) => format!(", {}", latency(took.as_secs_f64())),
+        Some(Response {
+            failed: Some(why), ..
+        }) => format!(", {}", no_response(why)),
+    };
+    let replicas = replicas(&record.state);
+    format!("{}  {replicas}{latency}", seconds(record, at))
 }
 
 fn replicas(state: &State) -> String {
@@ -177,9 +163,8 @@ fn cpu(state: &State) -> String {
     match cpu.current {
         Some(current) => format!("CPU {} of {target}", cpu.unit.format(current)),
         None => {
-            let why = autoscaler
-                .condition("ScalingActive")
-                .filter(|active| !active.is_true);
+            let active = autoscaler.condition("ScalingActive");
+            let why = active.filter(|active| !active.is_true);
             let why = why.map_or(String::new(), |why| format!(" ({})", why.reason));
             format!("CPU not known yet, of {target}{why}")
         }

@@ -13,7 +13,7 @@ use axum::{
     extract::{Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority},
     middleware::{self, Next},
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use serde_json::json;
@@ -85,16 +85,15 @@ impl Page {
             has_ended: false,
             asked: None,
         }));
-        let router = Router::new()
-            .route("/", get(async || Html(include_str!("page.html"))))
-            .route(
-                "/page.css",
-                get(async || of_type("text/css", include_str!("page.css"))),
-            )
-            .route(
-                "/page.js",
-                get(async || of_type("text/javascript", include_str!("page.js"))),
-            )
+        let mut router = Router::new();
+        for (path, content_type, content) in [
+            ("/", "text/html; charset=utf-8", include_str!("page.html")),
+            ("/page.css", "text/css", include_str!("page.css")),
+            ("/page.js", "text/javascript", include_str!("page.js")),
+        ] {
+            router = router.route(path, get(async move || of_type(content_type, content)));
+        }
+        let router = router
             .route("/status", get(status))
             .route("/report.md", get(report))
             .route("/autoscale.svg", get(picture))

@@ -38,10 +38,8 @@ pub fn label(command: &[OsString]) -> String {
     }
     let arguments: String = words.map(|word| format!(" {word}")).collect();
     let arguments = arguments.replace("--connections", "-c");
-    let connections = arguments.split_once(" -c").and_then(|(_, rest)| {
-        let rest = rest.trim_start_matches([' ', '=']);
-        rest.split(' ').next()
-    });
+    let after = arguments.split(" -c").nth(1);
+    let connections = after.and_then(|after| after.split([' ', '=']).find(|one| !one.is_empty()));
     // bombardier's default.
     format!("{} connections", connections.unwrap_or("125"))
 }
