@@ -313,7 +313,9 @@ impl<'a> Follower<'a> {
         let set = self.set.iter().rfind(|(_, replicas)| *replicas == to);
         let by = if was_lost {
             "while the connection was lost, the replicas changed"
-        } else if autoscaler.scaled_object.is_some() && (from == 0 || to == 0) {
+        } else if autoscaler.scaled_object.is_some()
+            && (from == 0 || to == 0 && autoscaler.may_scale_to_zero())
+        {
             "KEDA set the replicas:"
         } else {
             "something else than the autoscaler set the replicas:"

@@ -161,6 +161,12 @@ impl Autoscaler {
         self.metrics.iter().find(|metric| metric.source.is_cpu())
     }
 
+    /// Whether KEDA may scale its target to zero, which needs a metric that is not of the pods.
+    pub fn may_scale_to_zero(&self) -> bool {
+        let is_resource = |one: &Metric| matches!(one.source, Source::Resource { .. });
+        !self.metrics.iter().all(is_resource)
+    }
+
     pub fn reading(&self) -> Option<Reading> {
         self.cpu()?.reading()
     }

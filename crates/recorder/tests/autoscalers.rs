@@ -361,6 +361,13 @@ fn the_reports_are_those_in_the_repository() {
         ],
     );
     add(
+        "KEDA does not scale to zero for CPU alone",
+        vec![
+            (0.0, keda(4, "FailedGetResourceMetric")),
+            (15.0, keda(0, "ScalingDisabled")),
+        ],
+    );
+    add(
         "A step that depends on changes before the recording is a step",
         vec![
             (0.0, with_status(limited(17, 15), "lastScaleTime", scaled)),
