@@ -51,9 +51,7 @@ pub async fn run(
     started: impl FnOnce(),
     stop: &CancellationToken,
 ) -> TrafficResult {
-    let [program, arguments @ ..] = command else {
-        return TrafficResult::default();
-    };
+    let (program, arguments) = command.split_first().expect("it has a program");
     let child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
