@@ -34,7 +34,7 @@ const LATENCY: i32 = 130;
 const THIN: i32 = 3;
 const THICK: i32 = 14;
 /// The most rows of labels above one another; further decisions have a mark only.
-const MAX_ROWS: usize = 8;
+const MAX_ROWS: i32 = 8;
 /// Samples of CPU that are further apart than this leave a gap: metrics-server measures every 15 s.
 const LONGEST_SAMPLE: f64 = 20.0;
 /// Responses that are further apart than this leave a gap: there is one request a second.
@@ -56,10 +56,9 @@ type Lines = Vec<Vec<(f64, f64)>>;
 /// # Errors
 /// If it cannot be drawn.
 pub fn draw(report: &Report) -> Result<String> {
-    let marks = marks(&report.decisions);
-    let chart = Chart::new(report.record, &marks);
-    let rows = chart.rows(&marks);
-    let row_count = rows.iter().flatten().max().map_or(0, |row| row + 1) as i32;
+    let chart = Chart::new(report.record, marks(&report.decisions));
+    let rows = chart.marks.iter().filter_map(|mark| mark.row);
+    let row_count = rows.max().map_or(0, |row| row + 1);
     // The title, the legend of the replicas and the labels of the traffic come first.
     let mut breaks = vec![3 * LINE + row_count * LINE + 8];
     for height in [REPLICAS, 2 * LINE, CPU, 2 * LINE] {
@@ -74,14 +73,11 @@ pub fn draw(report: &Report) -> Result<String> {
         let [head, replicas, cpu_legend, cpu, latency_legend, latency] = &areas[..] else {
             unreachable!("six areas")
         };
-        text(
-            head,
-            &format!("Scaling of {}", report.deployment),
-            (LEFT, 4),
-        )?;
+        let title = format!("Scaling of {}", report.deployment);
+        text(head, &title, (LEFT, 4))?;
         chart.label_traffic(head, 2 * LINE + 6)?;
         let plot = chart.replicas(head, replicas)?;
-        chart.mark(&root, &plot, &marks, &rows)?;
+        chart.mark(&root, &plot)?;
         chart.cpu(cpu_legend, cpu)?;
         chart.latency(latency_legend, latency)?;
         root.present()?;
@@ -94,6 +90,8 @@ struct Mark {
     at: f64,
     replicas: u32,
     label: String,
+    /// The row of its label above the plot, from below; none if there are too many.
+    row: Option<i32>,
 }
 
 fn marks(decisions: &[Decision]) -> Vec<Mark> {
@@ -118,6 +116,7 @@ fn marks(decisions: &[Decision]) -> Vec<Mark> {
                 Some(reason) => format!("{change} {reason}"),
                 None => change,
             },
+            row: None,
         });
     }
     marks
@@ -129,10 +128,11 @@ struct Chart<'a> {
     time: Range<f64>,
     /// When the last observation was made.
     end: f64,
+    marks: Vec<Mark>,
 }
 
 impl<'a> Chart<'a> {
-    fn new(record: &'a Record, marks: &[Mark]) -> Self {
+    fn new(record: &'a Record, marks: Vec<Mark>) -> Self {
         let start = -record.time_origin();
         let end = (record.end() + start).max(1.0 + start);
         // The axis is long enough for the labels of the last marks.
@@ -140,11 +140,14 @@ impl<'a> Chart<'a> {
             let room = (WIDTH - RIGHT - LEFT - text_width(&mark.label)).max(WIDTH / 4);
             start + (mark.at - start) * f64::from(WIDTH - RIGHT - LEFT) / f64::from(room)
         };
-        Self {
+        let mut chart = Self {
             record,
             time: start..marks.iter().map(with_room).fold(end, f64::max),
             end,
-        }
+            marks,
+        };
+        chart.place_labels();
+        chart
     }
 
     /// The pixel of a time.
@@ -153,22 +156,18 @@ impl<'a> Chart<'a> {
         LEFT + (share * f64::from(WIDTH - RIGHT - LEFT)) as i32
     }
 
-    /// The row above the plot for the label of each mark, from below; none if there are too many. A
-    /// label starts at the line of its mark, so that a line crosses no label if those that come
+    /// A label starts at the line of its mark, so that a line crosses no label if those that come
     /// later are further below.
-    fn rows(&self, marks: &[Mark]) -> Vec<Option<usize>> {
-        let mut rows: Vec<Option<usize>> = vec![None; marks.len()];
-        for index in (0..marks.len()).rev() {
-            let end = self.x(marks[index].at) + text_width(&marks[index].label) + 12;
-            let later = marks.iter().zip(&rows).skip(index + 1);
-            let covered = later.filter(|(mark, _)| self.x(mark.at) < end);
-            let row = covered
-                .filter_map(|(_, row)| *row)
-                .max()
-                .map_or(0, |row| row + 1);
-            rows[index] = (row < MAX_ROWS).then_some(row);
+    fn place_labels(&mut self) {
+        for index in (0..self.marks.len()).rev() {
+            let Mark { at, label, .. } = &self.marks[index];
+            let end = self.x(*at) + text_width(label) + 12;
+            let later = self.marks[index + 1..].iter();
+            let covered = later.filter(|mark| self.x(mark.at) < end);
+            let highest = covered.filter_map(|mark| mark.row).max();
+            let row = highest.map_or(0, |row| row + 1);
+            self.marks[index].row = (row < MAX_ROWS).then_some(row);
         }
-        rows
     }
 
     /// The label of each load, where the load starts or as far to the right as it fits.
@@ -210,13 +209,13 @@ impl<'a> Chart<'a> {
     }
 
     /// Marks each decision, and labels it above the plot.
-    fn mark(&self, root: &Area, plot: &Plot, marks: &[Mark], rows: &[Option<usize>]) -> Result<()> {
+    fn mark(&self, root: &Area, plot: &Plot) -> Result<()> {
         let (_, heights) = plot.plotting_area().get_pixel_range();
-        for (mark, row) in marks.iter().zip(rows) {
+        for mark in &self.marks {
             let (x, y) = plot.backend_coord(&(mark.at, f64::from(mark.replicas)));
             root.draw(&Circle::new((x, y), 5, ORANGE.filled()))?;
-            if let Some(row) = row {
-                let label = heights.start - 8 - (*row as i32 + 1) * LINE;
+            if let Some(row) = mark.row {
+                let label = heights.start - 8 - (row + 1) * LINE;
                 root.draw(&PathElement::new([(x, y), (x, label + 4)], ORANGE))?;
                 text(root, &mark.label, (x + 5, label))?;
             }
@@ -487,8 +486,10 @@ mod tests {
             at,
             replicas: 4,
             label: "4→8 largest step".into(),
+            row: None,
         });
-        let rows = Chart::new(&record, &[]).rows(&marks);
+        let rows = Chart::new(&record, marks.into()).marks;
+        let rows: Vec<_> = rows.iter().map(|mark| mark.row).collect();
         assert_eq!(rows, [Some(2), Some(1), Some(0), Some(0)]);
     }
 
@@ -502,7 +503,7 @@ mod tests {
             (20.0, deployment(3)),
             (30.0, deployment(3)),
         ]);
-        let lines = Chart::new(&record, &[]).steps(|state| desired(state).map(f64::from));
+        let lines = Chart::new(&record, vec![]).steps(|state| desired(state).map(f64::from));
         assert_eq!(
             lines,
             [
