@@ -1,15 +1,20 @@
 //! The guest: a compiled component, and a new instance of it for every request.
 
-use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc, thread, time::Duration};
 
 use hyper::{Request, Response, body::Incoming};
 use tokio::sync::oneshot;
 use wasi_preview1_component_adapter_provider::{
-    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME as ADAPTER_NAME,
+    WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER as ADAPTER,
 };
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
+    Cache, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Result, Store,
+    bail,
     component::{Component, HasSelf, Linker, ResourceTable},
+    ensure,
+    error::Context,
+    format_err,
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
@@ -19,8 +24,7 @@ use wasmtime_wasi_http::{
         body::HyperOutgoingBody,
     },
 };
-
-use crate::error::Error;
+use wit_component::ComponentEncoder;
 
 mod bindings {
     wasmtime::component::bindgen!({ path: "wit", world: "guest" });
@@ -49,26 +53,15 @@ impl Guest {
     /// Compiles the component or core module at `path`.
     ///
     /// # Errors
-    /// [`Error::WasmMissing`], [`Error::Wasm`] or [`Error::Engine`].
-    pub fn load(path: &Path, variables: BTreeMap<String, String>) -> Result<Self, Error> {
-        let error = |reason: String| Error::Wasm {
-            path: path.to_owned(),
-            reason,
-        };
-        let wasm = fs::read(path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => Error::WasmMissing {
-                path: path.to_owned(),
-            },
-            _ => error(e.to_string()),
-        })?;
-        let wasm = if wasm.starts_with(CORE_MODULE) {
-            to_component(&wasm).map_err(error)?
-        } else {
-            wasm
-        };
-        let text = |e: wasmtime::Error| one_line(format!("{e:#}"));
-        let engine = engine().map_err(|e| Error::Engine { reason: text(e) })?;
-        let component = prepare(&engine, &wasm).map_err(|e| error(text(e)))?;
+    /// If it is not WebAssembly, or needs what this host does not provide; if Wasmtime does not run
+    /// on this machine.
+    pub fn load(path: &Path, variables: BTreeMap<String, String>) -> Result<Self> {
+        let file = path.display();
+        ensure!(path.exists(), "{file} does not exist: run `make build`");
+        let engine = engine().context("Wasmtime cannot start")?;
+        let component = prepare(&engine, path);
+        let component = component
+            .with_context(|| format!("{file}: not a component that this host can serve"))?;
         Ok(Self {
             component,
             variables: Arc::new(variables),
@@ -79,11 +72,14 @@ impl Guest {
     ///
     /// # Errors
     /// If the guest fails, or returns, before it has started a response.
-    pub async fn respond(
-        &self,
-        request: Request<Incoming>,
-    ) -> wasmtime::Result<Response<HyperOutgoingBody>> {
-        let state = State::new(self.variables.clone());
+    pub async fn respond(&self, request: Request<Incoming>) -> Result<Response<HyperOutgoingBody>> {
+        let state = State {
+            table: ResourceTable::new(),
+            wasi: WasiCtx::builder().inherit_stdout().inherit_stderr().build(),
+            http: WasiHttpCtx::new(),
+            no_outgoing: NoOutgoing,
+            variables: self.variables.clone(),
+        };
         let mut store = Store::new(self.component.engine(), state);
         store.set_epoch_deadline(NO_DEADLINE);
         let instance = self.component.instantiate_async(&mut store).await?;
@@ -110,7 +106,7 @@ impl Guest {
             }
             Err(_) => {
                 work.await??;
-                wasmtime::bail!("the guest returned without a response")
+                bail!("the guest returned without a response")
             }
         }
     }
@@ -119,32 +115,18 @@ impl Guest {
 /// Prints on stderr, in one line, why a request failed.
 pub fn report(error: &wasmtime::Error) {
     // Above the root cause stands a backtrace of many lines.
-    eprintln!(
-        "A request failed: {}",
-        one_line(error.root_cause().to_string())
-    );
+    eprintln!("A request failed: {}", one_line(error.root_cause()));
 }
 
-fn one_line(text: String) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn to_component(module: &[u8]) -> Result<Vec<u8>, String> {
-    wit_component::ComponentEncoder::default()
-        .module(module)
-        .and_then(|encoder| {
-            encoder.adapter(
-                WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
-                WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
-            )
-        })
-        .and_then(|mut encoder| encoder.encode())
-        .map_err(|error| one_line(format!("{error:#}")))
+/// A message in one line.
+pub fn one_line(message: impl ToString) -> String {
+    let message = message.to_string();
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// An engine with Spin's settings: they decide what code is generated and what a new instance
 /// costs.
-fn engine() -> wasmtime::Result<Engine> {
+fn engine() -> Result<Engine> {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(MAX_INSTANCES)
         .total_core_instances(4 * MAX_INSTANCES)
@@ -165,6 +147,8 @@ fn engine() -> wasmtime::Result<Engine> {
     let mut config = Config::new();
     config.epoch_interruption(true);
     config.wasm_component_model_async(true);
+    // A component is compiled once, and kept in the cache folder of this account.
+    config.cache(Cache::from_file(None).ok());
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     let engine = Engine::new(&config).or_else(|error| {
         // The pool reserves terabytes of address space, which not every machine allows.
@@ -184,7 +168,15 @@ fn engine() -> wasmtime::Result<Engine> {
     Ok(engine)
 }
 
-fn prepare(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<ProxyPre<State>> {
+fn prepare(engine: &Engine, path: &Path) -> Result<ProxyPre<State>> {
+    let mut wasm = fs::read(path)?;
+    if wasm.starts_with(CORE_MODULE) {
+        let component = ComponentEncoder::default()
+            .module(&wasm)
+            .and_then(|encoder| encoder.adapter(ADAPTER_NAME, ADAPTER))
+            .and_then(|mut encoder| encoder.encode());
+        wasm = component.map_err(|error| format_err!("{error:#}"))?;
+    }
     let component = Component::new(engine, wasm)?;
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
@@ -200,18 +192,6 @@ struct State {
     http: WasiHttpCtx,
     no_outgoing: NoOutgoing,
     variables: Arc<BTreeMap<String, String>>,
-}
-
-impl State {
-    fn new(variables: Arc<BTreeMap<String, String>>) -> Self {
-        Self {
-            table: ResourceTable::new(),
-            wasi: WasiCtx::builder().inherit_stdout().inherit_stderr().build(),
-            http: WasiHttpCtx::new(),
-            no_outgoing: NoOutgoing,
-            variables,
-        }
-    }
 }
 
 impl WasiView for State {
@@ -243,19 +223,15 @@ impl variables::Host for State {
 /// Rejects every request that a guest wants to send.
 struct NoOutgoing;
 
-/// The outcome of the exchange that an outgoing request starts.
-type Exchange = Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>;
+type Exchange<T> = Box<dyn Future<Output = Result<T, wasmtime_wasi_http::Error>> + Send>;
 
 impl WasiHttpHooks for NoOutgoing {
     fn send_request(
         &mut self,
         _: Request<WasiBody>,
         _: Option<RequestOptions>,
-        _: Exchange,
-    ) -> Box<
-        dyn Future<Output = Result<(Response<WasiBody>, Exchange), wasmtime_wasi_http::Error>>
-            + Send,
-    > {
+        _: Exchange<()>,
+    ) -> Exchange<(Response<WasiBody>, Exchange<()>)> {
         Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) })
     }
 }

@@ -5,12 +5,12 @@
 //! instances, and a new instance for every request. It serves one component with one HTTP trigger
 //! and reads no runtime config.
 
-mod error;
 mod guest;
 mod manifest;
 mod server;
 
 use std::{
+    convert::Infallible,
     env,
     net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
     path::PathBuf,
@@ -18,10 +18,11 @@ use std::{
 };
 
 use clap::Parser;
-use error::Error;
-use guest::Guest;
+use guest::{Guest, one_line};
 use manifest::Application;
 use server::App;
+use tokio::net::TcpListener;
+use wasmtime::error::Context;
 
 /// Serve the component of a spin.toml on Wasmtime, without Spin
 ///
@@ -40,35 +41,31 @@ struct Args {
 /// The address of `HOST:PORT`; of the addresses of a name 127.0.0.1, as Spin prefers it, or else
 /// the first.
 fn address(text: &str) -> Result<SocketAddr, String> {
-    let addresses: Vec<_> = text
+    let addresses = text
         .to_socket_addrs()
-        .map_err(|error| format!("{error}; it must be HOST:PORT, such as 127.0.0.1:3000"))?
-        .collect();
-    let loopback = addresses
-        .iter()
-        .find(|address| address.ip() == Ipv4Addr::LOCALHOST);
-    loopback
-        .or(addresses.first())
-        .copied()
-        .ok_or_else(|| "the name has no address".to_owned())
+        .map_err(|error| format!("{error}; it must be HOST:PORT, such as 127.0.0.1:3000"))?;
+    let preferred = addresses.min_by_key(|address| address.ip() != Ipv4Addr::LOCALHOST);
+    preferred.ok_or_else(|| "the name has no address".to_owned())
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let Err(error) = run(Args::parse()).await;
-    eprintln!("error: {error}");
+    eprintln!("error: {}", one_line(format!("{error:#}")));
     ExitCode::FAILURE
 }
 
 /// Serves until a signal ends the process.
-async fn run(args: Args) -> Result<std::convert::Infallible, Error> {
+async fn run(args: Args) -> wasmtime::Result<Infallible> {
     let application = Application::read(&args.manifest, |name| env::var(name).ok())?;
     let app = App {
         guest: Guest::load(&application.source, application.variables)?,
         prefix: application.prefix,
     };
-    let listener = server::listen(args.listen).await?;
-    let addr = listener.local_addr().expect("the address of a listener");
-    println!("Serving http://{addr}");
+    let listen = args.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| {
+        format!("cannot listen on {listen} (set --listen, or LISTEN= for `make run`)")
+    })?;
+    println!("Serving http://{}", listener.local_addr()?);
     server::serve(listener, app).await
 }

@@ -1,6 +1,6 @@
 //! The HTTP server: connections, Spin's own paths, and the guest for all others.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -17,22 +17,10 @@ use hyper_util::{
 use tokio::{net::TcpListener, time::sleep};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
-use crate::{
-    error::Error,
-    guest::{Guest, report},
-};
+use crate::guest::{Guest, report};
 
 /// The paths that belong to Spin itself.
 const WELL_KNOWN: &str = "/.well-known/spin/";
-
-/// Listens on `addr`; port 0 takes a free one.
-///
-/// # Errors
-/// [`Error::Listen`]
-pub async fn listen(addr: SocketAddr) -> Result<TcpListener, Error> {
-    let listener = TcpListener::bind(addr).await;
-    listener.map_err(|source| Error::Listen { addr, source })
-}
 
 /// A guest and its route.
 pub struct App {
