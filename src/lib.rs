@@ -3,6 +3,8 @@
 mod burn;
 mod chain;
 mod clock;
+#[cfg(test)]
+mod contract;
 mod load;
 mod meter;
 mod overhead;

@@ -260,9 +260,6 @@ fn cut(given: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod contract;
-
-#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -1,11 +1,8 @@
 //! The contract over HTTP, tested against the built component.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
 
 use testkit::{Launch, Method, Response, Runner, Server, digest};
 
@@ -25,10 +22,6 @@ fn assert_problem(response: &Response, status: u16, said: &[&str], request: &str
 #[test]
 fn a_number_of_iterations_gives_its_digest() {
     let server = Server::start(&[]);
-    // From Python: `for _ in range(1000): digest = hashlib.sha256(digest).digest()`.
-    let response = server.get("/?iterations=1000").json();
-    let known = "36c1cb4f826ae42ceba848227e0c5f786178ca9dceca6772e5d728d09c30a2f6";
-    assert_eq!(response["digest"], known);
     for iterations in [0, 1, 2, 12_345] {
         let response = server.get(&format!("/?iterations={iterations}")).json();
         assert_eq!(response["load"], format!("iterations={iterations}"));
@@ -41,19 +34,15 @@ fn a_number_of_iterations_gives_its_digest() {
 fn a_load_is_run_and_reported() {
     let server = Server::start(&[]);
     // The query, the load in the report, and the least CPU time.
-    let loads = [
+    for (query, load, cpu_time_ms) in [
         ("", "cpu_time=20ms", 20.0),
         ("?", "cpu_time=20ms", 20.0),
-        ("?cpu_time=0.001s500us", "cpu_time=1.5ms", 1.5),
         ("?cpu%5Ftime=%32ms", "cpu_time=2ms", 2.0),
         ("?cpu_time=1500%C2%B5s", "cpu_time=1.5ms", 1.5),
-        ("?cpu_time=1500%CE%BCs", "cpu_time=1.5ms", 1.5),
         ("?duration=0.2s&cpu=0.25", "cpu=250m&duration=200ms", 0.0),
         ("?cpu=1&duration=50ms", "cpu=1&duration=50ms", 0.0),
-        ("?cpu=1.0&duration=1us", "cpu=1&duration=1us", 0.0),
         ("?cpu=250m&duration=1ns", "cpu=250m&duration=1ns", 0.0),
-    ];
-    for (query, load, cpu_time_ms) in loads {
+    ] {
         let response = server.get(&format!("/{query}"));
         assert_eq!(response.status, 200, "{query}: {response:?}");
         assert_eq!(response.header("content-type"), "application/json");
@@ -92,123 +81,48 @@ fn any_path_is_served() {
 #[test]
 fn a_query_that_is_not_a_load_is_rejected() {
     let server = Server::start(&[]);
-    // The query, the parameter at fault, and words of the detail.
-    let queries: &[(&str, Option<&str>, &[&str])] = &[
-        (
-            "iteration=5",
-            Some("iteration"),
-            &["\"iteration\"", "iterations=N"],
-        ),
-        ("cpu_time=20ms&verbose=1", Some("verbose"), &["verbose"]),
-        ("&", Some(""), &["cpu_time=D"]),
-        ("iterations=5&", Some(""), &["iterations=N"]),
-        ("iterations=1&iterations=1", Some("iterations"), &["twice"]),
-        ("cpu=250m", Some("cpu"), &["`duration`"]),
-        ("duration=1s", Some("duration"), &["`cpu`"]),
-        (
-            "iterations=1&cpu_time=1ms",
-            None,
-            &["iterations", "cpu_time"],
-        ),
-        (
-            "cpu=1&duration=1s&cpu_time=1s",
-            None,
-            &["cannot be combined"],
-        ),
-        ("iterations", Some("iterations"), &["\"\"", "digits"]),
-        ("iterations=", Some("iterations"), &["digits"]),
-        ("iterations=-1", Some("iterations"), &["\"-1\""]),
-        ("iterations=%2B1", Some("iterations"), &["\"+1\""]),
-        ("iterations=1.5", Some("iterations"), &["whole number"]),
-        (
-            "iterations=18446744073709551616",
-            Some("iterations"),
-            &["2^64"],
-        ),
-        ("cpu_time=20", Some("cpu_time"), &["\"20\"", "unit"]),
-        ("cpu_time=0s", Some("cpu_time"), &["more than zero"]),
-        ("cpu_time=-1s", Some("cpu_time"), &["\"-1s\""]),
-        ("cpu_time=99999999h", Some("cpu_time"), &["2562047h"]),
-        (
-            "cpu_time=1d",
-            Some("cpu_time"),
-            &["ns, us or µs, ms, s, m, h"],
-        ),
-        ("cpu_time=1e3s", Some("cpu_time"), &["1e3s"]),
-        ("cpu_time=inf", Some("cpu_time"), &["inf"]),
-        ("cpu=0&duration=1s", Some("cpu"), &["above 0"]),
-        ("cpu=1001m&duration=1s", Some("cpu"), &["at most 1"]),
-        ("cpu=1e-1&duration=1s", Some("cpu"), &["1e-1"]),
-        ("cpu=NaN&duration=1s", Some("cpu"), &["NaN"]),
-        (
-            "cpu=0.0000000001&duration=1s",
-            Some("cpu"),
-            &["0.0000000001", "nanocores"],
-        ),
-        ("cpu=250m&duration=", Some("duration"), &["duration"]),
-        (
-            "iterations=%zz",
-            Some("iterations"),
-            &["`iterations` is not percent-encoded", "%zz"],
-        ),
-        ("iterations=%3", Some("iterations"), &["percent-encoded"]),
-        ("%ff=1", None, &["UTF-8"]),
-    ];
-    for (query, parameter, said) in queries {
+    // The query, the parameter at fault, and a part of the detail.
+    for (query, parameter, said) in [
+        ("iteration=5", Some("iteration"), "\"iteration\""),
+        ("iterations=5&", Some(""), "iterations=N"),
+        ("iterations=1&iterations=1", Some("iterations"), "twice"),
+        ("cpu=250m", Some("cpu"), "`duration`"),
+        ("duration=1s", Some("duration"), "`cpu`"),
+        ("iterations=1&cpu_time=1ms", None, "cannot be combined"),
+        ("iterations=%2B1", Some("iterations"), "\"+1\""),
+        ("cpu_time=20", Some("cpu_time"), "\"20\""),
+        ("cpu=1001m&duration=1s", Some("cpu"), "at most 1"),
+        ("cpu=0.0000001m&duration=1s", Some("cpu"), "nanocores"),
+        ("cpu=250m&duration=", Some("duration"), "\"\""),
+        ("iterations=%zz", Some("iterations"), "percent-encoded"),
+        ("%ff=1", None, "UTF-8"),
+    ] {
         let response = server.get(&format!("/?{query}"));
-        assert_problem(&response, 400, said, query);
-        assert_eq!(response.json()["parameter"].as_str(), *parameter, "{query}");
+        assert_problem(&response, 400, &[said], query);
+        assert_eq!(response.json()["parameter"].as_str(), parameter, "{query}");
     }
-}
-
-#[test]
-fn the_problem_of_a_long_query_is_short() {
-    let server = Server::start(&[]);
-    let response = server.get(&format!("/?iterations={}", "9".repeat(8000)));
-    assert_problem(&response, 400, &["999\"…"], "8000 digits");
-    assert!(response.body.len() < 500, "{response:?}");
-    let response = server.get(&format!("/?{}=1", "x".repeat(8000)));
-    assert_problem(&response, 400, &["xxx\"…"], "a key of 8000 letters");
-    assert_eq!(response.json()["parameter"], "x".repeat(40) + "…");
-    assert!(response.body.len() < 500, "{response:?}");
 }
 
 #[test]
 fn a_load_above_a_limit_is_rejected() {
     let server = Server::start(&[("max_cpu_time", "50ms"), ("max_sustained_cpu", "0.01")]);
-    // The query, the parameter at fault, and words of the detail: the value, the limit and the
-    // variable that sets it.
-    let queries = [
+    // The query, the parameter at fault, and the limit with its variable.
+    let ms50 = ["50ms", "max_cpu_time"];
+    for (query, parameter, said) in [
         (
             "iterations=50000001",
-            Some("iterations"),
-            ["50000001", "50000000", "max_iterations"],
+            "iterations",
+            ["50000000", "max_iterations"],
         ),
-        (
-            "cpu_time=50.1ms",
-            Some("cpu_time"),
-            ["50.1ms", "50ms", "max_cpu_time"],
-        ),
-        (
-            "cpu=1m&duration=10m1ns",
-            Some("duration"),
-            ["10m0.000000001s", "10m", "max_duration"],
-        ),
-        (
-            "cpu=100m&duration=501ms",
-            None,
-            ["the CPU time", "50ms", "max_cpu_time"],
-        ),
-        (
-            "cpu=10.1m&duration=5s",
-            None,
-            ["the CPU time", "50ms", "max_cpu_time"],
-        ),
-    ];
-    for (query, parameter, said) in queries {
+        ("cpu_time=50.1ms", "cpu_time", ms50),
+        ("cpu=1m&duration=601s", "duration", ["10m", "max_duration"]),
+        ("cpu=100m&duration=501ms", "", ms50),
+        ("cpu=10.1m&duration=5s", "", ms50),
+    ] {
         let response = server.get(&format!("/?{query}"));
         assert_problem(&response, 400, &said, query);
-        assert_eq!(response.json()["parameter"].as_str(), parameter);
+        let problem = response.json();
+        assert_eq!(problem["parameter"].as_str().unwrap_or(""), parameter);
     }
     for query in [
         "cpu_time=50ms",
@@ -222,44 +136,21 @@ fn a_load_above_a_limit_is_rejected() {
 
 #[test]
 fn head_validates_and_burns_nothing() {
-    let server = Server::start(&[("max_cpu_time", "1h"), ("max_iterations", "99999999999999")]);
-    let cases = [
-        ("", 200, "application/json"),
-        ("?cpu_time=1h", 200, "application/json"),
-        ("?iterations=99999999999999", 200, "application/json"),
-        ("?cpu_time=2h", 400, "application/problem+json"),
-        ("?cpu_time", 400, "application/problem+json"),
-    ];
-    for (query, status, content_type) in cases {
+    let server = Server::start(&[("max_cpu_time", "1h"), ("max_iterations", "9999999999")]);
+    // The query, the status, and the load; the paced one is that of Kubernetes' own tests.
+    for (query, status, load) in [
+        ("", 200, "cpu_time=20ms"),
+        ("?duration=600s&cpu=0.02", 200, "cpu=20m&duration=10m0s"),
+        ("?cpu_time=3599s", 200, "cpu_time=59m59s"),
+        ("?iterations=9999999999", 200, "iterations=9999999999"),
+        ("?cpu_time=2h", 400, ""),
+        ("?cpu_time", 400, ""),
+    ] {
         let response = server.ask(Method::HEAD, &format!("/{query}"));
         assert_eq!(response.status, status, "{query}");
-        assert_eq!(response.header("content-type"), content_type, "{query}");
+        assert_eq!(response.header("load"), load, "{query}");
         assert_eq!(response.body, "", "{query}");
     }
-}
-
-#[test]
-fn head_reports_the_load_and_the_limits_in_force() {
-    let server = Server::start(&[("load", "cpu_time=1500us"), ("max_duration", "3m")]);
-    let response = server.ask(Method::HEAD, "/");
-    for (name, value) in [
-        ("load", "cpu_time=1.5ms"),
-        ("max-iterations", "50000000"),
-        ("max-cpu-time", "10s"),
-        ("max-duration", "3m"),
-        ("max-sustained-cpu", "20m"),
-    ] {
-        assert_eq!(response.header(name), value, "{name}");
-    }
-    let response = server.ask(Method::HEAD, "/?duration=90s&cpu=0.02");
-    assert_eq!(response.header("load"), "cpu=20m&duration=1m30s");
-}
-
-#[test]
-fn the_default_limits_allow_the_reference_load_of_kubernetes() {
-    let server = Server::start(&[]);
-    let response = server.ask(Method::HEAD, "/?cpu=20m&duration=600s");
-    assert_eq!(response.status, 200, "{response:?}");
 }
 
 #[test]
@@ -291,71 +182,74 @@ fn paths_that_clients_request_unasked_burn_nothing() {
 }
 
 #[test]
-fn another_method_is_not_allowed() {
-    let server = Server::start(&[("load", "broken")]);
-    for method in [
-        Method::POST,
-        Method::PUT,
-        Method::DELETE,
-        Method::OPTIONS,
-        Method::PATCH,
-    ] {
-        for query in ["", "?iterations=1", "?nonsense"] {
-            let response = server.ask(method.clone(), &format!("/{query}"));
-            assert_problem(&response, 405, &[method.as_str(), "GET"], method.as_str());
-            assert_eq!(response.header("allow"), "GET, HEAD");
-        }
-    }
-}
-
-#[test]
-fn variables_set_the_default_load_the_limits_and_the_name() {
+fn variables_set_the_default_load_the_limits_the_name_and_the_overhead() {
     let server = Server::start(&[
         ("load", "duration=10ms&cpu=0.5"),
         ("max_iterations", "10"),
         ("replica", "cpu-load-gen-7d4f"),
+        ("request_overhead", "0"),
+        ("pause_overhead", "0"),
+        ("yield_overhead", "0"),
     ]);
     let report = server.get("/").json();
     assert_eq!(report["load"], "cpu=500m&duration=10ms");
     assert_eq!(report["replica"], "cpu-load-gen-7d4f");
+    assert_eq!(report["overhead_ms"], serde_json::Value::Null, "{report}");
     assert_eq!(server.get("/?iterations=10").status, 200);
     assert_eq!(server.get("/?iterations=11").status, 400);
 }
 
 #[test]
 fn a_variable_that_cannot_be_used_fails_only_the_requests_that_need_it() {
-    // The variable, its value, a query that needs it, and one that does not.
-    let cases = [
-        ("load", "cpu_time=20", "", "?cpu_time=1ms"),
-        ("load", "", "", "?iterations=1"),
-        ("load", "cpu_time=11s", "", "?iterations=1"),
-        ("max_iterations", "many", "?iterations=1", "?cpu_time=1ms"),
-        ("max_cpu_time", "10", "", "?iterations=1"),
-        ("max_cpu_time", "", "?cpu_time=1ms", "?iterations=1"),
-        ("max_duration", "-1m", "?cpu=1&duration=1ms", ""),
-        ("max_cpu_time", "1d", "?cpu=1&duration=1ms", "?iterations=1"),
-        ("max_sustained_cpu", "2", "?cpu=1m&duration=1ms", ""),
+    // The variables, and requests with the variable at fault; none if they succeed.
+    type Pairs = &'static [(&'static str, &'static str)];
+    let cases: [(Pairs, Pairs); 3] = [
+        (
+            &[
+                ("load", "cpu_time=20"),
+                ("max_iterations", "many"),
+                ("max_cpu_time", ""),
+                ("max_duration", "-1m"),
+            ],
+            &[
+                ("", "load"),
+                ("?iterations=1", "max_iterations"),
+                ("?cpu_time=1ms", "max_cpu_time"),
+                ("?cpu=1&duration=1ms", "max_duration"),
+            ],
+        ),
+        (
+            &[("load", ""), ("max_cpu_time", "1d")],
+            &[
+                ("", "load"),
+                ("?iterations=1", ""),
+                ("?cpu=1&duration=1ms", "max_cpu_time"),
+                ("?cpu=1m&duration=1ms", ""),
+            ],
+        ),
+        (
+            &[("load", "cpu_time=11s"), ("max_sustained_cpu", "2")],
+            &[
+                ("", "load"),
+                ("?iterations=1", ""),
+                ("?cpu_time=1ms", ""),
+                ("?cpu=1m&duration=1ms", "max_sustained_cpu"),
+            ],
+        ),
     ];
-    for (variable, value, needs, does_not) in cases {
-        let server = Server::start(&[(variable, value)]);
-        let response = server.get(&format!("/{needs}"));
-        let value = value.rsplit('=').next().expect("a part");
-        assert_problem(&response, 500, &[variable, value], needs);
-        assert_eq!(
-            server.get(&format!("/{does_not}")).status,
-            200,
-            "{variable}"
-        );
+    for (variables, requests) in cases {
+        let server = Server::start(variables);
+        for (query, at_fault) in requests {
+            let response = server.get(&format!("/{query}"));
+            let variable = variables.iter().find(|(name, _)| name == at_fault);
+            let Some((name, value)) = variable else {
+                assert_eq!(response.status, 200, "{query}: {response:?}");
+                continue;
+            };
+            let given = value.rsplit('=').next().expect("a part");
+            assert_problem(&response, 500, &[name, given], query);
+        }
     }
-}
-
-#[test]
-fn an_overhead_may_be_zero_without_a_unit() {
-    let variables = ["request_overhead", "pause_overhead", "yield_overhead"];
-    let server = Server::start(&variables.map(|variable| (variable, "0")));
-    let report = server.get("/?cpu=100m&duration=50ms").json();
-    assert_eq!(report["load"], "cpu=100m&duration=50ms", "{report}");
-    assert_eq!(report["overhead_ms"], serde_json::Value::Null, "{report}");
 }
 
 /// The manifest of another app, with the lines of the README.
@@ -407,66 +301,4 @@ fn forty_requests_at_once_all_succeed() {
             });
         }
     });
-}
-
-/// Sends the requests one after another over one connection, reading only heads and the bytes that
-/// `content-length` announces. Returns the heads.
-fn ask_over_one_connection(server: &Server, targets: &[&str]) -> Vec<String> {
-    let mut connection =
-        BufReader::new(TcpStream::connect(server.address()).expect("a connection"));
-    let ask = |target: &&str| {
-        let request =
-            format!("GET {target} HTTP/1.0\r\nHost: localhost\r\nConnection: Keep-Alive\r\n\r\n");
-        let sent = connection.get_mut().write_all(request.as_bytes());
-        sent.expect("a request is sent");
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            let read = connection.read_line(&mut head).expect("a line");
-            assert!(read > 0, "{target}: closed after {head:?}");
-        }
-        let length = head
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: "))
-            .unwrap_or_else(|| panic!("{target}: no length in {head}"));
-        let mut body = vec![0; length.parse().expect("a number")];
-        connection.read_exact(&mut body).expect("a body");
-        head
-    };
-    targets.iter().map(ask).collect()
-}
-
-#[test]
-fn an_http_1_0_client_can_keep_its_connection() {
-    let server = Server::start(&[]);
-    // None of them burns, so that even a slow machine sends each in one piece.
-    let targets = ["/?iterations=0", "/?nonsense", "/robots.txt", "/healthz"];
-    let heads = ask_over_one_connection(&server, &targets);
-    for (head, target) in heads.iter().zip(targets) {
-        assert!(head.starts_with("HTTP/1.0 "), "{target}: {head}");
-        assert!(head.contains("connection: keep-alive"), "{target}: {head}");
-    }
-}
-
-#[test]
-fn a_long_response_sends_a_space_each_second() {
-    const IDLE: Duration = Duration::from_millis(1800);
-    let server = Server::start(&[]);
-    let mut connection = TcpStream::connect(server.address()).expect("a connection");
-    connection.set_read_timeout(Some(IDLE)).expect("a timeout");
-    let request =
-        "GET /?cpu=10m&duration=5.5s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    connection
-        .write_all(request.as_bytes())
-        .expect("it is sent");
-    // Read as by a proxy that closes an idle connection.
-    let mut response = String::new();
-    let result = connection.read_to_string(&mut response);
-    assert!(result.is_ok(), "{result:?} after {response:?}");
-    assert!(response.contains("x-accel-buffering: no\r\n"), "{response}");
-    // Each is a chunk of one byte.
-    assert!(response.matches("1\r\n \r\n").count() >= 4, "{response}");
-    assert!(
-        response.contains(r#""load":"cpu=10m&duration=5.5s""#),
-        "{response}"
-    );
 }

@@ -1,28 +1,25 @@
 //! The component behind nginx and HAProxy, and with ab as its client: `cargo test --test proxies --
 //! --ignored` on a machine that has them.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use testkit::{Process, Server};
+use testkit::{Process, Server, send};
 
 /// The time after which the proxies close an idle connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// The path of an installed program.
 fn program(name: &str, package: &str) -> PathBuf {
-    let path = env::var("PATH").expect("a PATH");
+    let path = env::var_os("PATH").expect("a PATH");
     // Debian has servers in /usr/sbin, which is not on the PATH of every user.
-    let mut files = path
-        .split(':')
-        .chain(["/usr/sbin"])
-        .map(|folder| Path::new(folder).join(name));
-    let installed = files.find(|file| file.is_file());
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
+    let installed = folders.map(|it| it.join(name)).find(|it| it.is_file());
     installed.unwrap_or_else(|| panic!("{name} is not installed: apt-get install {package}"))
 }
 
@@ -97,15 +94,6 @@ impl Proxy {
     }
 }
 
-/// Sends a request over a new connection, which the proxy closes after the response.
-fn request(proxy: &Proxy, target: &str) -> TcpStream {
-    let mut connection = TcpStream::connect(&proxy.address).expect("a connection");
-    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    let sent = connection.write_all(request.as_bytes());
-    sent.expect("a request is sent");
-    connection
-}
-
 #[test]
 #[ignore = "needs ab: apt-get install apache2-utils"]
 fn ab_keeps_its_connections() {
@@ -134,12 +122,11 @@ fn a_long_response_passes_through_proxies_that_close_idle_connections() {
     let nginx = Proxy::nginx(server.address());
     let haproxy = Proxy::haproxy(&nginx.address);
     let mut response = String::new();
-    let read = request(&haproxy, "/?cpu=10m&duration=12s").read_to_string(&mut response);
+    let client = send(&haproxy.address, "/?cpu=10m&duration=12s");
+    let read = client.and_then(|mut client| client.read_to_string(&mut response));
     read.expect("a whole response");
-    assert!(
-        response.contains(r#""load":"cpu=10m&duration=12s""#),
-        "{response}"
-    );
+    let load = r#""load":"cpu=10m&duration=12s""#;
+    assert!(response.contains(load), "{response}");
 }
 
 #[test]
@@ -147,7 +134,7 @@ fn a_long_response_passes_through_proxies_that_close_idle_connections() {
 fn a_burn_ends_soon_after_its_client_disconnects_behind_a_proxy() {
     let server = Server::start(&[]);
     let haproxy = Proxy::haproxy(server.address());
-    let client = request(&haproxy, "/?cpu_time=9s");
+    let client = send(&haproxy.address, "/?cpu_time=9s").expect("a request is sent");
     sleep(Duration::from_millis(2500));
     drop(client);
     // It burns for two seconds at most.
@@ -156,8 +143,5 @@ fn a_burn_ends_soon_after_its_client_disconnects_behind_a_proxy() {
     let before = cpu_time();
     sleep(Duration::from_secs(1));
     let used = cpu_time() - before;
-    assert!(
-        used < Duration::from_millis(200),
-        "it still burns: {used:?} within a second"
-    );
+    assert!(used < Duration::from_millis(200), "{used:?} in a second");
 }

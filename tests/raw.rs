@@ -1,15 +1,13 @@
-//! Raw HTTP that no client library would send.
+//! Raw HTTP that no client library would send, and what one would hide.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
 
-use testkit::Server;
+use testkit::{Server, send};
 
-/// A request: its name, the bytes before `LAST` and after it, and the statuses of its responses.
-type Case<'a> = (&'a str, &'a [u8], &'a [u8], &'a [u16]);
-
+/// The last headers of a request.
 const LAST: &str = "Host: localhost\r\nConnection: close\r\n\r\n";
 
 fn connect(server: &Server) -> TcpStream {
@@ -48,79 +46,59 @@ fn statuses(responses: &str) -> Vec<u16> {
 
 #[test]
 fn each_request_has_its_status() {
+    const ONE: &[u8] = b"GET /?iterations=1";
     let server = Server::start(&[]);
-    let long = |length| [b"GET /?", "a".repeat(length).as_bytes(), b" HTTP/1.1\r\n"].concat();
-    let cases: &[Case] = &[
-        ("a query of 60 KiB", &long(60 << 10), b"", &[400]),
-        ("a query of 64 KiB", &long(64 << 10), b"", &[414]),
-        ("NUL", b"GET /?iterations=\0 HTTP/1.1\r\n", b"", &[400]),
-        (
-            "UTF-8",
-            b"GET /?iterations=\xc3\xa4 HTTP/1.1\r\n",
-            b"",
-            &[400],
-        ),
-        ("8 bits", b"GET /?iterations=\xff HTTP/1.1\r\n", b"", &[400]),
-        ("a space", b"GET /?iterations= 1 HTTP/1.1\r\n", b"", &[400]),
-        ("no version", b"GET /?iterations=1\r\n", b"", &[400]),
-        (
-            "the absolute form",
-            b"GET http://localhost/a?iterations=1 HTTP/1.1\r\n",
-            b"",
-            &[200],
-        ),
+    let long = |length| [b"GET /?", "a".repeat(length).as_bytes()].concat();
+    // The method and the target, headers, a body, and the statuses of the responses.
+    let cases: [(&[u8], &str, &str, &[u16]); 15] = [
+        (&long(60 << 10), "", "", &[400]),
+        (&long(64 << 10), "", "", &[414]),
+        (b"GET /?iterations=\0", "", "", &[400]),
+        (b"GET /?iterations=\xc3\xa4", "", "", &[400]),
+        (b"GET /?iterations=\xff", "", "", &[400]),
+        (b"GET /?iterations= 1", "", "", &[400]),
+        (b"GET http://localhost/?iterations=1", "", "", &[200]),
         // Spin closes the connection if the host of the request is unclear.
+        (b"GET http://elsewhere/?iterations=1", "", "", &[]),
+        (b"OPTIONS *", "", "", &[405]),
+        (b"BREW /?iterations=1", "", "", &[405]),
+        (b"GET /?iterations=1#2", "", "", &[200]),
+        (ONE, "Content-Length: 5\r\n", "hello", &[200]),
         (
-            "the absolute form of another host",
-            b"GET http://elsewhere/a?iterations=1 HTTP/1.1\r\n",
-            b"",
-            &[],
-        ),
-        ("an asterisk", b"OPTIONS * HTTP/1.1\r\n", b"", &[405]),
-        (
-            "another method",
-            b"BREW /?iterations=1 HTTP/1.1\r\n",
-            b"",
-            &[405],
-        ),
-        (
-            "a fragment",
-            b"GET /?iterations=1#2 HTTP/1.1\r\n",
-            b"",
+            ONE,
+            "Transfer-Encoding: chunked\r\n",
+            "5\r\nhello\r\n0\r\n\r\n",
             &[200],
         ),
         (
-            "a body",
-            b"GET /?iterations=1 HTTP/1.1\r\nContent-Length: 5\r\n",
-            b"hello",
-            &[200],
-        ),
-        (
-            "a body in chunks",
-            b"GET /?iterations=1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n",
-            b"5\r\nhello\r\n0\r\n\r\n",
-            &[200],
-        ),
-        (
-            "two lengths",
-            b"GET /?iterations=1 HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n",
-            b"hello",
+            ONE,
+            "Content-Length: 5\r\nContent-Length: 6\r\n",
+            "hello",
             &[400],
         ),
+        // The body is announced and not sent.
         (
-            "a body that is asked for and not sent",
-            b"GET /?iterations=1 HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n",
-            b"",
+            ONE,
+            "Content-Length: 5\r\nExpect: 100-continue\r\n",
+            "",
             &[200],
         ),
     ];
-    for (name, start, behind, expected) in cases {
-        let request = [start, LAST.as_bytes(), behind].concat();
-        let received = responses(&server, &request);
-        assert_eq!(statuses(&received), *expected, "{name}: {received}");
+    for (line, headers, body, expected) in cases {
+        let rest = format!(" HTTP/1.1\r\n{headers}{LAST}{body}");
+        let received = responses(&server, &[line, rest.as_bytes()].concat());
+        let request = String::from_utf8_lossy(line);
+        let request = request.get(..40).unwrap_or(&request);
+        assert_eq!(
+            statuses(&received),
+            expected,
+            "{request} {headers}: {received}"
+        );
     }
-    let nowhere = responses(&server, b"GET /?iterations=1 HTTP/1.1\r\n\r\n");
-    assert_eq!(nowhere, "", "no host at all");
+    let no_version = responses(&server, &[ONE, b"\r\n", LAST.as_bytes()].concat());
+    assert_eq!(statuses(&no_version), [400], "{no_version}");
+    let no_host = responses(&server, &[ONE, b" HTTP/1.1\r\n\r\n"].concat());
+    assert_eq!(no_host, "");
     assert_eq!(server.get("/?iterations=1").status, 200);
 }
 
@@ -147,4 +125,45 @@ fn a_request_may_arrive_in_pieces() {
         sleep(Duration::from_millis(20));
     }
     assert_eq!(statuses(&rest(connection)), [200]);
+}
+
+/// It reads only heads and the bytes that `content-length` announces, as ab does.
+#[test]
+fn an_http_1_0_client_can_keep_its_connection() {
+    let server = Server::start(&[]);
+    let mut connection = BufReader::new(connect(&server));
+    // None of them burns, so that even a slow machine sends each in one piece.
+    for target in ["/?iterations=0", "/?nonsense", "/robots.txt", "/healthz"] {
+        let request =
+            format!("GET {target} HTTP/1.0\r\nHost: localhost\r\nConnection: Keep-Alive\r\n\r\n");
+        let sent = connection.get_mut().write_all(request.as_bytes());
+        sent.expect("a request is sent");
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            let read = connection.read_line(&mut head).expect("a line");
+            assert!(read > 0, "{target}: closed after {head:?}");
+        }
+        assert!(head.starts_with("HTTP/1.0 "), "{target}: {head}");
+        assert!(head.contains("connection: keep-alive"), "{target}: {head}");
+        let mut headers = head.lines();
+        let length = headers.find_map(|line| line.strip_prefix("content-length: "));
+        let length = length.unwrap_or_else(|| panic!("{target}: no length in {head}"));
+        let mut body = vec![0; length.parse().expect("a number")];
+        connection.read_exact(&mut body).expect("a body");
+    }
+}
+
+/// It is read as by a proxy that closes an idle connection.
+#[test]
+fn a_long_response_sends_a_space_each_second() {
+    const IDLE: Duration = Duration::from_millis(1800);
+    let server = Server::start(&[]);
+    let connection = send(server.address(), "/?cpu=10m&duration=5.5s").expect("it is sent");
+    connection.set_read_timeout(Some(IDLE)).expect("a timeout");
+    let response = rest(connection);
+    assert!(response.contains("x-accel-buffering: no\r\n"), "{response}");
+    // Each is a chunk of one byte.
+    assert!(response.matches("1\r\n \r\n").count() >= 4, "{response}");
+    let load = r#""load":"cpu=10m&duration=5.5s""#;
+    assert!(response.contains(load), "{response}");
 }

@@ -1,29 +1,16 @@
-//! Stand-ins for kubectl, bombardier and other programs: each logs its call and prints the given output.
+//! Stand-ins for kubectl, bombardier and other programs: each logs its call and prints the given
+//! output.
 
 use super::ROOT;
 use std::{
     env, fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
 };
 
-const NAMES: [&str; 14] = [
-    "bombardier",
-    "cargo",
-    "cargo-fuzz",
-    "curl",
-    "docker",
-    "helm",
-    "k3d",
-    "kind",
-    "kubectl",
-    "rustc",
-    "rustup",
-    "shellcheck",
-    "sleep",
-    "spin",
-];
+const NAMES: &str = "bombardier cargo cargo-fuzz curl docker helm k3d kind kubectl rustc rustup \
+                     shellcheck sleep spin";
 
 /// The script of each stand-in. A call is one line: the name and the arguments, separated by tabs.
 const PROGRAM: &str = r#"#!/usr/bin/env bash
@@ -31,7 +18,7 @@ call=${0##*/}
 for argument; do call+=$'\t'$argument; done
 printf '%s\n' "$call" >>"$CALLS"
 call=${call//$'\t'/ }
-eval "$ANSWERS"
+eval "case \$call in $ANSWERS esac"
 case $call in
   'kind get nodes '*) echo wasm-cluster-scale-worker ;;
   'kubectl config current-context') echo k3d-wasm-cluster-scale ;;
@@ -52,7 +39,7 @@ esac
 /// A folder with the stand-ins.
 pub struct Programs {
     folder: PathBuf,
-    /// Shell that a stand-in runs before its usual answers; `$call` is how it was called.
+    /// Shell patterns of calls, and what a stand-in does then instead of its usual answer.
     answers: String,
 }
 
@@ -72,21 +59,18 @@ impl Programs {
         if folder.exists() {
             fs::remove_dir_all(&folder).expect("the old folder goes");
         }
-        for program in NAMES {
+        for program in NAMES.split_whitespace() {
             install(&folder.join("bin").join(program));
         }
-        Self {
-            folder,
-            answers: String::new(),
-        }
+        let answers = String::new();
+        Self { folder, answers }
     }
 
-    /// The same, with these answers first.
+    /// The same, with these answers: `PATTERN) COMMANDS; exit ;;`, as often as there are patterns.
     pub fn answering(name: &str, answers: &str) -> Self {
-        Self {
-            answers: answers.to_owned(),
-            ..Self::new(name)
-        }
+        let answers = answers.to_owned();
+        let Self { folder, .. } = Self::new(name);
+        Self { folder, answers }
     }
 
     /// A path in the folder.
@@ -100,7 +84,7 @@ impl Programs {
         install(&self.folder.join(name));
     }
 
-    /// Runs make with these targets and variables, and with nothing of the caller's environment but PATH.
+    /// Runs make with these targets and variables, and of the caller's environment with PATH alone.
     pub fn make(&self, arguments: &[&str]) -> Run {
         self.make_in(&[], arguments)
     }
@@ -110,14 +94,9 @@ impl Programs {
         let calls = self.folder.join("calls");
         fs::write(&calls, "").expect("written");
         let path = env::var_os("PATH").expect("PATH is set");
-        let folders = [self.folder.join("bin")]
-            .into_iter()
-            .chain(env::split_paths(&path));
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = Command::new("make")
+        let folders = [self.folder.join("bin")].into_iter();
+        let folders = folders.chain(env::split_paths(&path));
+        let output = Command::new("make")
             .arg("--no-print-directory")
             .args(arguments)
             .current_dir(ROOT)
@@ -129,15 +108,13 @@ impl Programs {
             .output()
             .expect("make runs");
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        let calls = fs::read_to_string(calls).expect("the calls");
+        let words = |call: &str| call.split('\t').map(str::to_owned).collect();
         Run {
-            success: status.success(),
-            stdout: text(stdout),
-            stderr: text(stderr),
-            calls: fs::read_to_string(calls)
-                .expect("the calls")
-                .lines()
-                .map(|call| call.split('\t').map(str::to_owned).collect())
-                .collect(),
+            success: output.status.success(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+            calls: calls.lines().map(words).collect(),
         }
     }
 }
@@ -149,12 +126,15 @@ fn install(path: &Path) {
 }
 
 impl Run {
+    fn find(&self, part: &str) -> Option<usize> {
+        let mut calls = self.calls.iter();
+        calls.position(|call| call.join(" ").contains(part))
+    }
+
     /// The index of the first call whose text contains this.
     pub fn position(&self, part: &str) -> usize {
-        self.calls
-            .iter()
-            .position(|call| call.join(" ").contains(part))
-            .unwrap_or_else(|| panic!("no call has {part:?}:\n{self}"))
+        let found = self.find(part);
+        found.unwrap_or_else(|| panic!("no call has {part:?}:\n{self}"))
     }
 
     /// The arguments of the first call whose text contains this.
@@ -163,7 +143,7 @@ impl Run {
     }
 
     pub fn has_call(&self, part: &str) -> bool {
-        self.calls.iter().any(|call| call.join(" ").contains(part))
+        self.find(part).is_some()
     }
 }
 

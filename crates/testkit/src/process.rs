@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    path::Path,
     process::{Command, ExitStatus},
     thread,
     time::{Duration, Instant},
@@ -66,16 +65,17 @@ impl Drop for Process {
     }
 }
 
-/// A command that runs `program` on these cores only, written as `taskset --cpu-list` reads them.
-pub fn pinned(program: &Path, cores: &str) -> Command {
-    confined(program, Some(cores), None, None)
+/// A command that runs another on these cores only, written as `taskset --cpu-list` reads them. It
+/// takes over the program, the arguments and the variables.
+pub fn pinned(command: &Command, cores: &str) -> Command {
+    confined(command, Some(cores), None, None)
 }
 
-/// A command that runs `program` on some cores, in a cgroup, with a limit of file descriptors. If
-/// the system has `setpriv`, as Linux does, it ends together with the thread that started it, even
-/// when that is killed.
+/// The same on some cores, in a cgroup, with a limit of file descriptors. If the system has
+/// `setpriv`, as Linux does, it ends together with the thread that started it, even when that is
+/// killed.
 pub(crate) fn confined(
-    program: &Path,
+    command: &Command,
     cores: Option<&str>,
     cgroup: Option<&Cgroup>,
     descriptors: Option<u32>,
@@ -89,11 +89,18 @@ pub(crate) fn confined(
     }
     script += "if command -v setpriv >/dev/null; then set -- setpriv --pdeathsig TERM \"$@\"; fi\n";
     if let Some(cores) = cores {
-        script += "command -v taskset >/dev/null || { echo 'taskset is not installed: install util-linux'; exit 1; }\n";
+        script += "command -v taskset >/dev/null || \
+                   { echo 'taskset is not installed: install util-linux'; exit 1; }\n";
         script += &format!("set -- taskset --cpu-list {cores} \"$@\"\n");
     }
     script += "exec \"$@\"";
-    let mut command = Command::new("sh");
-    command.args(["-c", &script, "sh"]).arg(program);
-    command
+    let mut confined = Command::new("sh");
+    confined.args(["-c", &script, "sh"]);
+    confined.arg(command.get_program()).args(command.get_args());
+    confined.envs(
+        command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    confined
 }

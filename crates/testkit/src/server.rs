@@ -1,11 +1,11 @@
 //! A server: how to start it, the requests to it, and the resources that it uses.
 
 use std::{
-    env,
-    ffi::{OsStr, OsString},
-    fmt,
+    env, fmt,
     fs::{self, File},
+    io::{self, Write},
     iter::successors,
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -56,15 +56,9 @@ impl Runner {
             );
             return Ok(spin);
         }
+        // The programs of tests are in a folder of their own.
         let this = env::current_exe()?;
-        let mut folders = this.ancestors().skip(1);
-        // The programs of tests and examples are in a folder of their own.
-        let folder = folders.find(|it| {
-            !matches!(
-                it.file_name().and_then(OsStr::to_str),
-                Some("deps" | "examples")
-            )
-        });
+        let folder = this.ancestors().skip(1).find(|it| !it.ends_with("deps"));
         let folder = folder.context("this program is in no folder")?;
         Ok(Self::EmbeddedHost(folder.join("embedded-host")))
     }
@@ -107,9 +101,7 @@ pub struct Limits {
 
 /// How to start a server.
 pub struct Launch {
-    program: PathBuf,
-    args: Vec<OsString>,
-    variables: Vec<(String, String)>,
+    command: Command,
     limits: Option<Limits>,
     descriptors: Option<u32>,
     /// Where it serves, as `http://host:port`; `None` if it is a [`Runner`], which prints it.
@@ -132,33 +124,33 @@ impl Launch {
     /// # Errors
     /// If the embedded host was not built.
     pub fn at(address: &str, runner: &Runner, manifest: &Path) -> Result<Self> {
-        let launch = Self::of(runner.path(), None)?;
-        let launch = match runner {
+        let mut launch = Self::of(Command::new(runner.path()), None)?;
+        let command = &mut launch.command;
+        match runner {
             Runner::Spin(_) => {
                 let state = launch.folder.path().join("spin");
-                let launch = launch.args(["up", "--quiet", "--from"]).args([manifest]);
-                let launch = launch.args([OsStr::new("--state-dir"), state.as_ref()]);
-                launch.args([OsStr::new("--log-dir"), state.join("logs").as_ref()])
+                command.args(["up", "--quiet", "--from"]).arg(manifest);
+                command.arg("--log-dir").arg(state.join("logs"));
+                command.arg("--state-dir").arg(state);
             }
             Runner::EmbeddedHost(host) => {
                 let missing = || format!("{} does not exist: run `make test`", host.display());
                 ensure!(host.exists(), missing());
-                launch.args(["--manifest"]).args([manifest])
+                command.arg("--manifest").arg(manifest);
             }
-        };
-        Ok(launch.args(["--listen", address]))
+        }
+        command.args(["--listen", address]);
+        Ok(launch)
     }
 
     /// Any other program, which serves at `url` and responds there with any status below 500.
-    pub fn program(program: &Path, url: &str) -> Result<Self> {
-        Self::of(program, Some(url.to_owned()))
+    pub fn program(command: Command, url: &str) -> Result<Self> {
+        Self::of(command, Some(url.to_owned()))
     }
 
-    fn of(program: &Path, url: Option<String>) -> Result<Self> {
+    fn of(command: Command, url: Option<String>) -> Result<Self> {
         Ok(Self {
-            program: program.to_owned(),
-            args: Vec::new(),
-            variables: Vec::new(),
+            command,
             limits: None,
             descriptors: None,
             url,
@@ -166,20 +158,12 @@ impl Launch {
         })
     }
 
-    /// Adds arguments.
-    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
-        self.args.extend(args);
-        self
-    }
-
     /// Sets variables of the application in place of the defaults in its manifest.
     pub fn variables(mut self, variables: &[(&str, &str)]) -> Self {
-        let name = |name: &str| format!("SPIN_VARIABLE_{}", name.to_uppercase());
-        let variables = variables
-            .iter()
-            .map(|(key, value)| (name(key), (*value).to_owned()));
-        self.variables.extend(variables);
+        for (name, value) in variables {
+            let name = format!("SPIN_VARIABLE_{}", name.to_uppercase());
+            self.command.env(name, value);
+        }
         self
     }
 
@@ -205,13 +189,10 @@ impl Launch {
             None => None,
         };
         let cores = self.limits.as_ref().map(|limits| limits.cores.as_str());
-        let mut command = confined(&self.program, cores, cgroup.as_ref(), self.descriptors);
+        let mut command = confined(&self.command, cores, cgroup.as_ref(), self.descriptors);
         let log = File::create(self.folder.path().join("log"))?;
-        command.args(self.args).envs(self.variables);
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        command.stdin(Stdio::null());
+        command.stdout(log.try_clone()?).stderr(log);
         let config = Agent::config_builder().http_status_as_error(false);
         let config = config.timeout_global(Some(REQUEST_TIMEOUT)).proxy(None);
         let mut server = Server {
@@ -224,11 +205,10 @@ impl Launch {
         };
         match server.wait_until_healthy() {
             Ok(()) => Ok(server),
-            Err(error) => bail!(
-                "{} {error:#}: {}",
-                self.program.display(),
-                server.log()?.trim()
-            ),
+            Err(error) => {
+                let program = Path::new(self.command.get_program()).display();
+                bail!("{program} {error:#}: {}", server.log()?.trim())
+            }
         }
     }
 }
@@ -282,11 +262,9 @@ impl Server {
             }
             if self.url.is_empty() {
                 let log = self.log()?;
+                let mut lines = log.split_inclusive('\n');
                 // Whole lines only.
-                let mut lines = log
-                    .split_inclusive('\n')
-                    .filter_map(|line| line.strip_suffix('\n'));
-                let url = lines.find_map(|line| line.strip_prefix("Serving "));
+                let url = lines.find_map(|it| it.strip_prefix("Serving ")?.strip_suffix('\n'));
                 self.url = url.unwrap_or_default().to_owned();
             }
             if !self.url.is_empty() && self.is_healthy() {
@@ -366,9 +344,8 @@ impl Server {
             return cgroup.used();
         }
         let system = processes(ProcessRefreshKind::nothing().with_cpu());
-        let millis = self
-            .own(&system)
-            .map(sysinfo::Process::accumulated_cpu_time);
+        let processes = self.own(&system);
+        let millis = processes.map(sysinfo::Process::accumulated_cpu_time);
         Ok(Duration::from_millis(millis.sum()))
     }
 
@@ -380,9 +357,7 @@ impl Server {
         let system = processes(ProcessRefreshKind::nothing().with_memory().with_tasks());
         let mut usage = Usage::default();
         for process in self.own(&system) {
-            let threads = process
-                .tasks()
-                .context("the threads can be counted on Linux only")?;
+            let threads = process.tasks().context("Linux alone counts threads")?;
             let descriptors = process.open_files().context("no descriptors")?;
             usage.resident += process.memory();
             usage.threads += threads.len() as u64;
@@ -406,6 +381,16 @@ impl Server {
     pub fn terminate(&mut self, timeout: Duration) -> Result<Option<Duration>> {
         Ok(self.process.terminate(timeout)?)
     }
+}
+
+/// Sends a GET over a connection of its own, which the server closes after the response. Reading
+/// fails after a minute without a byte.
+pub fn send(address: &str, target: &str) -> io::Result<TcpStream> {
+    let mut connection = TcpStream::connect(address)?;
+    connection.set_read_timeout(Some(REQUEST_TIMEOUT))?;
+    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes())?;
+    Ok(connection)
 }
 
 fn processes(what: ProcessRefreshKind) -> System {

@@ -66,115 +66,59 @@ fn start(manifest: &Path, listen: &str) -> anyhow::Result<Server> {
 fn failure(manifest: &Path, listen: &str) -> String {
     let error = start(manifest, listen).err().expect("a failure");
     let error = format!("{error:#}");
-    let (_, line) = error
-        .split_once("ended with exit status: 1: error: ")
-        .expect(&error);
+    let line = error.split_once("ended with exit status: 1: error: ");
+    let (_, line) = line.expect(&error);
     assert!(!line.contains('\n'), "{error}");
     line.to_owned()
 }
 
 #[test]
-fn a_missing_manifest_is_named() {
-    let error = failure(Path::new("nowhere/spin.toml"), "127.0.0.1:0");
-    assert!(
-        error.starts_with("nowhere/spin.toml: cannot read the manifest: "),
-        "{error}"
-    );
-}
-
-#[test]
-fn a_manifest_that_it_cannot_serve_says_why() {
+fn a_manifest_that_it_cannot_serve_is_named_with_the_reason() {
+    let missing = failure(Path::new("nowhere/spin.toml"), "127.0.0.1:0");
+    assert!(missing.starts_with("nowhere/spin.toml: "), "{missing}");
+    let two = "[[trigger.http]]\nroute = \"/b\"\ncomponent = \"b\"\n[component.app]";
     for (from, to, reason) in [
         ("= 2", "= ", "line 1: "),
-        (
-            "spin_manifest_version = 2",
-            "",
-            "line 1: missing field `spin_manifest_version`",
-        ),
-        (
-            "version = 2",
-            "version = 1",
-            "`spin_manifest_version` is 1; this host reads version 2",
-        ),
-        (
-            "trigger.http",
-            "trigger.redis",
-            "line 4: unknown field `redis`, expected `http`",
-        ),
-        (
-            "[component.app]",
-            "[[trigger.http]]\nroute = \"/b\"\ncomponent = \"b\"\n[component.app]",
-            "2 [[trigger.http]]; this host serves one",
-        ),
-        (
-            "/...",
-            "/api",
-            "`route` is \"/api\"; this host serves a route that ends with \"/...\"",
-        ),
-        (
-            r#"component = "app""#,
-            r#"component = "b""#,
-            "[[trigger.http]]: there is no component \"b\"",
-        ),
-        (
-            r#""app.wasm""#,
-            r#"{ url = "https://example.com" }"#,
-            "line 8: invalid type: map, expected path string",
-        ),
-        (
-            "{{ size }}",
-            "{{ width }}",
-            "[component.*.variables] length: `{{ width }} m` uses `width`, which [variables] does not declare",
-        ),
-        (
-            "{{ size }}",
-            "{{ size",
-            "[component.*.variables] length: `{{` without `}}` in `{{ size m`",
-        ),
-        (
-            r#"{ default = "3" }"#,
-            "{ required = true }",
-            "line 3: missing field `default`",
-        ),
+        ("spin_manifest_version = 2", "", "`spin_manifest_version`"),
+        ("version = 2", "version = 1", "reads version 2"),
+        ("trigger.http", "trigger.redis", "line 4: unknown field"),
+        ("[component.app]", two, "2 [[trigger.http]]"),
+        ("/...", "/api", "\"/api\""),
+        ("component = \"app\"", "component = \"b\"", "\"b\""),
+        ("\"app.wasm\"", "{ url = \"app\" }", "line 8: "),
+        ("{{ size }}", "{{ width }}", "`width`"),
+        ("{{ size }}", "{{ size", "without `}}`"),
+        ("{ default = \"3\" }", "{}", "line 3: missing"),
     ] {
         let text = MANIFEST.replacen(from, to, 1);
         assert_ne!(text, MANIFEST, "{from}");
         let path = application("rejected-manifest", &text, None);
         let error = failure(&path, "127.0.0.1:0");
-        let expected = format!("{}: {reason}", path.display());
-        assert!(
-            error.starts_with(&expected),
-            "{to}: {error} is not {expected}"
-        );
+        assert!(error.starts_with(path.to_str().expect("UTF-8")), "{error}");
+        assert!(error.contains(reason), "{to}: no {reason} in {error}");
     }
 }
 
 #[test]
-fn a_missing_wasm_file_can_be_built() {
-    let path = application("missing-wasm", MANIFEST, None);
-    let wasm = path.with_file_name("app.wasm");
-    let expected = format!("{} does not exist: run `make build`", wasm.display());
-    assert_eq!(failure(&path, "127.0.0.1:0"), expected);
-}
-
-#[test]
-fn broken_wasm_files_are_rejected() {
+fn a_wasm_file_that_it_cannot_serve_is_named_with_the_reason() {
     let whole = component("unreachable");
-    for (name, wasm) in [
-        ("empty", &b""[..]),
-        ("text", b"hello"),
-        ("truncated-component", &whole[..whole.len() / 2]),
-        ("broken-module", b"\0asm\x01\0\0\0\xff"),
-        ("module-without-handler", b"\0asm\x01\0\0\0"),
+    for (name, wasm, reason) in [
+        ("missing", None, "run `make build`"),
+        ("empty", Some(&b""[..]), "not a component"),
+        ("text", Some(b"hello"), "not a component"),
+        (
+            "cut-short",
+            Some(&whole[..whole.len() / 2]),
+            "not a component",
+        ),
+        ("broken", Some(b"\0asm\x01\0\0\0\xff"), "not a component"),
+        ("no-handler", Some(b"\0asm\x01\0\0\0"), "not a component"),
     ] {
-        let path = application(name, MANIFEST, Some(wasm));
+        let path = application(name, MANIFEST, wasm);
         let error = failure(&path, "127.0.0.1:0");
         let wasm = path.with_file_name("app.wasm");
-        let expected = format!(
-            "{}: not a component that this host can serve: ",
-            wasm.display()
-        );
-        assert!(error.starts_with(&expected), "{name}: {error}");
+        assert!(error.starts_with(wasm.to_str().expect("UTF-8")), "{error}");
+        assert!(error.contains(reason), "{name}: {error}");
     }
 }
 
@@ -184,12 +128,8 @@ fn a_port_in_use_is_named() {
     let addr = taken.local_addr().unwrap().to_string();
     let path = application("port-in-use", MANIFEST, Some(&component("unreachable")));
     let error = failure(&path, &addr);
-    assert!(
-        error.starts_with(&format!("cannot listen on {addr}: Address already in use")),
-        "{error}"
-    );
-    for advice in ["--listen", "LISTEN="] {
-        assert!(error.contains(advice), "no {advice} in {error}");
+    for part in [&*addr, "in use", "--listen", "LISTEN="] {
+        assert!(error.contains(part), "no {part} in {error}");
     }
 }
 
@@ -198,10 +138,8 @@ fn an_address_may_have_a_name_and_must_have_a_port() {
     let path = application("address", MANIFEST, Some(&component("unreachable")));
     let host = start(&path, "localhost:0").expect("a host that serves");
     assert!(host.is_healthy());
-    assert!(
-        host.address().starts_with("127.0.0.1:"),
-        "as Spin prefers it"
-    );
+    // As Spin prefers it.
+    assert!(host.address().starts_with("127.0.0.1:"));
     let error = start(&path, "localhost").err().expect("a failure");
     assert!(format!("{error:#}").contains("HOST:PORT"), "{error:#}");
 }
@@ -220,11 +158,7 @@ fn spins_own_paths_are_served_without_the_guest() {
         ("/.well-known/other", (500, "")),
     ] {
         let response = host.get(path);
-        assert_eq!(
-            (response.status, response.body.as_str()),
-            expected,
-            "{path}"
-        );
+        assert_eq!((response.status, &*response.body), expected, "{path}");
     }
 }
 
@@ -247,26 +181,16 @@ fn a_route_serves_its_own_paths_alone() {
 
 #[test]
 fn a_guest_without_a_response_is_a_500_and_a_line() {
-    for (name, guest, line) in [
-        (
-            "trap",
-            "unreachable",
-            "A request failed: wasm trap: wasm `unreachable` instruction executed\n",
-        ),
-        (
-            "silence",
-            "",
-            "A request failed: the guest returned without a response\n",
-        ),
+    for (name, guest, reason) in [
+        ("trap", "unreachable", "`unreachable` instruction executed"),
+        ("silence", "", "the guest returned without a response"),
     ] {
         let host = serving(name, guest);
         let response = host.get("/");
-        assert_eq!(
-            (response.status, response.body.as_str()),
-            (500, ""),
-            "{name}"
-        );
+        assert_eq!((response.status, &*response.body), (500, ""), "{name}");
         let log = host.log().expect("a log");
-        assert!(log.ends_with(line), "{name}: {log}");
+        let line = log.lines().last().unwrap_or_default();
+        assert!(line.starts_with("A request failed: "), "{name}: {log}");
+        assert!(line.ends_with(reason), "{name}: {log}");
     }
 }
