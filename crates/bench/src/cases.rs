@@ -1,6 +1,6 @@
 //! The cases, with the bounds of their values. Those of crowds are in `crowds.rs`.
 
-use std::time::Duration;
+use std::{array, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -139,16 +139,27 @@ async fn deviations(
     requests: usize,
 ) -> Result<(f64, f64)> {
     let target = format!("/?cpu_time={millis}ms");
-    let (mut cpu, mut burn, mut reported) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..3 {
+    let [cpu, burn, reported] = medians(3, async || {
         let empty = cost(server, "/?iterations=0", connections, 200).await?;
         let load = cost(server, &target, connections, requests).await?;
-        cpu.push(load.cpu_ms);
-        burn.push(load.cpu_ms - empty.cpu_ms);
-        reported.push(load.reported_ms);
+        Ok([load.cpu_ms, load.cpu_ms - empty.cpu_ms, load.reported_ms])
+    })
+    .await?;
+    Ok((deviation(cpu, millis.into()), deviation(reported, burn)))
+}
+
+/// The medians of values that are measured together, this many times.
+async fn medians<const N: usize>(
+    times: usize,
+    measure: impl AsyncFn() -> Result<[f64; N]>,
+) -> Result<[f64; N]> {
+    let mut rounds = Vec::new();
+    for _ in 0..times {
+        rounds.push(measure().await?);
     }
-    let used = deviation(median(&cpu), millis.into());
-    Ok((used, deviation(median(&reported), median(&burn))))
+    Ok(array::from_fn(|index| {
+        median(rounds.iter().map(|round| round[index]))
+    }))
 }
 
 async fn pacing(testbed: &Testbed, report: &mut Report) -> Result<()> {
@@ -168,7 +179,7 @@ async fn pacing(testbed: &Testbed, report: &mut Report) -> Result<()> {
             shares.push((used / DURATION_MS - idle) / connections as f64);
             ends.extend([0.0, 1.0].map(|share| 1000.0 * tally.seconds(share) - DURATION_MS));
         }
-        let used = deviation(1000.0 * median(&shares), millicores.into());
+        let used = deviation(1000.0 * median(shares), millicores.into());
         let end = largest(ends);
         report.add(
             format!("`cpu={millicores}m&duration=5s`, c={connections}"),
@@ -184,11 +195,8 @@ async fn pacing(testbed: &Testbed, report: &mut Report) -> Result<()> {
 
 /// Adds what the case subtracts.
 fn add_idle(report: &mut Report, cores: f64) {
-    let millicores = plain(1000.0 * cores);
-    report.add(
-        "idle server, subtracted here",
-        &[("millicores", millicores)],
-    );
+    let subject = "idle server, subtracted here";
+    report.add(subject, &[("millicores", plain(1000.0 * cores))]);
 }
 
 async fn neighbours(testbed: &Testbed, report: &mut Report) -> Result<()> {
@@ -238,16 +246,19 @@ async fn tutorial(testbed: &Testbed, report: &mut Report) -> Result<()> {
     crowds::measure(Case::Tutorial, testbed, report).await?;
     let server = component(testbed, Share::LIMITED).await?;
     let result = bombardier::run(&server.url("/"), 40, Duration::from_secs(30)).await?;
+    let micros = |latency: f64| seconds(latency / 1e6);
+    let percentiles = result.latency.percentiles.as_ref();
+    let percentiles = percentiles.context("bombardier printed no percentiles")?;
     report.add(
         "bombardier -c 40",
         &[
-            ("failed", count(result.failed).at_most(0.0)),
-            ("requests", count(result.requests)),
-            ("p50", seconds(result.p50)),
-            ("p95", seconds(result.p95)),
+            ("failed", count(result.not_2xx() as usize).at_most(0.0)),
+            ("requests", count(result.requests() as usize)),
+            ("p50", micros(percentiles.p50)),
+            ("p95", micros(percentiles.p95)),
             // It sends a request that timed out again, up to four times, and counts only the last
             // response: only this shows it.
-            ("longest", seconds(result.max).at_most(5.0)),
+            ("longest", micros(result.latency.max).at_most(5.0)),
         ],
     );
     Ok(())
@@ -261,13 +272,13 @@ async fn disconnected(testbed: &Testbed, report: &mut Report) -> Result<()> {
         ("cpu_time=100ms", 40, Share::LIMITED, 1000.0, 2.0),
     ] {
         let server = component(testbed, share).await?;
-        let (mut cpu, mut idle) = (Vec::new(), Vec::new());
-        for _ in 0..3 {
-            let after = disconnect(&server, &format!("/?{query}"), connections).await?;
-            cpu.push(after.cpu_ms);
-            idle.push(after.seconds);
-        }
-        let (cpu, idle) = (milliseconds(median(&cpu)), seconds(median(&idle)));
+        let target = format!("/?{query}");
+        let [cpu, idle] = medians(3, async || {
+            let after = disconnect(&server, &target, connections).await?;
+            Ok([after.cpu_ms, after.seconds])
+        })
+        .await?;
+        let (cpu, idle) = (milliseconds(cpu), seconds(idle));
         report.add(
             format!("`{query}`, c={connections} {share}"),
             &[
@@ -283,17 +294,14 @@ async fn overhead(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let component = component(testbed, Share::TWO_CORES).await?;
     let hello = testbed.other("hello", Share::TWO_CORES)?;
     let [ours, theirs] = [&component, &hello].map(|server| traffic(server, "/?iterations=0", 8));
-    let mut ratios = Vec::new();
-    for _ in 0..15 {
+    let [ratio] = medians(15, async || {
         let rate = requests_per_second(&ours).await?;
-        ratios.push(rate / requests_per_second(&theirs).await?);
-    }
-    let ratio = plain(median(&ratios));
-    let figure = (
-        "requests per second ÷ those of hello-world",
-        ratio.at_least(0.95),
-    );
-    report.add("`iterations=0`, c=8", &[figure]);
+        Ok([rate / requests_per_second(&theirs).await?])
+    })
+    .await?;
+    let measure = "requests per second ÷ those of hello-world";
+    let ratio = plain(ratio).at_least(0.95);
+    report.add("`iterations=0`, c=8", &[(measure, ratio)]);
     Ok(())
 }
 
@@ -307,28 +315,23 @@ async fn hash_rate(testbed: &Testbed, report: &mut Report) -> Result<()> {
     const HASHES: u32 = 1_000_000;
     let server = component(testbed, Share::TWO_CORES).await?;
     let empty = cost(&server, "/?iterations=0", 1, 200).await?;
-    let mut ratios = Vec::new();
-    for _ in 0..20 {
-        let burn = cost(&server, &format!("/?iterations={HASHES}"), 1, 2).await?;
+    let target = format!("/?iterations={HASHES}");
+    let [ratio] = medians(20, async || {
+        let burn = cost(&server, &target, 1, 2).await?;
         let rate = 1000.0 * f64::from(HASHES) / (burn.cpu_ms - empty.cpu_ms);
-        ratios.push(rate / testbed.native_hash_rate(2 * HASHES)?);
-    }
-    let ratio = plain(median(&ratios));
-    let figure = (
-        "hashes per CPU second ÷ those of native `sha2` in software",
-        ratio.at_least(0.75),
-    );
-    report.add(format!("`iterations={HASHES}`"), &[figure]);
+        Ok([rate / testbed.native_hash_rate(2 * HASHES)?])
+    })
+    .await?;
+    let measure = "hashes per CPU second ÷ those of native `sha2` in software";
+    let ratio = plain(ratio).at_least(0.75);
+    report.add(format!("`iterations={HASHES}`"), &[(measure, ratio)]);
     Ok(())
 }
 
 fn size(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let [component, hello] = testbed.sizes()?;
-    let ratio = plain(component as f64 / hello as f64);
-    report.add(
-        "the component",
-        &[("size ÷ that of hello-world", ratio.at_most(1.25))],
-    );
+    let ratio = plain(component as f64 / hello as f64).at_most(1.25);
+    report.add("the component", &[("size ÷ that of hello-world", ratio)]);
     Ok(())
 }
 
@@ -353,14 +356,12 @@ async fn growth(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let lowest = cpu.iter().copied().fold(f64::INFINITY, f64::min);
     let spread = largest(cpu.iter().map(|&used| deviation(used, lowest)));
     let growth = largest(health[1..].iter().copied()) / health[0];
+    let growth = plain(growth).at_most(1.0);
     report.add(
         "`cpu_time=20ms`, c=1, 4, 16, 64",
         &[
             ("spread of CPU per request", percent(spread).at_most(5.0)),
-            (
-                "growth of health p99 ÷ that of c",
-                plain(growth).at_most(1.0),
-            ),
+            ("growth of health p99 ÷ that of c", growth),
         ],
     );
     Ok(())

@@ -34,10 +34,10 @@ pub struct Crowd {
 /// milliseconds: at most.
 type Bounds = [f64; 5];
 /// No bound.
-const NO: f64 = f64::NAN;
-pub const UNBOUNDED: Bounds = [NO; 5];
+pub const NO: f64 = f64::INFINITY;
+const UNBOUNDED: Bounds = [-NO, -NO, NO, NO, NO];
 
-const QUARTER: Share = Share::limited(0.25);
+const QUARTER: Share = Share::QUARTER;
 const HALF: Share = Share::LIMITED;
 const TWO: Share = Share::TWO_CORES;
 
@@ -252,11 +252,7 @@ pub fn health_figures(health: &Latencies, bound: f64) -> [Figure; 2] {
 
 impl fmt::Display for Crowd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            cpu_time_ms,
-            connections,
-            share,
-        } = self;
-        write!(f, "{cpu_time_ms} ms × {connections} {share}")
+        let (millis, share) = (self.cpu_time_ms, self.share);
+        write!(f, "{millis} ms × {} {share}", self.connections)
     }
 }

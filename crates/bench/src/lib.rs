@@ -14,7 +14,7 @@ mod testbed;
 mod traffic;
 mod value;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{env, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
@@ -63,6 +63,9 @@ struct Measure {
 // One thread: both cores are for the server, and servers end with the thread that started them.
 #[tokio::main(flavor = "current_thread")]
 pub async fn main() -> ExitCode {
+    // All paths are those of `make`, which runs at the root of the workspace.
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    env::set_current_dir(root).expect("the workspace");
     let result = match Args::parse().command {
         Command::Measure(args) => until_interrupted(args.run()).await,
         Command::Draw { csv, svg } => draw(csv, svg),

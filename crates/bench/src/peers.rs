@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     env,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use testkit::{Launch, Server};
 use tokio::{select, task::JoinSet, time::sleep, try_join};
 
 use crate::{
-    crowds::{LENGTH, RAMP, Tool, health_figures},
+    crowds::{LENGTH, NO, RAMP, Tool, health_figures},
     measure::{cores, cost, disconnect},
     report::Report,
     testbed::{Share, Testbed},
@@ -46,9 +47,10 @@ pub async fn measure(testbed: &Testbed, report: &mut Report) -> Result<()> {
 
 /// Starts a program of the folder, which listens on port 8080 and may start others of the folder.
 fn start(folder: &Path, program: &str) -> Result<Server> {
-    let launch = Launch::program(Path::new("env"), "http://127.0.0.1:8080")?;
-    let launch = launch.args(["--chdir".as_ref(), folder.as_os_str()]);
-    let launch = launch.args(["PORT=8080", &format!("./{program}")]);
+    let mut command = Command::new("env");
+    command.arg("--chdir").arg(folder);
+    command.arg("PORT=8080").arg(Path::new(".").join(program));
+    let launch = Launch::program(command, "http://127.0.0.1:8080")?;
     launch.limits(Share::LIMITED.limits()?).start()
 }
 
@@ -102,7 +104,7 @@ async fn resource_consumer(report: &mut Report, folder: &Path) -> Result<()> {
         ended = clients.join_next() => bail!("a client ended: {ended:?}"),
     };
     let used = plain(cores / Share::LIMITED.cpu());
-    let [p99, failed] = health_figures(&health, f64::NAN);
+    let [p99, failed] = health_figures(&health, NO);
     report.add(
         format!("resource-consumer × {CONNECTIONS}"),
         &[("CPU used", used), p99, failed],

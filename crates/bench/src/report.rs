@@ -36,9 +36,8 @@ impl Row {
 
 #[derive(Default)]
 pub struct Report {
-    server: String,
-    component: String,
-    case: String,
+    /// Of the rows of the case under way: the server, the component and the case.
+    row: Row,
     /// The case, and the component if it is another than that of this repository.
     title: String,
     /// The measures in the head of the table under way.
@@ -54,16 +53,15 @@ impl Report {
     /// Prints the conditions of the measurement.
     pub fn begin(runner: &Runner) -> Result<Self> {
         println!("{}", conditions(runner)?);
-        Ok(Self {
-            server: runner.version()?,
-            ..Self::default()
-        })
+        let mut report = Self::default();
+        report.row.server = runner.version()?;
+        Ok(report)
     }
 
     pub fn begin_case(&mut self, case: &str, component: &Path) {
-        self.case = case.to_owned();
-        self.component = component.display().to_string();
-        self.title = match self.component.as_str() {
+        self.row.case = case.to_owned();
+        self.row.component = component.display().to_string();
+        self.title = match self.row.component.as_str() {
             COMPONENT => case.to_owned(),
             other => format!("{case}, {other}"),
         };
@@ -81,28 +79,20 @@ impl Report {
         }
         let mut line = format!("| {subject} |");
         for &(measure, value) in figures {
-            let bound = value.bound();
-            let limit = if bound.is_empty() {
-                bound.clone()
-            } else {
-                format!(" ({bound})")
-            };
             if value.meets_bound() {
-                line += &format!(" {value}{limit} |");
+                line += &format!(" {value} |");
             } else {
-                line += &format!(" **{value}**{limit} |");
-                let missed = format!("{}: {subject}: {measure}: {value}{limit}", self.title);
+                line += &format!(" **{value}** |");
+                let missed = format!("{}: {subject}: {measure}: {value}", self.title);
                 self.missed.push(missed);
             }
             self.rows.push(Row {
-                server: self.server.clone(),
-                component: self.component.clone(),
-                case: self.case.clone(),
                 subject: subject.clone(),
                 measure: measure.to_owned(),
                 value: Some(value.number).filter(|it| it.is_finite()),
                 unit: value.unit.to_owned(),
-                bound,
+                bound: value.bound(),
+                ..self.row.clone()
             });
         }
         println!("{line}");

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How to install it.
-pub const INSTALL: &str = "go install github.com/codesenberg/bombardier@latest, or https://github.com/codesenberg/bombardier/releases";
+pub const INSTALL: &str = "go install github.com/codesenberg/bombardier@latest";
 
 /// The program and its arguments for a load whose [`Report`] it prints, without a progress bar.
 /// `timeout`, the time limit of each request, and `duration` are whole seconds.
@@ -84,10 +84,10 @@ mod tests {
     #[test]
     fn a_result_is_understood() {
         let output = r#"{"spec":{"numberOfConnections":2},"result":{"bytesRead":1,"bytesWritten":2,
-            "timeTakenSeconds":1.5,"req1xx":0,"req2xx":980,"req3xx":0,"req4xx":1,"req5xx":2,"others":4,
-            "errors":[{"description":"dial tcp: connection refused","count":4}],
-            "latency":{"mean":2036.2,"stddev":4866.8,"max":54883,
-            "percentiles":{"50":1025,"75":1505,"90":2810,"95":4785,"99":29829}},"rps":{"mean":981.7}}}"#;
+            "timeTakenSeconds":1.5,"req1xx":0,"req2xx":980,"req3xx":0,"req4xx":1,"req5xx":2,
+            "others":4,"errors":[{"description":"dial tcp: connection refused","count":4}],
+            "latency":{"mean":2036.2,"stddev":4866.8,"max":54883,"percentiles":
+            {"50":1025,"75":1505,"90":2810,"95":4785,"99":29829}},"rps":{"mean":981.7}}}"#;
         let report = Report::parse(output).expect("it is a result");
         assert_eq!((report.requests(), report.not_2xx()), (987, 7));
         let percentiles = report.latency.percentiles.expect("they are there");

@@ -16,16 +16,7 @@ fn fib(n: u32) -> u64 {
     }
 }
 
-#[allow(unsafe_code)] // The macro's code takes raw memory from the host.
-mod export {
-    use super::{IntoResponse, Request};
-
-    #[spin_sdk::http_component]
-    fn handle(request: Request) -> anyhow::Result<impl IntoResponse> {
-        super::burn(request)
-    }
-}
-
+#[spin_sdk::http_component]
 fn burn(request: Request) -> anyhow::Result<impl IntoResponse> {
     let body = if request.path() == "/fib" {
         format!("fib(43) = {}\n", fib(black_box(43)))
