@@ -63,7 +63,11 @@ export SERVE ?=
 export OUTPUT ?= target/autoscale
 export RECORDING ?= $(OUTPUT)
 
+# The embedded host is always built by itself: with the rest of the workspace its crates would have
+# other features, and Wasmtime would be compiled anew. Tests are always built from the whole rest, so
+# that no test target compiles the crates of another anew.
 BUILD_HOST := cargo build --locked --package embedded-host
+TEST := cargo test --locked --workspace --exclude embedded-host
 BENCH := cargo run --locked --quiet --profile measured --package bench --
 
 .PHONY: help
@@ -92,30 +96,26 @@ clean: ## Remove everything that was built
 	@cargo clean
 
 ## Quality
-# The embedded host is always built by itself: with the rest of the workspace its crates would have
-# other features, and Wasmtime would be compiled anew.
 .PHONY: test
 test: build ## Run all tests; the built component runs in the embedded host
 	@$(BUILD_HOST)
-	@env -u SPIN cargo test --locked --workspace --exclude embedded-host
+	@env -u SPIN $(TEST)
 
 .PHONY: test-spin
 test-spin: build ## Run the tests over HTTP against a real Spin (SPIN=path)
-	@scripts/lib.sh with_spin cargo test --locked --test http --test raw --test openapi --test cpu_time
+	@scripts/lib.sh with_spin $(TEST) --test http --test raw --test openapi --test cpu_time
 
 .PHONY: test-clients
 test-clients: build ## Run the tests that need nginx, HAProxy, ab and Chromium
 	@$(BUILD_HOST)
-	@env -u SPIN cargo test --locked --test proxies -- --ignored
-	@cargo test --locked --package recorder --test recorder -- --ignored
+	@env -u SPIN $(TEST) --test proxies --test recorder -- --ignored
 
 .PHONY: lint
 lint: rust-target deny ## Check format, code, scripts and dependencies, warnings denied
 	@scripts/lib.sh need shellcheck
 	@shellcheck scripts/*.sh .ci/run
 	@cargo fmt --all --check
-	@cargo clippy --locked --package embedded-host --all-targets -- -D warnings
-	@cargo clippy --locked --workspace --exclude embedded-host --all-targets -- -D warnings
+	@cargo clippy --locked --workspace --all-targets -- -D warnings
 	@cargo clippy --locked --target wasm32-wasip1 -p cpu-load-gen -p hello -p control -- -D warnings
 
 .PHONY: deny
