@@ -73,7 +73,8 @@ impl<'a> Sync<'a> {
         };
         let gap = next - start;
         // A busy controller computes less regularly.
-        let error = JITTER + (gap - periods * period).abs();
+        let is_regular = (gap - periods * period).abs() <= JITTER;
+        let error = if is_regular { JITTER } else { period };
         let at = |number: u32| start + gap * f64::from(number) / periods;
         (1..periods as u32)
             .map(|number| self.again(at(number), error))
@@ -276,9 +277,10 @@ impl<'a> Follower<'a> {
         let last = self.last.as_ref()?.autoscaler;
         let has_scaled = last.last_scaled != autoscaler.last_scaled;
         // The event of the last change may have been missed, too.
-        if has_scaled && changes.last().is_none_or(|(_, seen)| *seen != to) {
-            changes.extend(self.last_scaled(autoscaler).map(|at| (at, to)));
-        }
+        let scaled = self.last_scaled(autoscaler).filter(|_| has_scaled);
+        let is_seen = |at: &f64| changes.last().is_some_and(|(seen, _)| *seen > at - SKEW);
+        let missed = scaled.filter(|at| !is_seen(at));
+        changes.extend(missed.map(|at| (at, to)));
         let own = changes.pop_if(|_| has_scaled && autoscaler.from != to);
         self.add_unseen(changes);
         own.map(|(at, _)| at)
@@ -287,7 +289,12 @@ impl<'a> Follower<'a> {
     /// Adds changes whose status was not seen.
     fn add_unseen(&mut self, changes: Vec<(f64, u32)>) {
         for (at, to) in changes {
-            if let Some(from) = self.replicas.replace(to).filter(|from| *from != to) {
+            // Something else may have set the replicas since the last status.
+            let mut set = self.set.iter().rev();
+            let before = set.find(|(seen, replicas)| *seen < at && *replicas != to);
+            let before = before.map(|(_, replicas)| *replicas).or(self.replicas);
+            self.replicas = Some(to);
+            if let Some(from) = before.filter(|from| *from != to) {
                 self.results.push(Explained {
                     at,
                     from,

@@ -351,7 +351,9 @@ pub struct KubeEvent {
 impl KubeEvent {
     /// The number of replicas that an autoscaler set, if the event says so.
     pub fn new_size(&self) -> Option<u32> {
-        let size = self.message.strip_prefix("New size: ")?.split(';').next()?;
+        // Similar events are combined, and their message begins with that.
+        let (_, size) = self.message.split_once("New size: ")?;
+        let size = size.split(';').next()?;
         let is_rescale = self.reason == "SuccessfulRescale";
         size.parse().ok().filter(|_| is_rescale)
     }
