@@ -741,6 +741,8 @@ fn ceil(replicas: f64) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -764,5 +766,49 @@ mod tests {
         // 100 % of two pods, and of four.
         assert_eq!(recommended(&present), Some(4));
         assert_eq!(recommended(&[present, gone].concat()), Some(8));
+    }
+
+    #[test]
+    fn a_value_per_pod_is_a_total_divided_by_the_pods() {
+        let tolerance = Rules::default().tolerance();
+        let recommended = |current, pods, is_per_pod| {
+            let reading = Reading {
+                current,
+                target: 10_000,
+                unit: Unit::Thousandths,
+            };
+            recommend_for_value(reading, tolerance, pods, pods, is_per_pod)
+        };
+        // 10 in all: 3.334 for each of three pods.
+        assert_eq!(recommended(3334, 3, true), 1);
+        assert_eq!(recommended(60_000, 1, true), 6);
+        assert_eq!(recommended(10_500, 4, false), 4);
+    }
+
+    #[test]
+    fn what_was_too_old_to_count_was_overwritten() {
+        let window = |window| {
+            let mut rules = Rules::default();
+            rules.flags.downscale_stabilisation = window;
+            rules
+        };
+        let mut history = History::default();
+        history.recommend(&window(15), -40.0, 9);
+        history.recommend(&window(15), -20.0, 5);
+        assert_eq!(window(300).normalise(5, 1, history.at(0.0, 0.0)).0, 5);
+
+        let rules = |seconds: u32, pods: u32| {
+            let policy = json!({"type": "Pods", "value": pods, "periodSeconds": seconds});
+            json!({"stabilizationWindowSeconds": 0, "policies": [policy]})
+        };
+        let behavior = json!({"scaleUp": rules(15, 4), "scaleDown": rules(60, 2)});
+        let rules = Rules {
+            behavior: serde_json::from_value(behavior).expect("a behavior"),
+            ..Rules::default()
+        };
+        history.scale(&rules, -40.0, 2, 6);
+        history.scale(&rules, -20.0, 6, 10);
+        // Of the last minute 4 pods are known, not 8.
+        assert_eq!(rules.normalise(10, 1, history.at(0.0, 0.0)).0, 4);
     }
 }
