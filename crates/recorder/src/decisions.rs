@@ -202,7 +202,6 @@ fn doubt(rows: &[Decision], flags: Flags) -> Option<Note> {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use serde_json::json;
 
     use super::*;
 
@@ -256,26 +255,5 @@ mod tests {
                 "90 s, 1 times: 10 to 10, computed Some(2); stabilisation window of 300 s",
             ]
         );
-    }
-
-    /// The replicas that may be added in 15 s are counted from what was added less than 15 s before.
-    #[test]
-    fn a_status_that_is_seen_late_does_not_shorten_a_period() {
-        let behavior = json!({"scaleUp": {
-            "stabilizationWindowSeconds": 0,
-            "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}],
-        }});
-        let decided = |from, to, current| {
-            let mut autoscaler = Autoscaler::decided(from, to, current);
-            let behavior = serde_json::from_value(behavior.clone());
-            autoscaler.rules.behavior = Some(behavior.expect("a behavior"));
-            autoscaler
-        };
-        let rows = explained([
-            (0.0, decided(1, 1, 2)),
-            (15.2, decided(1, 5, 500)),
-            (30.05, decided(5, 9, 500)),
-        ]);
-        assert_eq!(rows[1].by_rules, None, "{:?}", rows[1]);
     }
 }
