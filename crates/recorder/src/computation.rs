@@ -1,8 +1,8 @@
 //! Repeats one computation of an autoscaler.
 //!
 //! Pods, usage and earlier computations may have been seen at other times than the autoscaler saw
-//! them, so there are several possible inputs. What its conditions say about the computation decides
-//! between them.
+//! them, so there are several possible inputs. What its conditions say about the computation
+//! decides between them.
 
 use std::cmp::Reverse;
 
@@ -96,8 +96,8 @@ impl<'a> Said<'a> {
         }
     }
 
-    /// The direction of a change, up or not, and where its largest step leads if earlier changes allow
-    /// exactly this one, or any.
+    /// The direction of a change, up or not, and where its largest step leads if earlier changes
+    /// allow exactly this one, or any.
     pub fn step(&self, from: u32, to: u32) -> (bool, u32) {
         match self.limit {
             Some("ScaleUpLimit") => (true, to),
@@ -165,8 +165,8 @@ impl Computation {
     }
 }
 
-/// The recommendation that the conditions imply, unless what was seen certainly leads to another one:
-/// without a window and a limit it is the number that was set.
+/// The recommendation that the conditions imply, unless what was seen certainly leads to another
+/// one: without a window and a limit it is the number that was set.
 fn implied(autoscaler: &Autoscaler, said: &Said, candidates: &[Candidate]) -> Option<Candidate> {
     let to = autoscaler.to;
     let is_possible = said.limit == Some(WITHIN) && said.is_held != Some(true);
@@ -187,8 +187,8 @@ fn implied(autoscaler: &Autoscaler, said: &Said, candidates: &[Candidate]) -> Op
 }
 
 impl Evidence<'_> {
-    /// The recommendation of the metric that decides: the one that the autoscaler names, or else the
-    /// one with the most replicas.
+    /// The recommendation of the metric that decides: the one that the autoscaler names, or else
+    /// the one with the most replicas.
     fn candidate(&self, autoscaler: &Autoscaler) -> Option<Candidate> {
         let metrics = autoscaler.metrics.iter().enumerate();
         let of = |(index, metric)| self.recommend(index, metric, autoscaler);

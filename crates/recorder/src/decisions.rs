@@ -1,4 +1,5 @@
-//! The decisions of the autoscalers and their reasons, as rows; like ones in succession are one row.
+//! The decisions of the autoscalers and their reasons, as rows. Like ones in succession are one
+//! row.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +20,8 @@ use crate::{
 
 const RESTARTED: &str = "assuming that the controller manager was restarted";
 
-/// A change of the number of replicas, or a computation that made none although the formula asked for one.
+/// A change of the number of replicas, or a computation that made none although the formula asked
+/// for one.
 #[derive(Clone, Debug, Default, JsonSchema, PartialEq, Serialize)]
 pub struct Decision {
     /// In seconds since the traffic started.
@@ -41,8 +43,8 @@ pub struct Decision {
     /// `ceil(from × current ÷ target)`.
     #[serde(rename = "computed_replicas")]
     pub computed: Option<u32>,
-    /// The recommendation of the metrics, before the windows and the limits, unless it rests on what
-    /// the remark assumes.
+    /// The recommendation of the metrics, before the windows and the limits, unless it rests on
+    /// what the remark assumes.
     #[serde(rename = "recommended_replicas")]
     pub recommended: Option<u32>,
     /// The rules that led to another number than the computed one.

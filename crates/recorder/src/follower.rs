@@ -1,7 +1,7 @@
 //! Follows an autoscaler through time: what it computed and when, and what it then remembered.
 //!
-//! An autoscaler computes every 15 s but writes its status only when that changes. The computations in
-//! between are repeated too, since their recommendations affect later ones.
+//! An autoscaler computes every 15 s but writes its status only when that changes. The computations
+//! in between are repeated too, since their recommendations affect later ones.
 
 use std::mem::{replace, take};
 
@@ -47,8 +47,8 @@ struct Sync<'a> {
 }
 
 impl<'a> Sync<'a> {
-    /// When a computation was made that was seen at this time. Two are never closer than the period, but
-    /// one that is seen late can seem closer to the next one.
+    /// When a computation was made that was seen at this time. Two are never closer than the
+    /// period, but one that is seen late can seem closer to the next one.
     fn next_made(&self, seen: f64) -> f64 {
         let period = self.autoscaler.rules.flags.sync_period;
         let periods = ((seen - self.made.at) / period).round();
@@ -269,8 +269,8 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Adds the changes that were made while the connection was lost. Returns the time of the last one
-    /// if this status is about it.
+    /// Adds the changes that were made while the connection was lost. Returns the time of the last
+    /// one if this status is about it.
     fn catch_up(&mut self, autoscaler: &Autoscaler) -> Option<f64> {
         let to = autoscaler.to;
         let mut changes = take(&mut self.rescaled);

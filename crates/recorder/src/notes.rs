@@ -102,12 +102,14 @@ pub fn unscaled(state: &State) -> Option<String> {
     let names: Vec<_> = state.autoscalers.keys().map(String::as_str).collect();
     match *names {
         [] => Some(
-            "no autoscaler targets the Deployment: deploy one, or resume its ScaledObject if that is paused"
+            "no autoscaler targets the Deployment: \
+             deploy one, or resume its ScaledObject if that is paused"
                 .into(),
         ),
         [_] => None,
         _ => Some(format!(
-            "several autoscalers target the Deployment, so that none of them acts: {}; keep one of them",
+            "several autoscalers target the Deployment, so that none of them acts: {}; \
+             keep one of them",
             names.join(", ")
         )),
     }
@@ -139,8 +141,9 @@ mod tests {
             let mut object = common::pod(name);
             object["status"]["conditions"] = json!([{
                 "type": "PodScheduled", "status": if is_scheduled { "True" } else { "False" },
-                "message": "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, \
-                            preemption: 0/1 nodes are available: 1 No preemption victims found.",
+                "message": "0/1 nodes are available: 1 Insufficient cpu. no new claims to \
+                            deallocate, preemption: 0/1 nodes are available: \
+                            1 No preemption victims found.",
             }]);
             json!({"pod": object})
         };
@@ -188,7 +191,7 @@ mod tests {
 
     #[test]
     fn an_autoscaler_that_goes_and_comes_back_is_noted() {
-        let none = "no autoscaler targets the Deployment: deploy one, or resume its ScaledObject if that is paused";
+        let none = unscaled(&State::default()).expect("there is no autoscaler");
         let none_at = |at: f64| format!("{at} s: {none}");
         let one = "60 s: one autoscaler targets the Deployment";
         let found = json!({"hpa": hpa(1, 1, 2)});

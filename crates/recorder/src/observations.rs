@@ -1,8 +1,8 @@
 //! Observations of a cluster, as objects of its API, and their file `observations.jsonl`.
 //!
-//! The first line of the file says when the recording began and how it ended, each other line is one
-//! observation: `{"at": 12.5, "pod": {…}}`. From here on, a live recording and one that is read from
-//! such a file are handled alike.
+//! The first line of the file says when the recording began and how it ended, each other line is
+//! one observation: `{"at": 12.5, "pod": {…}}`. From here on, a live recording and one that is read
+//! from such a file are handled alike.
 
 use std::{
     collections::BTreeMap,
@@ -90,7 +90,8 @@ pub enum Error {
     #[error("{path} cannot be read: {source}")]
     Unreadable { path: PathBuf, source: io::Error },
     #[error(
-        "{path}: the first line must be {{\"began\": \"<RFC 3339>\", \"deployment\": \"<name>\"}}: {why}"
+        "{path}: the first line must be \
+         {{\"began\": \"<RFC 3339>\", \"deployment\": \"<name>\"}}: {why}"
     )]
     Header {
         path: PathBuf,
@@ -128,8 +129,8 @@ pub struct Line<S = RawObservation> {
     pub seen: S,
 }
 
-/// The file of a running recording. It has each line as soon as it is added, so that nothing is lost if the recorder
-/// is killed or fails.
+/// The file of a running recording. It has each line as soon as it is added, so that nothing is
+/// lost if the recorder is killed or fails.
 pub struct Log(fs::File);
 
 impl Log {
@@ -449,8 +450,8 @@ fn source_and_value(metric: &impl Serialize) -> Option<(Source, MetricValueStatu
     Some((name, source.value))
 }
 
-/// Nothing unless the specification has a target, above 0 as the API server demands. Takes the status
-/// of the metric out of `statuses`.
+/// Nothing unless the specification has a target, above 0 as the API server demands. Takes the
+/// status of the metric out of `statuses`.
 fn metric(
     spec: &autoscaling::MetricSpec,
     statuses: &mut Vec<(Source, MetricValueStatus)>,
@@ -503,28 +504,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::common;
 
     #[test]
     fn a_metric_without_a_target_is_left_out() {
+        let mut object = common::hpa(1, 1, 7);
+        let cpu = object["spec"]["metrics"][0].clone();
         let metric = |name: &str, target: Value| json!({"type": "Resource", "resource": {"name": name, "target": target}});
-        let current = |name: &str, value: &str| json!({"type": "Resource", "resource": {"name": name, "current": {"averageValue": value}}});
-        let object: HorizontalPodAutoscaler = serde_json::from_value(json!({
-            "spec": {
-                "maxReplicas": 4, "scaleTargetRef": {"kind": "Deployment", "name": "a"},
-                "metrics": [
-                    metric("memory", json!({"type": "AverageValue"})),
-                    metric("storage", json!({"type": "AverageValue", "averageValue": "0"})),
-                    metric("cpu", json!({"type": "AverageValue", "averageValue": "50m"})),
-                ],
-            },
-            "status": {"desiredReplicas": 1, "currentMetrics": [current("memory", "1Mi"), current("storage", "1"), current("cpu", "7m")]},
-        }))
-        .expect("an autoscaler");
-        let metrics = Autoscaler::from(object).metrics;
-        let short: Vec<_> = metrics
-            .iter()
-            .map(|one| (one.target, one.current))
-            .collect();
+        object["spec"]["metrics"] = json!([
+            metric("memory", json!({"type": "AverageValue"})),
+            metric(
+                "storage",
+                json!({"type": "AverageValue", "averageValue": "0"})
+            ),
+            cpu,
+        ]);
+        let object: HorizontalPodAutoscaler = serde_json::from_value(object).expect("it is an HPA");
+        let metrics = Autoscaler::from(object).metrics.into_iter();
+        let short: Vec<_> = metrics.map(|one| (one.target, one.current)).collect();
         assert_eq!(short, [(50, Some(7))]);
     }
 }

@@ -2,9 +2,11 @@
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-/// A quantity in thousandths (millicores, thousandths of a byte), rounded up: `0.1`, `100m`, `24756128n`, `64Mi`.
+/// A quantity in thousandths (millicores, thousandths of a byte), rounded up: `0.1`, `100m`,
+/// `24756128n`, `64Mi`.
 /// Too large ones are the largest integer.
-// By hand: kube_quantity brings a decimal library and counts bytes, k8s_quantity_parser knows no nanocores.
+// By hand: kube_quantity brings a decimal library and counts bytes, k8s_quantity_parser knows no
+// nanocores.
 pub fn thousandths(Quantity(quantity): &Quantity) -> Option<i64> {
     let number = quantity.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let factor = match &quantity[number.len()..] {

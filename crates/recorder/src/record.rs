@@ -247,8 +247,8 @@ impl Autoscaler {
         })
     }
 
-    /// Whether its status is that of a decision. A new autoscaler has 0 replicas in its status, and one
-    /// that fails keeps its earlier status.
+    /// Whether its status is that of a decision. A new autoscaler has 0 replicas in its status, and
+    /// one that fails keeps its earlier status.
     pub fn has_decided(&self) -> bool {
         let able = self.condition("AbleToScale");
         let rescaled = able.is_some_and(|able| able.reason == "SucceededRescale");

@@ -84,7 +84,8 @@ impl Reading {
         self.current as f64 / self.target as f64
     }
 
-    /// `ceil(replicas × current ÷ target)`. Without replicas the value is the total, not an average.
+    /// `ceil(replicas × current ÷ target)`. Without replicas the value is the total, not an
+    /// average.
     pub fn formula(self, replicas: u32) -> u32 {
         ceil(self.ratio() * f64::from(replicas.max(1)))
     }
@@ -143,7 +144,8 @@ pub enum Class {
 }
 
 impl Class {
-    /// How a pod is counted, if its usage was measured over `window`. Readiness only matters for CPU.
+    /// How a pod is counted, if its usage was measured over `window`. Readiness only matters for
+    /// CPU.
     pub fn of(pod: &Pod, window: Option<Window>, is_cpu: bool, now: Timestamp) -> Self {
         if pod.leaving {
             return Self::Ignored;
@@ -310,8 +312,8 @@ pub fn recommend(
     let ratio = current as f64 / target as f64;
     let is_cautious = pods.not_ready > 0 && ratio > 1.0 || pods.without_metrics > 0;
     let recommended = if is_cautious {
-        // Pods without metrics count as busy when scaling down and as idle when scaling up, and pods
-        // that are not ready as idle when scaling up.
+        // Pods without metrics count as busy when scaling down and as idle when scaling up, and
+        // pods that are not ready as idle when scaling up.
         let assumed = |sample: &Sample| match sample.class {
             Class::WithoutMetrics if ratio < 1.0 => Some(match unit {
                 Unit::Percent => i128::from(sample.request) * i128::from(target.max(100)) / 100,
@@ -556,7 +558,8 @@ pub struct Memory<'a> {
     history: &'a History,
     now: f64,
     lateness: f64,
-    /// A direction, up or not, and where its largest step leads, unless that follows from the history.
+    /// A direction, up or not, and where its largest step leads, unless that follows from the
+    /// history.
     step: Option<(bool, u32)>,
 }
 
