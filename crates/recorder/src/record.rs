@@ -551,18 +551,3 @@ impl State {
         self.autoscaler()?.target_millicores(self.requests()?)
     }
 }
-
-#[cfg(test)]
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-
-#[cfg(test)]
-impl Autoscaler {
-    /// The autoscaler of the tutorial (up to 20 replicas, at 50 % of the request of a pod) after it
-    /// has changed the replicas because of a reading in percent.
-    pub fn decided(from: u32, to: u32, cpu: u32) -> Self {
-        let object = crate::common::hpa(from, to, cpu);
-        serde_json::from_value::<HorizontalPodAutoscaler>(object)
-            .expect("it is an HPA")
-            .into()
-    }
-}

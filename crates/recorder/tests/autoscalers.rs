@@ -389,6 +389,21 @@ fn the_reports_are_those_in_the_repository() {
             ),
         ],
     );
+    let statuses = [
+        (0.0, 1, 1, 2),
+        (15.0, 1, 4, 500),
+        (30.0, 4, 8, 54),
+        (45.0, 8, 10, 54),
+        (60.0, 10, 10, 54),
+        (75.0, 10, 10, 53),
+        (90.0, 10, 10, 10),
+    ];
+    add(
+        "A change is a row, and so is what held one back, once while it repeats",
+        statuses
+            .map(|(at, from, to, cpu)| (at, hpa(from, to, cpu)))
+            .into(),
+    );
     add(
         "A new autoscaler begins with the current replicas",
         vec![(0.0, new_hpa()), (15.0, hpa(5, 5, 28))],
