@@ -17,8 +17,8 @@ const NO_WINDOW: &str = "assuming that no window held";
 const SEEN_PODS: &str = "assuming that it counted the pods that were seen";
 
 /// The computation that fits the status of an autoscaler best.
-pub struct Computation {
-    pub candidate: Candidate,
+pub struct Computation<'a> {
+    pub candidate: Candidate<'a>,
     pub result: u32,
     pub constraints: Vec<Constraint>,
     /// Whether the result and the constraints are those of the status.
@@ -29,9 +29,9 @@ pub struct Computation {
 
 /// The recommendation that some evidence leads to.
 #[derive(Clone)]
-pub struct Candidate {
-    /// The index of the metric that decides.
-    pub metric: usize,
+pub struct Candidate<'a> {
+    /// The metric that decides, if that is known.
+    pub metric: Option<&'a Metric>,
     pub recommended: u32,
     /// What had to be assumed, since what was seen does not decide.
     pub assumption: Option<&'static str>,
@@ -108,11 +108,11 @@ impl<'a> Said<'a> {
     }
 }
 
-impl Computation {
+impl<'a> Computation<'a> {
     /// The likeliest computation by any of this evidence and any of these memories, of which the
     /// likelier ones are first. A memory is that of a restarted controller manager, or not.
     pub fn repeat(
-        autoscaler: &Autoscaler,
+        autoscaler: &'a Autoscaler,
         said: &Said,
         evidence: &[Evidence],
         memories: &[(bool, Memory)],
@@ -130,7 +130,7 @@ impl Computation {
     fn new(
         autoscaler: &Autoscaler,
         said: &Said,
-        candidate: &Candidate,
+        candidate: &Candidate<'a>,
         (is_restarted, memory): (bool, Memory),
     ) -> Self {
         let (rules, from) = (&autoscaler.rules, autoscaler.from);
@@ -141,8 +141,7 @@ impl Computation {
             candidate.assumption = None;
         }
         let mut constraints = Vec::new();
-        let metric = autoscaler.metrics.get(candidate.metric);
-        let reading = metric.and_then(Metric::reading);
+        let reading = candidate.metric.and_then(Metric::reading);
         if let (Some(reading), Some(pods)) = (reading, candidate.pods) {
             let tolerance = rules.tolerance();
             constraints = reading.constraints(tolerance, from, candidate.recommended, pods);
@@ -167,7 +166,11 @@ impl Computation {
 
 /// The recommendation that the conditions imply, unless what was seen certainly leads to another
 /// one: without a window and a limit it is the number that was set.
-fn implied(autoscaler: &Autoscaler, said: &Said, candidates: &[Candidate]) -> Option<Candidate> {
+fn implied<'a>(
+    autoscaler: &Autoscaler,
+    said: &Said,
+    candidates: &[Candidate<'a>],
+) -> Option<Candidate<'a>> {
     let to = autoscaler.to;
     let is_possible = said.limit == Some(WITHIN) && said.is_held != Some(true);
     if !is_possible || candidates.iter().any(|one| one.recommended == to) {
@@ -178,7 +181,7 @@ fn implied(autoscaler: &Autoscaler, said: &Said, candidates: &[Candidate]) -> Op
         return None;
     }
     Some(Candidate {
-        metric: likeliest.map_or(autoscaler.metrics.len(), |one| one.metric),
+        metric: likeliest.and_then(|one| one.metric),
         recommended: to,
         assumption: Some(NO_WINDOW).filter(|_| said.is_held.is_none()),
         pods: likeliest.and_then(|one| one.pods),
@@ -189,14 +192,14 @@ fn implied(autoscaler: &Autoscaler, said: &Said, candidates: &[Candidate]) -> Op
 impl Evidence<'_> {
     /// The recommendation of the metric that decides: the one that the autoscaler names, or else
     /// the one with the most replicas.
-    fn candidate(&self, autoscaler: &Autoscaler) -> Option<Candidate> {
-        let metrics = autoscaler.metrics.iter().enumerate();
-        let of = |(index, metric)| self.recommend(index, metric, autoscaler);
-        let candidates: Vec<_> = metrics.filter_map(of).collect();
+    fn candidate<'a>(&self, autoscaler: &'a Autoscaler) -> Option<Candidate<'a>> {
+        let metrics = autoscaler.metrics.iter();
+        let candidates = metrics.filter_map(|metric| self.recommend(metric, autoscaler));
+        let candidates: Vec<_> = candidates.collect();
         let exact = candidates.iter().map(|one| one.exact).sum();
         let largest = candidates.iter().rev().max_by_key(|one| one.recommended)?;
         let named = autoscaler.named_metric();
-        let deciding = candidates.iter().find(|one| Some(one.metric) == named);
+        let deciding = candidates.iter().find(|one| one.metric == named);
         Some(Candidate {
             exact,
             ..deciding.unwrap_or(largest).clone()
@@ -204,12 +207,7 @@ impl Evidence<'_> {
     }
 
     /// The recommendation for one metric; `None` while it fails.
-    fn recommend(
-        &self,
-        index: usize,
-        metric: &Metric,
-        autoscaler: &Autoscaler,
-    ) -> Option<Candidate> {
+    fn recommend<'a>(&self, metric: &'a Metric, autoscaler: &Autoscaler) -> Option<Candidate<'a>> {
         let reading = metric.reading()?;
         let (from, tolerance) = (autoscaler.from, autoscaler.rules.tolerance());
         let Source::Resource { name, container } = &metric.source else {
@@ -218,7 +216,7 @@ impl Evidence<'_> {
             let pods = self.pods.values().filter(counts).count() as u32;
             let of = |pods| recommend_for_value(reading, tolerance, from, pods, is_per_pod);
             return Some(Candidate {
-                metric: index,
+                metric: Some(metric),
                 recommended: of(pods),
                 assumption: Some(SEEN_PODS).filter(|_| of(pods) != of(from)),
                 pods: None,
@@ -244,7 +242,7 @@ impl Evidence<'_> {
         }
         let recommendation = exact.or_else(|| of(&pods.alike(reading)))?;
         Some(Candidate {
-            metric: index,
+            metric: Some(metric),
             recommended: recommendation.replicas,
             assumption: Some(ALIKE).filter(|_| !is_exact && !is_certain),
             pods: Some(recommendation.pods),

@@ -144,7 +144,7 @@ impl Decision {
         let restarted = computation.is_restarted.then_some(RESTARTED);
         self.remark = restarted.or(assumption).map(Into::into);
         self.constraints = computation.constraints;
-        if let Some(metric) = autoscaler.metrics.get(candidate.metric) {
+        if let Some(metric) = candidate.metric {
             let several = autoscaler.metrics.len() > 1;
             self.metric = several.then(|| autoscaler.deciding_metric(metric));
             self.reading = metric.reading();

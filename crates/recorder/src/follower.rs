@@ -30,7 +30,7 @@ pub struct Explained<'a> {
     /// None if its status was not seen.
     pub autoscaler: Option<&'a Autoscaler>,
     /// None if its inputs are not known, or do not matter since the replicas were beyond a bound.
-    pub computation: Option<Computation>,
+    pub computation: Option<Computation<'a>>,
 }
 
 /// A computation of an autoscaler.
@@ -378,7 +378,7 @@ impl<'a> Follower<'a> {
         }
     }
 
-    fn compute(&self, sync: &Sync) -> Option<Computation> {
+    fn compute(&self, sync: &Sync<'a>) -> Option<Computation<'a>> {
         let (autoscaler, now) = (sync.autoscaler, sync.made.at);
         let (from, to, rules) = (autoscaler.from, autoscaler.to, &autoscaler.rules);
         let said = Said::of(autoscaler);
@@ -407,12 +407,8 @@ impl<'a> Follower<'a> {
 
 /// The memory of an autoscaler whose controller manager was restarted at some time before.
 fn restarted(autoscaler: &Autoscaler, now: f64) -> History {
-    let error = autoscaler.rules.flags.sync_period;
-    let moment = Moment {
-        at: now - error,
-        error,
-    };
+    let rules = &autoscaler.rules;
     let mut history = History::default();
-    history.recommend(&autoscaler.rules, moment, autoscaler.from);
+    history.recommend(rules, now - rules.flags.sync_period, autoscaler.from);
     history
 }

@@ -18,31 +18,19 @@ pub struct Note {
     pub text: String,
 }
 
-/// A condition that is noted when it begins and when it ends.
-struct Condition {
-    /// What to say when it begins, or `None` while it is not there. The argument is whether it
-    /// already was.
-    find: fn(&State, bool) -> Option<String>,
-    end: &'static str,
-}
+/// What to say when a condition begins, or `None` while it is not there. The argument is whether it
+/// already was.
+type Find = fn(&State, bool) -> Option<String>;
 
-const CONDITIONS: [Condition; 4] = [
-    Condition {
-        find: not_created,
-        end: "pods are created again",
-    },
-    Condition {
-        find: not_scheduled,
-        end: "all pods are scheduled",
-    },
-    Condition {
-        find: rollout,
-        end: "the rollout is complete",
-    },
-    Condition {
-        find: |state, _| unscaled(state),
-        end: "one autoscaler targets the Deployment",
-    },
+/// The conditions that are noted, each with what to say when it ends.
+const CONDITIONS: [(Find, &str); 4] = [
+    (not_created, "pods are created again"),
+    (not_scheduled, "all pods are scheduled"),
+    (rollout, "the rollout is complete"),
+    (
+        |state, _| unscaled(state),
+        "one autoscaler targets the Deployment",
+    ),
 ];
 
 /// The notes of a record; times in seconds since the recording began.
@@ -62,7 +50,7 @@ pub fn notes(record: &Record) -> Vec<Note> {
         if !(listed..gone).contains(&observation.at) {
             return;
         }
-        for (Condition { find, end }, is) in CONDITIONS.iter().zip(&mut are) {
+        for ((find, end), is) in CONDITIONS.iter().zip(&mut are) {
             let found = find(state, *is);
             if found.is_some() != *is {
                 *is = !*is;

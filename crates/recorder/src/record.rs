@@ -206,8 +206,8 @@ impl Autoscaler {
         )
     }
 
-    /// The index of the metric that decided, if the autoscaler names it.
-    pub fn named_metric(&self) -> Option<usize> {
+    /// The metric that decided, if the autoscaler names it.
+    pub fn named_metric(&self) -> Option<&Metric> {
         let name = self.name_in_message()?;
         let is_named = |metric: &Metric| match &metric.source {
             Source::Resource {
@@ -222,10 +222,9 @@ impl Autoscaler {
                 name.ends_with(&format!(" metric {metric}"))
             }
         };
-        let metrics = self.metrics.iter().enumerate();
-        let mut named = metrics.filter(|(_, one)| is_named(one));
-        let (index, _) = named.next()?;
-        named.next().is_none().then_some(index)
+        let mut named = self.metrics.iter().filter(|one| is_named(one));
+        let first = named.next()?;
+        named.next().is_none().then_some(first)
     }
 
     /// The metric that decided, as the autoscaler names it, or else the one that the rules give.
