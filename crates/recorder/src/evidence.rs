@@ -55,7 +55,7 @@ pub struct Sightings<'a> {
     record: &'a Record,
     /// Each change of a pod, by its name; `None` if it was gone.
     pods: Vec<(f64, &'a str, Option<&'a Pod>)>,
-    usages: Vec<(f64, BTreeMap<&'a str, &'a Usage>)>,
+    usages: Vec<(f64, &'a BTreeMap<String, Usage>)>,
 }
 
 impl<'a> Sightings<'a> {
@@ -69,10 +69,7 @@ impl<'a> Sightings<'a> {
             match kind {
                 ObservationKind::Pod(pod) => all.pods.push((*at, &pod.name, Some(pod))),
                 ObservationKind::PodGone(name) => all.pods.push((*at, name, None)),
-                ObservationKind::Usage(usage) => {
-                    let usage = usage.iter().map(|(name, usage)| (name.as_str(), usage));
-                    all.usages.push((*at, usage.collect()));
-                }
+                ObservationKind::Usage(usage) => all.usages.push((*at, usage)),
                 _ => {}
             }
         }
@@ -82,8 +79,11 @@ impl<'a> Sightings<'a> {
     /// What was seen shortly before and after a computation; the likeliest first.
     pub fn around(&self, at: f64, is_change: bool) -> Vec<Evidence<'a>> {
         let next = self.usages.partition_point(|(polled, _)| *polled <= at);
-        let before = next.checked_sub(1).map(|last| self.usages[last].1.clone());
-        let before = before.unwrap_or_default();
+        let before = self.usages[..next].last();
+        let by_name = |(_, usage): &(f64, &'a BTreeMap<String, Usage>)| {
+            usage.iter().map(|(name, usage)| (name.as_str(), usage))
+        };
+        let before: BTreeMap<_, _> = before.into_iter().flat_map(by_name).collect();
         let after = self.usages.get(next);
         let after = after.filter(|(polled, _)| *polled <= at + LAG);
         let mut snapshots = [at, at - LEAD].map(|until| self.pods_at(until));
@@ -93,11 +93,11 @@ impl<'a> Sightings<'a> {
         let mut evidence = Vec::new();
         for pods in snapshots {
             let mut later = BTreeMap::new();
-            if let Some((polled, after)) = after {
+            if let Some(after) = after {
                 // A pod that was deleted before this poll had been measured.
                 later = before.clone();
-                later.retain(|name, _| pods.contains_key(name) && self.is_deleted(name, *polled));
-                later.extend(after);
+                later.retain(|name, _| pods.contains_key(name) && self.is_deleted(name, after.0));
+                later.extend(by_name(after));
             }
             evidence.extend([before.clone(), later].map(|usage| Evidence {
                 pods: pods.clone(),
