@@ -3,7 +3,9 @@
 //! An autoscaler computes every 15 s but writes its status only when that changes. The computations
 //! in between are repeated too, since their recommendations affect later ones.
 
-use std::mem::{replace, take};
+use std::mem::replace;
+
+use jiff::Timestamp;
 
 use crate::{
     computation::{Computation, Said},
@@ -31,6 +33,15 @@ pub struct Explained<'a> {
     pub autoscaler: Option<&'a Autoscaler>,
     /// None if its inputs are not known, or do not matter since the replicas were beyond a bound.
     pub computation: Option<Computation<'a>>,
+}
+
+/// A change of the replicas by an event of an autoscaler.
+struct Rescale {
+    /// In seconds since the recording began.
+    at: f64,
+    /// When it was made by the clock of the cluster, in seconds since 1970.
+    second: i64,
+    to: u32,
 }
 
 /// A computation of an autoscaler.
@@ -115,8 +126,8 @@ pub struct Follower<'a> {
     gone: Option<f64>,
     /// Until when the connection was lost.
     lost: Option<f64>,
-    /// The replicas that it set meanwhile by its events, with their times.
-    rescaled: Vec<(f64, u32)>,
+    /// All its events about changes, which may be seen after the status that follows.
+    rescales: Vec<Rescale>,
     /// Why it cannot decide.
     complaint: Option<String>,
 }
@@ -138,7 +149,7 @@ impl<'a> Follower<'a> {
             is_known: false,
             gone: None,
             lost: None,
-            rescaled: Vec::new(),
+            rescales: rescales(record, name),
             complaint: None,
         }
     }
@@ -157,17 +168,14 @@ impl<'a> Follower<'a> {
                 ObservationKind::Regained { what } if what == AUTOSCALERS => {
                     self.lost = self.lost.map(|_| at + LISTING);
                 }
-                ObservationKind::Event(event) if event.about == self.name => {
-                    let is_lost = self.lost == Some(f64::INFINITY);
-                    let size = event.new_size().filter(|_| is_lost);
-                    self.rescaled.extend(size.map(|size| (*at, size)));
-                }
                 ObservationKind::Deployment(one) => self.set.push((*at, one.desired)),
                 _ => {}
             }
         }
-        let rescaled = take(&mut self.rescaled);
-        self.add_unseen(rescaled);
+        if let (Some(_), Some(last)) = (self.lost, &self.last) {
+            let unseen = self.rescaled(last.autoscaler.last_scaled, Some(Timestamp::MAX));
+            self.add_unseen(unseen);
+        }
         (self.results, self.notes)
     }
 
@@ -273,8 +281,8 @@ impl<'a> Follower<'a> {
     /// one if this status is about it.
     fn catch_up(&mut self, autoscaler: &Autoscaler) -> Option<f64> {
         let to = autoscaler.to;
-        let mut changes = take(&mut self.rescaled);
         let last = self.last.as_ref()?.autoscaler;
+        let mut changes = self.rescaled(last.last_scaled, autoscaler.last_scaled);
         let has_scaled = last.last_scaled != autoscaler.last_scaled;
         // The event of the last change may have been missed, too.
         let scaled = self.last_scaled(autoscaler).filter(|_| has_scaled);
@@ -286,14 +294,26 @@ impl<'a> Follower<'a> {
         own.map(|(at, _)| at)
     }
 
+    /// The times and results of its changes by events, after one change and up to another one.
+    fn rescaled(&self, after: Option<Timestamp>, until: Option<Timestamp>) -> Vec<(f64, u32)> {
+        let [after, until] = [after, until].map(|time| time.map(Timestamp::as_second));
+        let rescales = self.rescales.iter();
+        rescales
+            .filter(|one| after < Some(one.second) && Some(one.second) <= until)
+            .map(|one| (one.at, one.to))
+            .collect()
+    }
+
     /// Adds changes whose status was not seen.
     fn add_unseen(&mut self, changes: Vec<(f64, u32)>) {
+        let mut last = f64::NEG_INFINITY;
         for (at, to) in changes {
-            // Something else may have set the replicas since the last status.
+            // Something else may have set the replicas since then.
+            let between = last..at;
             let mut set = self.set.iter().rev();
-            let before = set.find(|(seen, replicas)| *seen < at && *replicas != to);
+            let before = set.find(|(seen, replicas)| between.contains(seen) && *replicas != to);
             let before = before.map(|(_, replicas)| *replicas).or(self.replicas);
-            self.replicas = Some(to);
+            (last, self.replicas) = (at, Some(to));
             if let Some(from) = before.filter(|from| *from != to) {
                 self.results.push(Explained {
                     at,
@@ -308,8 +328,7 @@ impl<'a> Follower<'a> {
 
     /// When it last changed the replicas, at the end of that second.
     fn last_scaled(&self, autoscaler: &Autoscaler) -> Option<f64> {
-        let since = autoscaler.last_scaled?.duration_since(self.record.began);
-        Some(since.as_secs_f64() + 1.0)
+        Some(self.record.seconds_at(autoscaler.last_scaled?) + 1.0)
     }
 
     fn note_other_changes(&mut self, at: f64, autoscaler: &Autoscaler, was_lost: bool) {
@@ -403,6 +422,28 @@ impl<'a> Follower<'a> {
         let evidence = self.sightings.around(sync.at, from != to);
         Computation::repeat(autoscaler, &said, &evidence, &memories)
     }
+}
+
+/// The changes that the events of an autoscaler report, in the order in which it made them.
+fn rescales(record: &Record, name: &str) -> Vec<Rescale> {
+    let rescale = |Observation { at, kind }: &Observation| match kind {
+        ObservationKind::Event(event) if event.about == name => {
+            let to = event.new_size()?;
+            let time = event.time.unwrap_or(record.clock(*at));
+            let ended = record.seconds_at(time) + 1.0;
+            // Its own time has whole seconds.
+            let is_live = (ended - at).abs() <= SKEW;
+            Some(Rescale {
+                at: if is_live { *at } else { ended },
+                second: time.as_second(),
+                to,
+            })
+        }
+        _ => None,
+    };
+    let mut rescales: Vec<_> = record.observations.iter().filter_map(rescale).collect();
+    rescales.sort_by_key(|one| one.second);
+    rescales
 }
 
 /// The memory of an autoscaler whose controller manager was restarted at some time before.

@@ -367,7 +367,10 @@ impl From<PodMetrics> for Usage {
 
 impl From<core::Event> for KubeEvent {
     fn from(object: core::Event) -> Self {
+        let last = object.last_timestamp.map(|time| time.0);
+        let only = object.event_time.map(|time| time.0);
         Self {
+            time: last.or(only).or(object.first_timestamp.map(|time| time.0)),
             kind: object.involved_object.kind.unwrap_or_default(),
             about: object.involved_object.name.unwrap_or_default(),
             reason: object.reason.unwrap_or_default(),

@@ -197,6 +197,7 @@ mod tests {
             let [kind, reason, message] = [kind, reason, message].map(Into::into);
             let about = "a".into();
             let event = KubeEvent {
+                time: None,
                 kind,
                 about,
                 reason,

@@ -340,6 +340,8 @@ mod seconds {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct KubeEvent {
+    /// When it last happened, by the clock of the cluster.
+    pub time: Option<Timestamp>,
     /// The kind and the name of the object.
     pub kind: String,
     pub about: String,
@@ -450,6 +452,11 @@ impl Record {
         self.began
             .saturating_add(SignedDuration::from_secs_f64(at))
             .unwrap_or(self.began)
+    }
+
+    /// The reverse: a time on the cluster's clock in seconds since the recording began.
+    pub fn seconds_at(&self, time: Timestamp) -> f64 {
+        time.duration_since(self.began).as_secs_f64()
     }
 
     pub fn traffic_runs(&self) -> Vec<TrafficRun<'_>> {

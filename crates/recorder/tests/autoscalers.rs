@@ -238,6 +238,36 @@ fn recreated(gone: f64, back: f64, sync: f64, to: u32) -> Vec<(f64, Value)> {
     ]
 }
 
+/// All watches are lost while an autoscaler changes the replicas, and come back one by one.
+fn all_lost() -> Vec<(f64, Value)> {
+    let event = |second: u32, to: u32| {
+        let mut event = common::event(&to.to_string(), &format!("New size: {to}; reason: cpu"));
+        event["involvedObject"]["name"] = "hpa".into();
+        event["lastTimestamp"] = format!("1970-01-01T00:00:{second}Z").into();
+        json!({"event": event})
+    };
+    let lost = |what: &str| json!({"lost": {"what": what, "why": "connection refused"}});
+    let regained = |what: &str| json!({"regained": {"what": what}});
+    let scaled = json!("1970-01-01T00:00:59Z");
+    vec![
+        (0.0, hpa(1, 1, 2)),
+        (0.0, replicas(1)),
+        (5.0, lost("autoscalers")),
+        (5.1, lost("Deployments")),
+        (5.2, lost("events")),
+        (90.0, regained("autoscalers")),
+        (90.0, with_status(hpa(20, 20, 50), "lastScaleTime", scaled)),
+        (90.5, regained("Deployments")),
+        (90.5, replicas(20)),
+        (91.0, regained("events")),
+        (91.0, event(59, 20)),
+        (91.0, event(44, 16)),
+        (91.0, event(29, 8)),
+        (91.0, event(14, 4)),
+        (105.0, hpa(20, 20, 60)),
+    ]
+}
+
 /// An autoscaler with another value in its status.
 fn with_status(mut object: Value, field: &str, value: Value) -> Value {
     object["hpa"]["status"][field] = value;
@@ -378,6 +408,10 @@ fn the_reports_are_those_in_the_repository() {
     add(
         "An outage of the metrics is noted once, and recommendations expire meanwhile",
         outage,
+    );
+    add(
+        "All watches are lost, and the events of the changes come back last",
+        all_lost(),
     );
     add(
         "Outside the bounds the bound is the reason",
