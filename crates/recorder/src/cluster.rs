@@ -37,6 +37,8 @@ use crate::{
 /// metrics-server measures every 15 s.
 const METRICS_EVERY: Duration = Duration::from_secs(5);
 const RESPONSE_WITHIN: Duration = Duration::from_secs(20);
+/// An autoscaler computes every 15 s, so that a connection is not lost for long.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A Deployment, and what targets it.
 pub struct Target {
@@ -139,7 +141,7 @@ impl Target {
             |name| RawObservation::HpaGone(name.into()),
         );
         let events = Api::<core::Event>::namespaced(self.client.clone(), &self.namespace);
-        let events = watcher(events, all).default_backoff();
+        let events = watcher(events, all);
         let news = new_events(self.name.clone(), autoscalers);
         spawn_local(forward(events, Sender::new("events", seen), news));
         spawn_local(poll_usage(
@@ -171,7 +173,7 @@ impl Target {
     {
         let (store, writer) = reflector::store();
         let api = Api::<K>::namespaced(self.client.clone(), &self.namespace);
-        let events = watcher(api, config).default_backoff().reflect(writer);
+        let events = watcher(api, config).reflect(writer);
         let (seen, mut known) = (store.clone(), BTreeSet::<String>::new());
         let news = move |event: Event<K>| {
             // An object that was deleted while the connection was lost is not in the next list.
@@ -199,9 +201,17 @@ async fn forward<K>(
 ) {
     let mut events = pin!(events);
     while let Some(event) = events.next().await {
+        // Its list is not even asked for yet.
+        if matches!(event, Ok(Event::Init)) {
+            continue;
+        }
+        let has_failed = event.is_err();
         let news = event.map(&mut news).map_err(|error| root_cause(&error));
         if !sender.send(news) {
             return;
+        }
+        if has_failed {
+            sleep(RETRY_AFTER).await;
         }
     }
 }

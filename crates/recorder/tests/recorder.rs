@@ -437,6 +437,19 @@ async fn missing_metrics_are_reported_and_the_rest_is_recorded() {
 }
 
 #[tokio::test]
+async fn what_may_not_be_read_is_reported_once_until_it_may() {
+    let test = "forbidden";
+    let fake = at_rest(test).await;
+    fake.forbid(EVENTS);
+    let mut recorder = recorder(&fake, test, &["watch"]);
+    fake.refused(3).await;
+    fake.allow_all();
+    recorder.says("events can be read again").await;
+    let lost = recorder.said.matches("events cannot be read");
+    assert_eq!(lost.count(), 1, "{}", recorder.said);
+}
+
+#[tokio::test]
 async fn an_interrupted_watch_writes_its_observations() {
     let test = "interrupted";
     let fake = at_rest(test).await;

@@ -35,6 +35,8 @@ struct Server {
     /// The watches that have not been broken, by path.
     watches: Vec<(String, UnboundedSender<io::Result<String>>)>,
     watch_count: usize,
+    /// What the recorder may not read, and how often it asked.
+    forbidden: Option<(&'static str, usize)>,
     /// The label selectors of the requests.
     selectors: Vec<String>,
     /// The queries of the GET requests to an app.
@@ -113,6 +115,25 @@ impl Fake {
     /// Waits until the recorder has begun this number of watches.
     pub async fn watched(&self, times: usize) {
         while self.lock().watch_count < times {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub fn forbid(&self, path: &'static str) {
+        self.lock().forbidden = Some((path, 0));
+    }
+
+    pub fn allow_all(&self) {
+        self.lock().forbidden = None;
+    }
+
+    /// Waits until the recorder has asked this often for what is forbidden.
+    pub async fn refused(&self, times: usize) {
+        while self
+            .lock()
+            .forbidden
+            .is_some_and(|(_, asked)| asked < times)
+        {
             sleep(Duration::from_millis(10)).await;
         }
     }
@@ -212,16 +233,24 @@ async fn respond(
         let since = version.and_then(|version| version.parse().ok());
         return server.watch(path, since.unwrap_or(0)).into_response();
     }
+    if let Some((forbidden, asked)) = &mut server.forbidden
+        && *forbidden == path
+    {
+        *asked += 1;
+        return failure(StatusCode::FORBIDDEN, path, "Forbidden");
+    }
     match server.get(path) {
         Some(object) => object.to_string().into_response(),
-        None => {
-            let status = json!({
-                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                "message": format!("{path} not found"), "reason": "NotFound", "code": 404,
-            });
-            (StatusCode::NOT_FOUND, status.to_string()).into_response()
-        }
+        None => failure(StatusCode::NOT_FOUND, path, "NotFound"),
     }
+}
+
+fn failure(code: StatusCode, path: &str, reason: &str) -> Response {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": format!("{path}: {reason}"), "reason": reason, "code": code.as_u16(),
+    });
+    (code, status.to_string()).into_response()
 }
 
 fn name(object: &Value) -> &str {
