@@ -103,6 +103,8 @@ async fn finish(child: Child, stop: &CancellationToken) -> (Option<String>, Vec<
 
 #[cfg(test)]
 mod tests {
+    use std::{env::temp_dir, fs, process};
+
     use super::*;
     use tokio::signal::unix::{SignalKind, signal};
 
@@ -128,19 +130,23 @@ mod tests {
         // As a recording does: a program that catches SIGINT starts others with its default, even
         // if it was ignored, as in `make test &`.
         let _handler = signal(SignalKind::interrupt()).expect("a handler");
+        let ready = temp_dir().join(format!("recorder-traffic-{}", process::id()));
         let killed = "the traffic command `sh` ignored SIGINT for 1s and was killed";
         for (script, output, failed) in [
             (
-                "trap 'echo stopped; kill $!; exit 130' INT; sleep 60 & wait",
+                "trap 'echo stopped; kill $!; exit 130' INT; touch \"$0\"; sleep 60 & wait",
                 "stopped",
                 None,
             ),
-            ("trap '' INT; exec sleep 60", "", Some(killed)),
+            ("trap '' INT; touch \"$0\"; exec sleep 60", "", Some(killed)),
         ] {
-            let command = ["sh", "-c", script].map(OsString::from);
+            let mut command = ["sh", "-c", script].map(OsString::from).to_vec();
+            command.push(ready.clone().into());
             let stop = CancellationToken::new();
             let cancel = async {
-                tokio::time::sleep(Duration::from_millis(300)).await;
+                while fs::remove_file(&ready).is_err() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
                 stop.cancel();
             };
             let (result, ()) = tokio::join!(run(&command, || (), &stop), cancel);
