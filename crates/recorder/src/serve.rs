@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::Error;
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{self, Request},
     http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -51,22 +51,38 @@ const HEADERS: [(HeaderName, &str); 4] = [
 
 /// The recording's end of the page.
 pub struct Page {
-    shared: Shared,
+    state: Arc<State>,
     server: JoinHandle<io::Result<()>>,
 }
 
-type Shared = Arc<Mutex<Recorded>>;
+/// What the recording and the server share.
+struct State {
+    header: Header,
+    recorded: Mutex<Recorded>,
+    explained: Mutex<Explained>,
+}
+
+type Shared = extract::State<Arc<State>>;
 
 /// The recording so far.
 struct Recorded {
-    header: Header,
-    record: Record,
+    /// Copied only if an observation is made while it is being explained.
+    record: Arc<Record>,
     /// Seconds since the recording began.
     at: f64,
     status: String,
     has_ended: bool,
     /// When a page last asked.
     asked: Option<Instant>,
+}
+
+/// What was last asked for, which all pages are shown.
+#[derive(Default)]
+struct Explained {
+    /// The number of observations that it explains.
+    count: Option<usize>,
+    report: String,
+    chart: String,
 }
 
 impl Page {
@@ -77,14 +93,18 @@ impl Page {
     pub async fn serve(address: SocketAddr, header: Header, record: Record) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Mutex::new(Recorded {
-            header,
-            record,
+        let recorded = Recorded {
+            record: Arc::new(record),
             at: 0.0,
             status: String::new(),
             has_ended: false,
             asked: None,
-        }));
+        };
+        let state = Arc::new(State {
+            header,
+            recorded: Mutex::new(recorded),
+            explained: Mutex::default(),
+        });
         let mut router = Router::new();
         for (path, content_type, content) in [
             ("/", "text/html; charset=utf-8", include_str!("page.html")),
@@ -97,27 +117,27 @@ impl Page {
             .route("/status", get(status))
             .route("/report.md", get(report))
             .route("/autoscale.svg", get(picture))
-            .with_state(shared.clone())
+            .with_state(state.clone())
             .layer(middleware::from_fn(protect));
         let server = tokio::spawn(axum::serve(listener, router).into_future());
         eprintln!("Serving http://{address}/ until the recording ends");
-        Ok(Self { shared, server })
+        Ok(Self { state, server })
     }
 
     /// `at` in seconds since the recording began.
     pub fn observe(&self, at: f64, kind: &ObservationKind) {
-        lock(&self.shared).record.add(at, kind.clone());
+        Arc::make_mut(&mut lock(&self.state.recorded).record).add(at, kind.clone());
     }
 
     pub fn show(&self, at: f64, status: String) {
-        let mut recorded = lock(&self.shared);
+        let mut recorded = lock(&self.state.recorded);
         (recorded.at, recorded.status) = (at, status);
     }
 
     /// Shows the verdict until an open page has had the time to ask for it.
     pub async fn end(self, verdict: &str) {
         let asked = {
-            let mut recorded = lock(&self.shared);
+            let mut recorded = lock(&self.state.recorded);
             (recorded.status, recorded.has_ended) = (verdict.into(), true);
             recorded.asked
         };
@@ -128,15 +148,15 @@ impl Page {
     }
 }
 
-fn lock(shared: &Shared) -> MutexGuard<'_, Recorded> {
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().expect("nothing panics while it is locked")
 }
 
-async fn status(State(shared): State<Shared>) -> impl IntoResponse {
-    let mut recorded = lock(&shared);
+async fn status(state: Shared) -> impl IntoResponse {
+    let mut recorded = lock(&state.recorded);
     recorded.asked = Some(Instant::now());
     let status = json!({
-        "deployment": recorded.header.deployment,
+        "deployment": state.header.deployment,
         "numbers": numbers(&recorded.record, recorded.at),
         "status": recorded.status,
         "ended": recorded.has_ended,
@@ -144,29 +164,37 @@ async fn status(State(shared): State<Shared>) -> impl IntoResponse {
     of_type("application/json", status.to_string())
 }
 
-async fn report(State(shared): State<Shared>) -> impl IntoResponse {
+async fn report(state: Shared) -> impl IntoResponse {
     let content_type = "text/markdown; charset=utf-8";
-    part(content_type, shared, |report| Ok(report.markdown())).await
+    explained(state, content_type, |explained| &explained.report).await
 }
 
-async fn picture(State(shared): State<Shared>) -> impl IntoResponse {
-    part("image/svg+xml", shared, chart::draw).await
+async fn picture(state: Shared) -> impl IntoResponse {
+    explained(state, "image/svg+xml", |explained| &explained.chart).await
 }
 
-/// A part of the report, made in a thread of its own: one that waits would delay the probes.
-async fn part(
+/// A part of the explanation, which is made once for each number of observations, in a thread of
+/// its own: one that waits would delay the probes.
+async fn explained(
+    extract::State(state): Shared,
     content_type: &'static str,
-    shared: Shared,
-    make: fn(&Report) -> Result<String>,
+    part: fn(&Explained) -> &String,
 ) -> impl IntoResponse {
-    let made = spawn_blocking(move || {
-        let (header, record) = {
-            let recorded = lock(&shared);
-            (recorded.header.clone(), recorded.record.clone())
-        };
-        make(&Report::new(&header, &record))
+    let explained = spawn_blocking(move || {
+        let mut explained = lock(&state.explained);
+        let record = lock(&state.recorded).record.clone();
+        let count = Some(record.observations.len());
+        if explained.count != count {
+            let report = Report::new(&state.header, &record);
+            *explained = Explained {
+                count,
+                report: report.markdown(),
+                chart: chart::draw(&report)?,
+            };
+        }
+        Ok::<_, Error>(part(&explained).clone())
     });
-    match made.await.map_err(Into::into).flatten() {
+    match explained.await.map_err(Into::into).flatten() {
         Ok(part) => of_type(content_type, part).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
