@@ -15,7 +15,7 @@ use crate::{
     cluster::Target,
     expectation::Verdict,
     files,
-    format::parse_duration,
+    format::{parse_duration, without_login},
     observations::{self, Header},
     probe::Probe,
     record::Record,
@@ -184,6 +184,7 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
         if recording.mode.sends_traffic()
             && let Some(why) = asking.ask().await.failed
         {
+            let url = without_login(url);
             bail!("the app at {url:?} does not respond with 2xx: {why}");
         }
         probe = Some(asking);

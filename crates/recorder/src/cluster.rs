@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use crate::{
-    format::root_cause,
+    format::{root_cause, without_login},
     observations::{AUTOSCALERS, PodMetrics, RawObservation},
     record::{ObservationKind, State},
 };
@@ -59,7 +59,7 @@ impl Target {
         let config = Config::infer().await;
         let mut config = config.map_err(|error| no(error.to_string()))?;
         choose_proxy(&mut config);
-        let cluster = config.cluster_url.to_string();
+        let cluster = without_login(&config.cluster_url.to_string());
         let client = Client::try_from(config).map_err(|error| no(root_cause(&error)))?;
         let target = timeout(
             RESPONSE_WITHIN,

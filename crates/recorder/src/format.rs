@@ -3,8 +3,19 @@
 use std::{error::Error, time::Duration};
 
 use go_duration::GoDuration;
+use reqwest::Url;
 
 use crate::record::ObservationKind;
+
+/// A URL as a message shows it: without its login.
+pub fn without_login(url: &str) -> String {
+    let Some(mut shown) = Url::parse(url).ok().filter(Url::has_host) else {
+        return url.rsplit('@').next().unwrap_or_default().into();
+    };
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown.into()
+}
 
 /// An observation in a few words.
 pub fn describe(seen: &ObservationKind) -> String {
@@ -110,6 +121,19 @@ pub fn root_cause(error: &(dyn Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_login_is_shown() {
+        for (url, shown) in [
+            ("http://me:secret@host:81/a?b=1", "http://host:81/a?b=1"),
+            ("http://me@host/a@b", "http://host/a@b"),
+            ("http://host/", "http://host/"),
+            ("http://me:secret@host:none", "host:none"),
+            ("me:secret@host", "host"),
+        ] {
+            assert_eq!(without_login(url), shown);
+        }
+    }
 
     #[test]
     fn durations_are_those_of_go_without_zero_parts() {

@@ -14,7 +14,11 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{format::root_cause, observations::RawObservation, record::Response};
+use crate::{
+    format::{root_cause, without_login},
+    observations::RawObservation,
+    record::Response,
+};
 
 const EVERY: Duration = Duration::from_secs(1);
 /// The query with which cpu-load-gen does no work.
@@ -33,7 +37,8 @@ pub struct Probe {
 impl Probe {
     /// Without a query, neither here nor in the URL, the app's response to HEAD decides about it.
     pub fn new(url: &str, query: Option<&str>, timeout: Duration) -> Result<Self> {
-        let mut url = Url::parse(url).with_context(|| format!("the URL is {url:?}"))?;
+        let mut url =
+            Url::parse(url).with_context(|| format!("the URL is {:?}", without_login(url)))?;
         let asked = OnceCell::new();
         if url.query().is_some() || query.is_some() {
             if url.query().is_none() {
