@@ -28,7 +28,7 @@ const CONDITIONS: [(Find, &str); 4] = [
     (not_scheduled, "all pods are scheduled"),
     (rollout, "the rollout is complete"),
     (
-        |state, _| unscaled(state),
+        |state, _| why_unscaled(state),
         "one autoscaler targets the Deployment",
     ),
 ];
@@ -86,7 +86,7 @@ fn rollout(state: &State, is_rolling: bool) -> Option<String> {
 }
 
 /// Why nothing scales the Deployment, unless one autoscaler targets it.
-pub fn unscaled(state: &State) -> Option<String> {
+pub fn why_unscaled(state: &State) -> Option<String> {
     let names: Vec<_> = state.autoscalers.keys().map(String::as_str).collect();
     match *names {
         [] => Some(
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn an_autoscaler_that_goes_and_comes_back_is_noted() {
-        let none = unscaled(&State::default()).expect("there is no autoscaler");
+        let none = why_unscaled(&State::default()).expect("there is no autoscaler");
         let none_at = |at: f64| format!("{at} s: {none}");
         let one = "60 s: one autoscaler targets the Deployment";
         let found = json!({"hpa": hpa(1, 1, 2)});

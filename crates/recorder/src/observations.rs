@@ -28,8 +28,8 @@ use crate::{
     expectation::Verdict,
     quantity::thousandths,
     record::{
-        Autoscaler, Condition, Deployment, KubeEvent, Metric, ObservationKind, Pod, Readiness,
-        Record, Resources, Response, Source, Usage, Window,
+        Autoscaler, Condition, Deployment, KubeEvent, Metric, MetricsWindow, ObservationKind, Pod,
+        Readiness, Record, Resources, Response, Source, Usage,
     },
     rules::{Flags, Rules, Unit},
     traffic::TrafficResult,
@@ -354,7 +354,7 @@ impl From<PodMetrics> for Usage {
     fn from(metrics: PodMetrics) -> Self {
         let containers = metrics.containers.into_iter();
         Self {
-            window: Window {
+            window: MetricsWindow {
                 ended: metrics.timestamp,
                 length: metrics.window,
             },

@@ -287,7 +287,7 @@ impl Pod {
 
 /// The time over which usage was averaged.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Window {
+pub struct MetricsWindow {
     pub ended: Timestamp,
     pub length: SignedDuration,
 }
@@ -295,7 +295,7 @@ pub struct Window {
 /// The usage of a pod, averaged over a window.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Usage {
-    pub window: Window,
+    pub window: MetricsWindow,
     pub containers: Resources,
 }
 

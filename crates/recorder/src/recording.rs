@@ -19,7 +19,7 @@ use crate::{
     expectation::{Evaluation, Expectation, Verdict},
     format::{self, parse_duration, replicas},
     hold::Hold,
-    notes::unscaled,
+    notes::why_unscaled,
     observations::{Header, Log, RawObservation},
     probe::Probe,
     progress::Progress,
@@ -32,9 +32,9 @@ use crate::{
 };
 
 /// How long the app is observed at rest before the traffic starts.
-const REST: Duration = Duration::from_secs(5);
+const BASELINE: Duration = Duration::from_secs(5);
 /// How long there may be no autoscaler until traffic is stopped, in seconds: it may be replaced.
-const UNSCALED: f64 = 10.0;
+const MAX_UNSCALED: f64 = 10.0;
 
 /// What is done while the autoscaler is observed, and until when: a command of the command line.
 #[derive(Subcommand)]
@@ -91,7 +91,7 @@ impl Mode {
         url: Option<&str>,
     ) -> Result<(Option<Expectation>, Option<Hold>)> {
         if self.sends_traffic()
-            && let Some(why) = unscaled(state)
+            && let Some(why) = why_unscaled(state)
         {
             bail!(why);
         }
@@ -146,7 +146,7 @@ struct Session {
     /// Stops the traffic that is being sent.
     stop_load: CancellationToken,
     /// When an autoscaler was last deleted, in seconds since the recording began.
-    unscaled: Option<f64>,
+    autoscaler_deleted: Option<f64>,
     /// Once it is over: an error if too little was observed.
     end: Option<Result<(), String>>,
 }
@@ -173,7 +173,7 @@ impl Recording {
         if let Some(probe) = probe {
             spawn_local(probe.run(sender));
         }
-        session.send_traffic(REST);
+        session.send_traffic(BASELINE);
         let mut ticks = interval(Duration::from_millis(500));
         while !session.is_over() {
             tokio::select! {
@@ -212,7 +212,7 @@ impl Session {
             interrupted: interrupted()?,
             stop_load: stop.child_token(),
             stop,
-            unscaled: None,
+            autoscaler_deleted: None,
             end: None,
         })
     }
@@ -251,7 +251,7 @@ impl Session {
                 let why = format!("the Deployment `{name}` was deleted");
                 self.end.get_or_insert(Err(why));
             }
-            ObservationKind::AutoscalerGone(_) => self.unscaled = Some(at),
+            ObservationKind::AutoscalerGone(_) => self.autoscaler_deleted = Some(at),
             _ => {}
         }
         self.record.add(at, kind);
@@ -300,12 +300,12 @@ impl Session {
                 Ok(())
             });
         }
-        let unscaled_for = self.unscaled.map_or(0.0, |since| now - since);
+        let unscaled_for = self.autoscaler_deleted.map_or(0.0, |since| now - since);
         if self.recording.mode.sends_traffic()
-            && unscaled_for >= UNSCALED
+            && unscaled_for >= MAX_UNSCALED
             && self.record.state.autoscalers.is_empty()
         {
-            return unscaled(&self.record.state).map(Err);
+            return why_unscaled(&self.record.state).map(Err);
         }
         let result = self.record.traffic_result();
         let has_failed = result.is_some_and(|result| result.failed.is_some());
@@ -346,8 +346,8 @@ impl Session {
         }
     }
 
-    /// Sends the traffic of the mode, if it has any, after a rest.
-    fn send_traffic(&self, rest: Duration) {
+    /// Sends the traffic of the mode, if it has any, after a time.
+    fn send_traffic(&self, after: Duration) {
         let (command, label) = match (&self.recording.mode, &self.recording.hold) {
             (Mode::Run { command, .. }, _) => (command.clone(), traffic::label(command)),
             (_, Some(hold)) => (hold.command(), hold.load().to_string()),
@@ -355,7 +355,7 @@ impl Session {
         };
         let (stop, observations) = (self.stop_load.clone(), self.observations.clone());
         spawn_local(async move {
-            if stop.run_until_cancelled(sleep(rest)).await.is_none() {
+            if stop.run_until_cancelled(sleep(after)).await.is_none() {
                 return;
             }
             let started = || {

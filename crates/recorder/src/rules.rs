@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     quantity::thousandths,
-    record::{Pod, Readiness, Window},
+    record::{MetricsWindow, Pod, Readiness},
 };
 
 /// How long after its start a pod's CPU may still be that of starting up
@@ -146,7 +146,7 @@ pub enum Class {
 impl Class {
     /// How a pod is counted, if its usage was measured over `window`. Readiness only matters for
     /// CPU.
-    pub fn of(pod: &Pod, window: Option<Window>, is_cpu: bool, now: Timestamp) -> Self {
+    pub fn of(pod: &Pod, window: Option<MetricsWindow>, is_cpu: bool, now: Timestamp) -> Self {
         if pod.leaving {
             return Self::Ignored;
         }
