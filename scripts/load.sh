@@ -3,7 +3,10 @@
 . "$(dirname "$0")/lib.sh"
 
 need bombardier curl
-echo "Loading $URL with $CONNECTIONS connections for $DURATION, with a timeout of $TIMEOUT"
+# Messages do not show a login.
+# shellcheck disable=SC2001 # A pattern of bash cannot exclude characters, as often as they come.
+shown=$(sed 's|//[^/?#]*@|//|' <<<"$URL")
+echo "Loading $shown with $CONNECTIONS connections for $DURATION, with a timeout of $TIMEOUT"
 # As bombardier: the URL as it is, and no proxy.
 get=(curl --silent --show-error --globoff --noproxy '*' --max-time 30)
 # HEAD: a GET would run the load of URL, for minutes if it is a paced one.
@@ -11,10 +14,10 @@ status=$("${get[@]}" --head --output /dev/null --write-out '%{http_code}' "$URL"
 case $status in
   2??) ;;
   # The app rejects a GET too, and says why.
-  400 | 500) fail "$URL responds with $status: $("${get[@]}" "$URL")" ;;
-  401) fail "$URL responds with 401: \`URL\` needs a login, as in http://user:password@host" ;;
+  400 | 500) fail "$shown responds with $status: $("${get[@]}" "$URL")" ;;
+  401) fail "$shown responds with 401: \`URL\` needs a login, as in http://user:password@host" ;;
   # An Ingress that does not know the app also responds, with 404 or a redirect.
-  *) fail "$URL responds with $status: run \`make deploy\`, or set another \`URL\`" ;;
+  *) fail "$shown responds with $status: run \`make deploy\`, or set another \`URL\`" ;;
 esac
 
 # The progress bar is redrawn several times a second, which only suits a terminal.

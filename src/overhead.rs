@@ -38,3 +38,28 @@ pub fn cost(variable: &'static str, text: &str) -> Result<Cost, LoadError> {
         None => Err(load::value_error(variable, text, COST)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cost_is_a_number_of_iterations_or_a_duration() {
+        let micros = |n| Some(Cost::CpuTime(Duration::from_micros(n)));
+        for (text, expected) in [
+            ("0", Some(Cost::Iterations(0))),
+            ("5000", Some(Cost::Iterations(5000))),
+            ("1ms", micros(1000)),
+            ("1.5µs", Some(Cost::CpuTime(Duration::from_nanos(1500)))),
+            ("0s", micros(0)),
+            ("-5", None),
+            ("1d", None),
+            ("", None),
+        ] {
+            assert_eq!(cost("request_overhead", text).ok(), expected, "{text}");
+        }
+        let error = cost("yield_overhead", "1 ms").expect_err("a space");
+        let expected = format!("`yield_overhead` is \"1 ms\"; {COST}");
+        assert_eq!(error.to_string(), expected);
+    }
+}

@@ -65,10 +65,16 @@ const MIN_BACKOFF: Duration = Duration::from_millis(100);
 /// `MIN_BACKOFF`: among a few, a burn soon tries again.
 const MAX_BACKOFF_SHARE: f64 = 0.125;
 
+/// So many delays in a row that are longer than any time slice are not throttling: another component
+/// of the app holds the thread for that long each time, and the burn would never be admitted.
+const MAX_LONG_DELAYS: u32 = 100;
+
 /// Schedules one burn.
 pub struct Scheduler {
     admitted: bool,
     previous_delay: Duration,
+    /// The number of the last delays in a row that were longer than any time slice.
+    long_delays: u32,
 }
 
 /// The next step of a burn.
@@ -90,6 +96,7 @@ impl Scheduler {
             // One short delay is enough to be admitted, but for a short time slice: other burns may
             // be backing off.
             previous_delay: ALONE,
+            long_delays: 0,
         }
     }
 
@@ -104,8 +111,14 @@ impl Scheduler {
         left: Duration,
         jitter: f64,
     ) -> Decision {
-        if !self.admitted && delay > LONG_SLICE {
-            // Longer than any time slice: throttling, which shows nothing about others.
+        self.long_delays = if delay > LONG_SLICE {
+            self.long_delays + 1
+        } else {
+            0
+        };
+        self.admitted |= self.long_delays == MAX_LONG_DELAYS;
+        if !self.admitted && self.long_delays > 0 {
+            // Throttling, which shows nothing about others.
             return Decision::Yield;
         }
         // One short delay may be luck.
@@ -227,6 +240,16 @@ mod tests {
         let mut scheduler = Scheduler::new(false);
         assert_eq!(scheduler.next(75 * MS, 75 * MS, LEFT, 0.5), Yield);
         assert_eq!(scheduler.next(MS, 77 * MS, LEFT, 0.5), Run(SHORT_SLICE));
+    }
+
+    #[test]
+    fn a_component_that_holds_the_thread_does_not_keep_a_burn_out() {
+        let mut scheduler = Scheduler::new(false);
+        let mut next = |n| scheduler.next(200 * MS, n * 200 * MS, LEFT, 0.5);
+        for n in 1..MAX_LONG_DELAYS {
+            assert_eq!(next(n), Yield);
+        }
+        assert_eq!(next(MAX_LONG_DELAYS), Run(SHORT_SLICE));
     }
 
     #[test]

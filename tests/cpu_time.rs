@@ -124,14 +124,16 @@ fn cpu_time(server: &Server) -> Duration {
     server.cpu_time().expect("the CPU time of the server")
 }
 
+/// For half a second, or for as long as a busy machine needs.
 fn assert_burning(server: &Server, what: &str) {
     let before = cpu_time(server);
-    sleep(Duration::from_millis(500));
-    let used = cpu_time(server) - before;
-    assert!(
-        used > Duration::from_millis(150),
-        "{what}: {used:?} of CPU within half a second"
-    );
+    for _ in 0..20 {
+        sleep(Duration::from_millis(500));
+        if cpu_time(server) - before > Duration::from_millis(150) {
+            return;
+        }
+    }
+    panic!("{what}: hardly any CPU within ten seconds");
 }
 
 /// After its clients have disconnected. An idle server uses next to nothing.

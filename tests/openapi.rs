@@ -164,6 +164,9 @@ fn the_readme_shows_real_responses() {
 }
 
 #[test]
-fn the_contract_has_the_version_of_the_component() {
-    assert_eq!(contract()["info"]["version"], env!("CARGO_PKG_VERSION"));
+fn contract_and_manifest_have_the_version_of_the_component() {
+    let manifest: toml::Table = read("spin.toml").parse().expect("TOML");
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(contract()["info"]["version"], version);
+    assert_eq!(manifest["application"]["version"].as_str(), Some(version));
 }

@@ -156,7 +156,7 @@ fn an_http_1_0_client_can_keep_its_connection() {
 /// It is read as by a proxy that closes an idle connection.
 #[test]
 fn a_long_response_sends_a_space_each_second() {
-    const IDLE: Duration = Duration::from_millis(1800);
+    const IDLE: Duration = Duration::from_secs(3);
     let server = Server::start(&[]);
     let connection = send(server.address(), "/?cpu=10m&duration=5.5s").expect("it is sent");
     connection.set_read_timeout(Some(IDLE)).expect("a timeout");
