@@ -431,7 +431,7 @@ fn text_width(text: &str) -> i32 {
 
 /// The existing and the ready replicas, counted by their pods if no Deployment was observed.
 fn replicas(state: &State) -> Option<[u32; 2]> {
-    let pods = state.pods.values().filter(|pod| !pod.leaving).count() as u32;
+    let pods = state.pods.values().filter(|pod| !pod.state.leaving).count() as u32;
     match &state.deployment {
         Some(deployment) => Some([deployment.existing, deployment.ready]),
         None => (pods > 0).then(|| [pods, ready_pods(state)]),

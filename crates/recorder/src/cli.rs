@@ -13,10 +13,9 @@ use tokio::task::LocalSet;
 
 use crate::{
     cluster::Target,
-    expectation::Verdict,
     files,
     format::{parse_duration, without_login},
-    observations::{self, Header},
+    observations::{self, Header, Verdict},
     probe::Probe,
     record::Record,
     recording::{Mode, Recording},

@@ -212,7 +212,7 @@ impl Evidence<'_> {
         let (from, tolerance) = (autoscaler.from, autoscaler.rules.tolerance());
         let Source::Resource { name, container } = &metric.source else {
             let is_per_pod = matches!(metric.source, Source::PerPod(_));
-            let counts = |pod: &&&Pod| !pod.leaving && (is_per_pod || pod.is_ready());
+            let counts = |pod: &&&Pod| !pod.state.leaving && (is_per_pod || pod.is_ready());
             let pods = self.pods.values().filter(counts).count() as u32;
             let of = |pods| recommend_for_value(reading, tolerance, from, pods, is_per_pod);
             return Some(Candidate {

@@ -30,7 +30,7 @@ impl Evidence<'_> {
             let measured = usage.and_then(|usage| Some((usage.window, of(usage)?)));
             let window = measured.map(|(window, _)| window);
             Sample {
-                class: Class::of(pod, window, resource == "cpu", self.now),
+                class: Class::of(pod.state, window, resource == "cpu", self.now),
                 pods: 1,
                 usage: measured.map_or(0, |(_, usage)| usage),
                 request: total(&pod.requests, resource, container).unwrap_or_default(),
@@ -123,6 +123,6 @@ impl<'a> Sightings<'a> {
     fn is_deleted(&self, name: &str, until: f64) -> bool {
         let seen = self.pods.iter().take_while(|(at, ..)| *at <= until);
         let mut own = seen.filter(|(_, seen, _)| *seen == name);
-        own.any(|(.., pod)| pod.is_none_or(|pod| pod.leaving))
+        own.any(|(.., pod)| pod.is_none_or(|pod| pod.state.leaving))
     }
 }

@@ -3,8 +3,6 @@
 use std::{fmt, time::Duration};
 
 use clap::Args;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use crate::format::{duration, parse_duration, replicas as count, seconds};
 use crate::record::{Deployment, Observation, ObservationKind, Record};
@@ -31,32 +29,6 @@ pub enum Evaluation {
     Pending,
     /// It cannot be met any more; the reason.
     Missed(String),
-}
-
-/// The result of a recording; the exit status is its place in this list.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(tag = "outcome", content = "reason", rename_all = "snake_case")]
-pub enum Verdict {
-    /// The expectation, and when it was met; `None` without an expectation.
-    AsExpected(Option<String>),
-    Unexpected(String),
-    Unobserved(String),
-}
-
-impl Default for Verdict {
-    fn default() -> Self {
-        Self::AsExpected(None)
-    }
-}
-
-impl Verdict {
-    pub fn status(&self) -> u8 {
-        match self {
-            Self::AsExpected(_) => 0,
-            Self::Unexpected(_) => 1,
-            Self::Unobserved(_) => 2,
-        }
-    }
 }
 
 impl fmt::Display for Expectation {

@@ -25,7 +25,7 @@ pub fn describe(seen: &ObservationKind) -> String {
         ObservationKind::Autoscaler(autoscaler) => format!("autoscaler {}", autoscaler.name),
         ObservationKind::AutoscalerGone(_) => "the autoscaler was deleted".into(),
         ObservationKind::Pod(pod) => {
-            let state = if pod.leaving {
+            let state = if pod.state.leaving {
                 "leaving"
             } else if pod.is_ready() {
                 "ready"

@@ -70,7 +70,7 @@ fn not_created(state: &State, _: bool) -> Option<String> {
 }
 
 fn not_scheduled(state: &State, _: bool) -> Option<String> {
-    let pods = state.pods.values().filter(|pod| !pod.leaving);
+    let pods = state.pods.values().filter(|pod| !pod.state.leaving);
     let why = pods.filter_map(|pod| pod.unscheduled.as_ref()).next()?;
     // What follows the first sentence is about preemption.
     let why = why.split(". ").next().unwrap_or_default();

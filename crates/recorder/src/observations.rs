@@ -20,18 +20,18 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    expectation::Verdict,
     quantity::thousandths,
     record::{
-        Autoscaler, Condition, Deployment, KubeEvent, Metric, MetricsWindow, ObservationKind, Pod,
-        Readiness, Record, Resources, Response, Source, Usage,
+        Autoscaler, Condition, Deployment, KubeEvent, Metric, ObservationKind, Pod, Record,
+        Resources, Response, Source, Usage,
     },
-    rules::{Flags, Rules, Unit},
+    rules::{Flags, MetricsWindow, PodState, Readiness, Rules, Unit},
     traffic::TrafficResult,
 };
 
@@ -118,6 +118,32 @@ pub struct Header {
     /// How the recording ended.
     #[serde(default)]
     pub verdict: Verdict,
+}
+
+/// The result of a recording; the exit status is its place in this list.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(tag = "outcome", content = "reason", rename_all = "snake_case")]
+pub enum Verdict {
+    /// The expectation, and when it was met; `None` without an expectation.
+    AsExpected(Option<String>),
+    Unexpected(String),
+    Unobserved(String),
+}
+
+impl Default for Verdict {
+    fn default() -> Self {
+        Self::AsExpected(None)
+    }
+}
+
+impl Verdict {
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::AsExpected(_) => 0,
+            Self::Unexpected(_) => 1,
+            Self::Unobserved(_) => 2,
+        }
+    }
 }
 
 /// Any other line.
@@ -318,11 +344,13 @@ impl From<core::Pod> for Pod {
         });
         Self {
             created: object.metadata.creation_timestamp.map(|time| time.0),
-            started: status.start_time.as_ref().map(|time| time.0),
-            readiness,
-            pending: phase == Some("Pending"),
             unscheduled: unscheduled.map(|why| why.message.clone().unwrap_or_default()),
-            leaving: phase == Some("Failed") || object.metadata.deletion_timestamp.is_some(),
+            state: PodState {
+                started: status.start_time.as_ref().map(|time| time.0),
+                readiness,
+                pending: phase == Some("Pending"),
+                leaving: phase == Some("Failed") || object.metadata.deletion_timestamp.is_some(),
+            },
             requests: requests(&object.spec.unwrap_or_default()),
             name: object.metadata.name.unwrap_or_default(),
         }

@@ -7,7 +7,7 @@ use k8s_openapi::api::autoscaling::v2::MetricValueStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    rules::{Class, Flags, Pods, Reading, Rules, Unit},
+    rules::{Class, Flags, MetricsWindow, PodState, Pods, Readiness, Reading, Rules, Unit},
     traffic::TrafficResult,
 };
 
@@ -260,36 +260,16 @@ impl Autoscaler {
 pub struct Pod {
     pub name: String,
     pub created: Option<Timestamp>,
-    pub started: Option<Timestamp>,
-    /// Whether it is ready, and since when.
-    pub readiness: Option<(Readiness, Timestamp)>,
-    pub pending: bool,
     /// Why it has no node, as a message of the scheduler.
     pub unscheduled: Option<String>,
-    /// Failed, or being deleted: an autoscaler ignores it.
-    pub leaving: bool,
+    pub state: PodState,
     pub requests: Resources,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Readiness {
-    Ready,
-    NotReady,
-    /// Its node is lost. It counts as ready.
-    Unknown,
 }
 
 impl Pod {
     pub fn is_ready(&self) -> bool {
-        matches!(self.readiness, Some((Readiness::Ready, _)))
+        matches!(self.state.readiness, Some((Readiness::Ready, _)))
     }
-}
-
-/// The time over which usage was averaged.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct MetricsWindow {
-    pub ended: Timestamp,
-    pub length: SignedDuration,
 }
 
 /// The usage of a pod, averaged over a window.
@@ -541,13 +521,13 @@ impl State {
     pub fn classify_pods(&self, now: Timestamp) -> Pods {
         let window = |pod: &Pod| Some(self.usage.get(&pod.name)?.window);
         let pods = self.pods.values();
-        pods.map(|pod| (Class::of(pod, window(pod), true, now), 1))
+        pods.map(|pod| (Class::of(pod.state, window(pod), true, now), 1))
             .collect()
     }
 
     /// The requests of the newest pod, or else of the template of the Deployment.
     pub fn requests(&self) -> Option<&Resources> {
-        let pods = self.pods.values().filter(|pod| !pod.leaving);
+        let pods = self.pods.values().filter(|pod| !pod.state.leaving);
         let newest = pods.max_by_key(|pod| pod.created).map(|pod| &pod.requests);
         newest.or(self.deployment.as_ref().map(|one| &one.requests))
     }

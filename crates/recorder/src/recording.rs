@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     analysis::{Phase, is_idle},
     cluster::Target,
-    expectation::{Evaluation, Expectation, Verdict},
+    expectation::{Evaluation, Expectation},
     format::{self, parse_duration, replicas},
     hold::Hold,
     notes::why_unscaled,
-    observations::{Header, Log, RawObservation},
+    observations::{Header, Log, RawObservation, Verdict},
     probe::Probe,
     progress::Progress,
     record::{ObservationKind, Record, State},

@@ -14,10 +14,9 @@ use serde::Serialize;
 use crate::{
     analysis::{Milestones, Phase, phases, pods_ready},
     decisions::{Decision, decisions},
-    expectation::Verdict,
     format::latency,
     notes::Note,
-    observations::Header,
+    observations::{Header, Verdict},
     record::{Record, TrafficRun},
 };
 

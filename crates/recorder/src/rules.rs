@@ -14,10 +14,7 @@ use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscaler
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    quantity::thousandths,
-    record::{MetricsWindow, Pod, Readiness},
-};
+use crate::quantity::thousandths;
 
 /// How long after its start a pod's CPU may still be that of starting up
 /// (`--horizontal-pod-autoscaler-cpu-initialization-period`).
@@ -128,6 +125,32 @@ impl Reading {
     }
 }
 
+/// What decides how a pod is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PodState {
+    pub started: Option<Timestamp>,
+    /// Whether it is ready, and since when.
+    pub readiness: Option<(Readiness, Timestamp)>,
+    pub pending: bool,
+    /// Failed, or being deleted: an autoscaler ignores it.
+    pub leaving: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Readiness {
+    Ready,
+    NotReady,
+    /// Its node is lost. It counts as ready.
+    Unknown,
+}
+
+/// The time over which usage was averaged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MetricsWindow {
+    pub ended: Timestamp,
+    pub length: SignedDuration,
+}
+
 /// How a pod is counted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Class {
@@ -146,7 +169,7 @@ pub enum Class {
 impl Class {
     /// How a pod is counted, if its usage was measured over `window`. Readiness only matters for
     /// CPU.
-    pub fn of(pod: &Pod, window: Option<MetricsWindow>, is_cpu: bool, now: Timestamp) -> Self {
+    pub fn of(pod: PodState, window: Option<MetricsWindow>, is_cpu: bool, now: Timestamp) -> Self {
         if pod.leaving {
             return Self::Ignored;
         }

@@ -8,10 +8,8 @@ use flate2::read::GzDecoder;
 use jiff::Timestamp;
 use proptest::{collection::vec, prelude::any, prop_assert, proptest, sample::Index};
 use recorder::{
-    chart,
-    expectation::Verdict,
-    files,
-    observations::{self, Header, Line},
+    chart, files,
+    observations::{self, Header, Line, Verdict},
     record::Record,
     report::Report,
     steady_load::Plan,
