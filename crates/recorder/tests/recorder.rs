@@ -441,12 +441,15 @@ async fn what_may_not_be_read_is_reported_once_until_it_may() {
     let test = "forbidden";
     let fake = at_rest(test).await;
     fake.forbid(EVENTS);
-    let mut recorder = recorder(&fake, test, &["watch"]);
+    let mut recorder = recorder(&fake, test, &["watch", "--expect", "4"]);
     fake.refused(3).await;
     fake.allow_all();
     recorder.says("events can be read again").await;
-    let lost = recorder.said.matches("events cannot be read");
-    assert_eq!(lost.count(), 1, "{}", recorder.said);
+    fake.set(DEPLOYMENTS, deployment(4, 4));
+    let text = recorder.ends(0).await;
+    for once in ["events cannot be read", "events can be read again"] {
+        assert_eq!(text.matches(once).count(), 1, "{text}");
+    }
 }
 
 #[tokio::test]
