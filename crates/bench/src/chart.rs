@@ -8,14 +8,14 @@ use plotters::prelude::*;
 
 use crate::{
     cases::Case,
-    crowds::{CHAIN, COMPONENT, FIB, TIMEOUT, tools},
+    crowds::{CHAIN, FIB, OWN, TIMEOUT, tools},
     report::{Report, Row},
     testbed::Testbed,
 };
 
 const CONNECTIONS: [usize; 9] = [1, 2, 3, 4, 8, 16, 40, 80, 125];
 const SERVERS: [(&str, RGBColor); 3] = [
-    (COMPONENT, RGBColor(31, 136, 229)),
+    (OWN, RGBColor(31, 136, 229)),
     (CHAIN, RGBColor(230, 126, 34)),
     (FIB, RGBColor(150, 110, 190)),
 ];

@@ -16,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use go_duration::GoDuration;
 use testkit::{Latencies, Launch, Method, Runner, Server, Usage, digest, manifest, send};
 
 const CONNECTIONS: usize = 64;
@@ -53,7 +54,10 @@ pub struct Args {
 }
 
 fn period(text: &str) -> Result<Duration, String> {
-    let period = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let GoDuration(nanos) = text
+        .parse()
+        .map_err(|_| "it must be numbers with units (s, m, h), such as 10m or 1m30s")?;
+    let period = Duration::from_nanos(nanos.try_into().unwrap_or_default());
     if period < WARM + 2 * INTERVAL {
         return Err("it must be at least 90s".into());
     }
