@@ -14,8 +14,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let file = Path::new(&env::var("OUT_DIR")?).join("defaults.rs");
     fs::write(file, format!("&{defaults:?}"))?;
 
-    // A host keeps the memory of an instance for the next request. With Rust's default of 1 MiB, 400
-    // requests at once fill a pod of 500Mi.
+    // A host keeps the memory of an instance for the next request. With Rust's default of 1 MiB,
+    // 400 requests at once fill a pod of 500Mi.
     if env::var("CARGO_CFG_TARGET_FAMILY").is_ok_and(|family| family == "wasm") {
         println!("cargo::rustc-link-arg-cdylib=-zstack-size={}", 64 << 10);
     }

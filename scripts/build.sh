@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# scripts/build.sh [ARGUMENT]…: builds the component, and passes the arguments to cargo. The result is
-# the same in every folder and for every account, whatever flags and profile it has set.
+# scripts/build.sh [ARGUMENT]…: builds the component, and passes the arguments to cargo. The result
+# is the same in every folder and for every account, whatever flags and profile it has set.
 . "$(dirname "$0")/lib.sh"
 
 need_target

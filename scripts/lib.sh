@@ -98,8 +98,8 @@ show_context() {
   echo "Context $context, namespace $NAMESPACE"
 }
 
-# set_traffic: sets `traffic` to the arguments with which bombardier loads URL. By itself, bombardier
-# does not send the login of a URL.
+# set_traffic: sets `traffic` to the arguments with which bombardier loads URL. By itself,
+# bombardier does not send the login of a URL.
 set_traffic() {
   local login=${URL#*://}
   login=${login%%[/?#]*}

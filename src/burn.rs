@@ -12,9 +12,9 @@ use crate::overhead::{Cost, Overhead};
 use crate::pacer::Pacer;
 use crate::scheduler::{Decision, Scheduler, YIELD};
 
-/// The wall-clock time of a chunk: shorter than the time for which neighbours usually leave the core
-/// alone, so that most chunks are undisturbed. A clock reading and its evaluation cost about 2 µs:
-/// with chunks of 500 µs the hash rate was 5 % higher.
+/// The wall-clock time of a chunk: shorter than the time for which neighbours usually leave the
+/// core alone, so that most chunks are undisturbed. A clock reading and its evaluation cost about
+/// 2 µs: with chunks of 500 µs the hash rate was 5 % higher.
 const CHUNK: Duration = Duration::from_micros(40);
 
 /// The iterations of a chunk until the cost of an iteration is known: about 3 µs.
@@ -23,8 +23,8 @@ const FIRST_CHUNK: u64 = 16;
 /// The time between two checks whether the client is still connected, while the burn runs.
 const CANCEL_CHECK_INTERVAL: Duration = Duration::from_micros(500);
 
-/// The shortest time between two checks for the client while a burn waits. With a check after every wait, a crowd in
-/// Spin spent 1 to 3 % more of the CPU on waiting.
+/// The shortest time between two checks for the client while a burn waits. With a check after every
+/// wait, a crowd in Spin spent 1 to 3 % more of the CPU on waiting.
 const WAIT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The longest wait at a time.
@@ -149,8 +149,8 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
             + cpu_time(self.overhead.per_yield) * self.timer.yields
     }
 
-    /// Runs one chunk of at most `limit` iterations, or yields if the time slice is over. `limit` is
-    /// what is left of the burn, or of the burst of a paced load.
+    /// Runs one chunk of at most `limit` iterations, or yields if the time slice is over. `limit`
+    /// is what is left of the burn, or of the burst of a paced load.
     fn step(&mut self, limit: u64) -> Result<()> {
         // The first chunks measure the core, so that what is left of the burn is known as a time.
         if self.timer.now < self.slice_end || !self.meter.is_reliable() {
@@ -293,8 +293,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// The clock of a machine so slow that the smallest chunk takes `CHUNK`, so that every chunk but
-    /// a last one has `FIRST_CHUNK` iterations. It replays interruptions and scheduling delays.
+    /// The clock of a machine so slow that the smallest chunk takes `CHUNK`, so that every chunk
+    /// but a last one has `FIRST_CHUNK` iterations. It replays interruptions and scheduling delays.
     struct Replay {
         now: Cell<Duration>,
         chunks: Cell<u32>,

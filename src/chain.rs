@@ -54,7 +54,8 @@ impl Chain {
     }
 }
 
-/// The bytes of a state. Written out, because a build for size keeps a loop, which is a tenth slower.
+/// The bytes of a state. Written out, because a build for size keeps a loop, which is a tenth
+/// slower.
 fn bytes([a, b, c, d, e, f, g, h]: [u32; 8]) -> [u8; 32] {
     let words = [
         a.to_be_bytes(),

@@ -219,7 +219,8 @@ pub fn value_error(parameter: &'static str, given: &str, allowed: &'static str) 
     }
 }
 
-/// Decodes percent-encoding (RFC 3986, section 2.1). Without this check, the library accepts invalid escapes.
+/// Decodes percent-encoding (RFC 3986, section 2.1). Without this check, the library accepts
+/// invalid escapes.
 fn decoded(parameter: Option<&'static str>, text: &str) -> Result<String, LoadError> {
     let is_invalid = |escape: &str| {
         let digits = escape.as_bytes().get(..2);

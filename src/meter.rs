@@ -10,18 +10,18 @@ const WINDOW: usize = 16;
 
 /// The cost above which a chunk was interrupted, as a multiple of the baseline. On a shared virtual
 /// machine single chunks take up to twice the time of those around them without another thread on
-/// the core, and the kernel accounts all of that: if they counted as interrupted too, up to 4 % of a
-/// burn was lost. So an interruption that is shorter than a chunk is not recognized.
+/// the core, and the kernel accounts all of that: if they counted as interrupted too, up to 4 % of
+/// a burn was lost. So an interruption that is shorter than a chunk is not recognized.
 const INTERRUPTED: f64 = 2.0;
 
 /// The cost that an interrupted chunk counts as: a multiple of the baseline. It costs more than the
 /// others: the kernel charges it for the context switch, and its caches are cold. With 1.3,
-/// chunks of 40 µs matched the kernel's account within 3 % beside each of 13 neighbours that took the
-/// core for 20 to 3000 µs at a time; with 1.2 or 1.4, within 5 %.
+/// chunks of 40 µs matched the kernel's account within 3 % beside each of 13 neighbours that took
+/// the core for 20 to 3000 µs at a time; with 1.2 or 1.4, within 5 %.
 const INTERRUPTED_COST: f64 = 1.3;
 
-/// The chunks that are needed before the baseline is used, so that one interrupted first chunk cannot
-/// set it.
+/// The chunks that are needed before the baseline is used, so that one interrupted first chunk
+/// cannot set it.
 const MIN_SAMPLES: usize = 4;
 
 /// Estimates the CPU time of chunks of iterations from their wall-clock time.

@@ -1,4 +1,5 @@
-//! The CPU time that the host uses in addition to a burn. A guest cannot measure it, so it is assumed.
+//! The CPU time that the host uses in addition to a burn. A guest cannot measure it, so it is
+//! assumed.
 
 use std::time::Duration;
 

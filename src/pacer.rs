@@ -12,12 +12,14 @@ pub const BURST: Duration = Duration::from_millis(20);
 const MIN_BURST: Duration = Duration::from_micros(40);
 
 /// The most CPU time that is caught up on, at full speed: as much as throttling withholds in two of
-/// its periods. The rest of a longer stall is written off, so that no long burst at full speed follows.
+/// its periods. The rest of a longer stall is written off, so that no long burst at full speed
+/// follows.
 pub const MAX_CATCH_UP: Duration = Duration::from_millis(100);
 
 /// Computes the CPU time that a burn may use by now, and how long it pauses after that.
 ///
-/// Every method takes the wall-clock time since the start, `elapsed`, and the CPU time `used` so far.
+/// Every method takes the wall-clock time since the start, `elapsed`, and the CPU time `used` so
+/// far.
 pub struct Pacer {
     cores: f64,
     duration: Duration,
@@ -43,8 +45,8 @@ impl Pacer {
 
     /// The CPU time to use before the next pause.
     pub fn goal(&self, elapsed: Duration) -> Duration {
-        // A burst starts when the CPU time used equals what is due. When it ends, more is used than is
-        // due: by the length of the burst less what became due meanwhile.
+        // A burst starts when the CPU time used equals what is due. When it ends, more is used than
+        // is due: by the length of the burst less what became due meanwhile.
         let ahead = BURST.mul_f64(1.0 - self.cores).max(MIN_BURST);
         let goal = (self.due(elapsed) + ahead).min(self.due(self.duration));
         goal.saturating_sub(self.written_off)

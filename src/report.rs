@@ -17,8 +17,8 @@ pub struct Report {
     digest: String,
     /// The CPU time that the burn used.
     cpu_time_ms: f64,
-    /// The CPU time that the host is assumed to have used in addition: see `Overhead`. Not measured;
-    /// none if it is 0.
+    /// The CPU time that the host is assumed to have used in addition: see `Overhead`. Not
+    /// measured; none if it is 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     overhead_ms: Option<f64>,
     /// The wall-clock time that the burn waited voluntarily: to pace itself, and to let others run.

@@ -57,7 +57,8 @@ impl Response {
         Ok(())
     }
 
-    /// Sends a space, with which JSON may begin (RFC 8259, section 2); with the first one, the head.
+    /// Sends a space, with which JSON may begin (RFC 8259, section 2); with the first one, the
+    /// head.
     pub fn send_space(&mut self) -> Result<()> {
         if let Some(out) = self.out.take() {
             // nginx would otherwise hold the spaces back.
@@ -96,8 +97,8 @@ struct Body {
 }
 
 impl Body {
-    /// Writes all of the body. A host accepts at least 4 KiB; reports and problems are shorter unless
-    /// `replica` is very long.
+    /// Writes all of the body. A host accepts at least 4 KiB; reports and problems are shorter
+    /// unless `replica` is very long.
     fn finish(self, content: &[u8]) -> Result<()> {
         self.stream.check_write()?;
         self.stream.write(content)?;

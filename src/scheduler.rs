@@ -1,17 +1,17 @@
 //! When a burn runs, and when it lets others run first.
 //!
-//! Spin never preempts a guest: while a burn runs, its thread serves no other request. So a burn runs
-//! in time slices and yields between them. The scheduling delay, the time by which a wait ends late,
-//! shows how many others share the thread. A few burns share it evenly. Forty burns that did so would
-//! all be slow, so they are admitted one after another:
+//! Spin never preempts a guest: while a burn runs, its thread serves no other request. So a burn
+//! runs in time slices and yields between them. The scheduling delay, the time by which a wait ends
+//! late, shows how many others share the thread. A few burns share it evenly. Forty burns that did
+//! so would all be slow, so they are admitted one after another:
 //!
 //! - A new burn yields without having run. It is admitted if the scheduling delay is short; after a
-//!   long one, as soon as two delays in a row are no longer than it accepts. Until then it backs off
-//!   and yields again.
+//!   long one, as soon as two delays in a row are no longer than it accepts. Until then it backs
+//!   off and yields again.
 //! - A new burn accepts a delay of six time slices of others. The accepted delay grows with age, so
 //!   older burns are admitted before younger ones, and only a few run at a time.
-//! - The age of a burn that would end too late, even if it were admitted now, counts from zero again:
-//!   it keeps its work, but no longer delays others that can still end in time.
+//! - The age of a burn that would end too late, even if it were admitted now, counts from zero
+//!   again: it keeps its work, but no longer delays others that can still end in time.
 //! - An admitted burn runs in short time slices until it ends, or in long ones while it is alone.
 //!
 //! `make crowds` and `make bench CASES=few,tutorial,fair,overload` measure the effect.
@@ -24,9 +24,9 @@ pub const YIELD: Duration = Duration::from_nanos(1);
 /// A time slice among others.
 const SHORT_SLICE: Duration = Duration::from_millis(2);
 
-/// A time slice alone. A yield then leaves the core idle for more than a millisecond, 3 % of 40 ms. A
-/// burn may notice only at the end of a slice that its client disconnected: with 50 ms, that wasted
-/// up to 50 ms of CPU.
+/// A time slice alone. A yield then leaves the core idle for more than a millisecond, 3 % of 40 ms.
+/// A burn may notice only at the end of a slice that its client disconnected: with 50 ms, that
+/// wasted up to 50 ms of CPU.
 const LONG_SLICE: Duration = Duration::from_millis(40);
 
 /// The longest scheduling delay of a burn that is alone: the timer of the host makes it 1.2 ms, one
@@ -53,9 +53,9 @@ const CROWDED_PACE: f64 = 22.5;
 /// The shortest time for which a burn ages, however late it would end.
 const MIN_AGEING: Duration = Duration::from_secs(1);
 
-/// The time to back off, on average, as a multiple of the excess of a scheduling delay over what the
-/// burn accepts: so a burn yields more often as its turn comes near, and the oldest is the first to
-/// notice that another has ended.
+/// The time to back off, on average, as a multiple of the excess of a scheduling delay over what
+/// the burn accepts: so a burn yields more often as its turn comes near, and the oldest is the
+/// first to notice that another has ended.
 const BACKOFF_PER_EXCESS: u32 = 12;
 
 /// The shortest time to back off, on average: each yield costs CPU time.
@@ -65,8 +65,9 @@ const MIN_BACKOFF: Duration = Duration::from_millis(100);
 /// `MIN_BACKOFF`: among a few, a burn soon tries again.
 const MAX_BACKOFF_SHARE: f64 = 0.125;
 
-/// So many delays in a row that are longer than any time slice are not throttling: another component
-/// of the app holds the thread for that long each time, and the burn would never be admitted.
+/// So many delays in a row that are longer than any time slice are not throttling: another
+/// component of the app holds the thread for that long each time, and the burn would never be
+/// admitted.
 const MAX_LONG_DELAYS: u32 = 100;
 
 /// Schedules one burn.
@@ -100,8 +101,8 @@ impl Scheduler {
         }
     }
 
-    /// Decides for a burn of this `age`, with this much CPU time `left` to burn, that has yielded and
-    /// got the thread back after `delay`.
+    /// Decides for a burn of this `age`, with this much CPU time `left` to burn, that has yielded
+    /// and got the thread back after `delay`.
     ///
     /// `jitter`, from 0 to 1, keeps burns that start together from yielding together.
     pub fn next(
