@@ -84,11 +84,11 @@ build: ## Build the component
 	@scripts/build.sh
 
 .PHONY: run
-run: build ## Serve it on http://127.0.0.1:3000 (LISTEN=…), with Spin or the embedded host (SPIN=path)
+run: ## Build it and serve it on http://127.0.0.1:3000 (LISTEN=…), with Spin or the embedded host (SPIN=path)
 	@scripts/run.sh
 
 .PHONY: push
-push: build ## Push it to IMAGE, and print its digest (PUSH_FLAGS=--insecure for a registry without TLS)
+push: ## Build it, push it to IMAGE, and print its digest (PUSH_FLAGS=--insecure for a registry without TLS)
 	@scripts/push.sh
 
 .PHONY: clean
@@ -102,7 +102,9 @@ test: build ## Run all tests; the built component runs in the embedded host
 	@env -u SPIN $(TEST)
 
 .PHONY: test-spin
-test-spin: build ## Run the tests over HTTP against a real Spin (SPIN=path)
+test-spin: ## Run the tests over HTTP against a real Spin (SPIN=path)
+	@scripts/lib.sh need_spin
+	@scripts/build.sh
 	@scripts/lib.sh with_spin $(TEST) --test http --test raw --test openapi --test cpu_time
 
 .PHONY: test-clients
@@ -111,8 +113,9 @@ test-clients: build ## Run the tests that need nginx, HAProxy, ab and Chromium
 	@env -u SPIN $(TEST) --test proxies --test recorder -- --ignored
 
 .PHONY: lint
-lint: rust-target deny ## Check format, code, scripts and dependencies, warnings denied
+lint: rust-target ## Check format, code, scripts and dependencies, warnings denied
 	@scripts/lib.sh need shellcheck
+	@scripts/deny.sh
 	@shellcheck scripts/*.sh .ci/run
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings

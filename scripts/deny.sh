@@ -3,6 +3,7 @@
 # optimisation and debug information, since it has little to do and would take minutes to build.
 . "$(dirname "$0")/lib.sh"
 
+need cargo
 deny=target/tools/bin/cargo-deny
 [[ $("$deny" --version 2>/dev/null) == "cargo-deny $CARGO_DENY_VERSION" ]] ||
   CARGO_PROFILE_DEV_DEBUG=false cargo install --locked --quiet --debug --root target/tools \

@@ -22,6 +22,7 @@ need() {
     command -v "$tool" >/dev/null && continue
     case $tool in
       bombardier) how='go install github.com/codesenberg/bombardier@latest' ;;
+      cargo) how=https://rustup.rs ;;
       cargo-fuzz) how="cargo install --locked cargo-fuzz@$CARGO_FUZZ_VERSION" ;;
       curl) how=https://curl.se ;;
       docker) how=https://docs.docker.com/engine/install/ ;;
@@ -95,6 +96,8 @@ show_context() {
   need kubectl
   context=$(kubectl config current-context 2>/dev/null) ||
     fail "kubectl has no current context: run \`make cluster\`, or choose one with \`kubectl config use-context\`"
+  kubectl version --request-timeout=10s >/dev/null 2>&1 ||
+    fail "the cluster of the context \`$context\` does not respond; \`kubectl version\` says why"
   echo "Context $context, namespace $NAMESPACE"
 }
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Pushes the built app to IMAGE with PUSH_FLAGS, and prints the command that deploys exactly this
-# build.
+# Builds the app, pushes it to IMAGE with PUSH_FLAGS, and prints the command that deploys exactly
+# this build.
 . "$(dirname "$0")/lib.sh"
 
 need_spin
+scripts/build.sh
 # shellcheck disable=SC2086 # Flags, separated by spaces.
 pushed=$("$spin" registry push $PUSH_FLAGS "$IMAGE")
 echo "$pushed"

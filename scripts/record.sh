@@ -3,6 +3,7 @@
 # scripts/record.sh explain: explains the recording in the folder RECORDING again.
 . "$(dirname "$0")/lib.sh"
 
+need cargo
 recorder=(cargo run --locked --package recorder --)
 command=$1
 if [[ $command == explain ]]; then

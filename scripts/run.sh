@@ -6,8 +6,9 @@
 # than its own limit.
 ulimit -Sn "$(ulimit -Hn)" 2>/dev/null || true
 find_spin
+scripts/build.sh
 if [[ -n $spin ]]; then
   exec "$spin" up --listen "$LISTEN" --runtime-config-file runtime-config.toml
 fi
-echo "$no_spin: serving with the embedded host, without runtime-config.toml"
+echo "$no_spin: building the embedded host, which serves without runtime-config.toml"
 exec cargo run --locked --package embedded-host -- --listen "$LISTEN"

@@ -50,12 +50,14 @@ fn each_request_has_its_status() {
     let server = Server::start(&[]);
     let long = |length| [b"GET /?", "a".repeat(length).as_bytes()].concat();
     // The method and the target, headers, a body, and the statuses of the responses.
-    let cases: [(&[u8], &str, &str, &[u16]); 15] = [
+    let cases: [(&[u8], &str, &str, &[u16]); 17] = [
         (&long(60 << 10), "", "", &[400]),
         (&long(64 << 10), "", "", &[414]),
         (b"GET /?iterations=\0", "", "", &[400]),
         (b"GET /?iterations=\xc3\xa4", "", "", &[400]),
         (b"GET /?iterations=\xff", "", "", &[400]),
+        (b"GET /?cpu_time=1\xc2\xb5s", "", "", &[400]),
+        (b"GET /?cpu_time=1%C2%B5s", "", "", &[200]),
         (b"GET /?iterations= 1", "", "", &[400]),
         (b"GET http://localhost/?iterations=1", "", "", &[200]),
         // Spin closes the connection if the host of the request is unclear.

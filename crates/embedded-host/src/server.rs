@@ -77,6 +77,10 @@ async fn respond(
     if !app.is_at(request.uri().path()) {
         return Ok(plain(StatusCode::NOT_FOUND, ""));
     }
+    // As Spin, which reads a target as a URL.
+    if !request.uri().to_string().is_ascii() {
+        return Ok(plain(StatusCode::BAD_REQUEST, ""));
+    }
     Ok(app.guest.respond(request).await.unwrap_or_else(|error| {
         report(&error);
         plain(StatusCode::INTERNAL_SERVER_ERROR, "")

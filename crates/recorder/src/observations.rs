@@ -87,7 +87,7 @@ pub struct ContainerMetrics {
 
 #[derive(Debug, Error)]
 pub enum Error {
-    #[error("{path} cannot be read: {source}")]
+    #[error("{path} cannot be read")]
     Unreadable { path: PathBuf, source: io::Error },
     #[error(
         "{path}: the first line must be \
