@@ -78,7 +78,8 @@ async fn respond(
         return Ok(plain(StatusCode::NOT_FOUND, ""));
     }
     // As Spin, which reads a target as a URL.
-    if !request.uri().to_string().is_ascii() {
+    let target = request.uri().path_and_query();
+    if target.is_some_and(|target| !target.as_str().is_ascii()) {
         return Ok(plain(StatusCode::BAD_REQUEST, ""));
     }
     Ok(app.guest.respond(request).await.unwrap_or_else(|error| {
