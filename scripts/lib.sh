@@ -101,14 +101,16 @@ show_context() {
   echo "Context $context, namespace $NAMESPACE"
 }
 
-# set_traffic: sets `traffic` to the arguments with which bombardier loads URL. By itself,
-# bombardier does not send the login of a URL.
+# set_traffic: sets `traffic` to the arguments with which bombardier loads URL, and `shown` to URL
+# without its login, for messages. By itself, bombardier does not send the login of a URL.
 set_traffic() {
   local login=${URL#*://}
   login=${login%%[/?#]*}
+  shown=$URL
   traffic=(-c "$CONNECTIONS" -t "$TIMEOUT" -d "$DURATION" "$URL")
   [[ $login == *@* ]] || return 0
   login=${login%@*}
+  shown=${URL/"$login@"/}
   [[ $login == *:* ]] || login+=:
   login=${login//\\/\\\\}
   login=$(printf %b "${login//%/\\x}" | base64 | tr -d '\n')

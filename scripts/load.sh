@@ -3,9 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 
 need bombardier curl
-# Messages do not show a login.
-# shellcheck disable=SC2001 # A pattern of bash cannot exclude characters, as often as they come.
-shown=$(sed 's|//[^/?#]*@|//|' <<<"$URL")
+set_traffic
 echo "Loading $shown with $CONNECTIONS connections for $DURATION, with a timeout of $TIMEOUT"
 # As bombardier: the URL as it is, and no proxy.
 get=(curl --silent --show-error --globoff --noproxy '*' --max-time 30)
@@ -25,7 +23,6 @@ print=intro,result
 [[ ! -t 1 ]] || print=intro,progress,result
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
-set_traffic
 bombardier --print "$print" "${traffic[@]}" | tee "$report"
 
 # bombardier itself ends with 0 whatever the responses are.
