@@ -102,19 +102,20 @@ show_context() {
 }
 
 # set_traffic: sets `traffic` to the arguments with which bombardier loads URL, and `shown` to URL
-# without its login, for messages. By itself, bombardier does not send the login of a URL.
+# without its login. bombardier prints its URL, and would not send the login in it.
 set_traffic() {
   local login=${URL#*://}
   login=${login%%[/?#]*}
-  shown=$URL
-  traffic=(-c "$CONNECTIONS" -t "$TIMEOUT" -d "$DURATION" "$URL")
-  [[ $login == *@* ]] || return 0
-  login=${login%@*}
-  shown=${URL/"$login@"/}
-  [[ $login == *:* ]] || login+=:
-  login=${login//\\/\\\\}
-  login=$(printf %b "${login//%/\\x}" | base64 | tr -d '\n')
-  traffic=(-H "Authorization: Basic $login" "${traffic[@]}")
+  shown=$URL traffic=()
+  if [[ $login == *@* ]]; then
+    login=${login%@*}
+    shown=${URL/"$login@"/}
+    [[ $login == *:* ]] || login+=:
+    login=${login//\\/\\\\}
+    login=$(printf %b "${login//%/\\x}" | base64 | tr -d '\n')
+    traffic=(-H "Authorization: Basic $login")
+  fi
+  traffic+=(-c "$CONNECTIONS" -t "$TIMEOUT" -d "$DURATION" "$shown")
 }
 
 # show COMMAND…: prints the command, then runs it.
