@@ -8,17 +8,16 @@ use std::time::Duration;
 /// followed within a millisecond.
 const WINDOW: usize = 16;
 
-/// The cost above which a chunk was interrupted, as a multiple of the baseline. On a shared virtual
-/// machine single chunks take up to twice the time of those around them without another thread on
-/// the core, and the kernel accounts all of that: if they counted as interrupted too, up to 4 % of
-/// a burn was lost. So an interruption that is shorter than a chunk is not recognized.
-const INTERRUPTED: f64 = 2.0;
+/// The cost above which a chunk was interrupted, as a multiple of the baseline. A shared virtual
+/// machine often slows a single chunk down by its own length and more, without another thread on the
+/// core, and the kernel accounts all of that. So an interruption shorter than 70 µs counts as CPU
+/// time.
+const INTERRUPTED: f64 = 2.7;
 
 /// The cost that an interrupted chunk counts as: a multiple of the baseline. It costs more than the
-/// others: the kernel charges it for the context switch, and its caches are cold. With 1.3,
-/// chunks of 40 µs matched the kernel's account within 3 % beside each of 13 neighbours that took
-/// the core for 20 to 3000 µs at a time; with 1.2 or 1.4, within 5 %.
-const INTERRUPTED_COST: f64 = 1.3;
+/// others: the kernel charges it for the context switch, and its caches are cold.
+/// `make bench CASES=neighbours` measures the effect.
+const INTERRUPTED_COST: f64 = 1.5;
 
 /// The chunks that are needed before the baseline is used, so that one interrupted first chunk
 /// cannot set it.
@@ -124,14 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_chunk_counts_at_most_1_3_times_the_baseline() {
+    fn an_interrupted_chunk_counts_at_most_1_5_times_the_baseline() {
         let counts = |chunk: u64| counted([500, 500, 500, chunk, 500]) - 2000;
-        assert_eq!(counts(3500), 650);
-        assert_eq!(counts(75_500), 650);
+        assert_eq!(counts(3500), 750);
+        assert_eq!(counts(75_500), 750);
         // Most of the chunks, including the first, were interrupted.
         assert_eq!(
             counted([75_500, 500, 3500, 3500, 500, 3500, 500, 3500]),
-            3 * 500 + 5 * 650
+            3 * 500 + 5 * 750
         );
     }
 
@@ -141,7 +140,7 @@ mod tests {
         for slow in [950, 1500] {
             let chunks = [500; 100].into_iter().chain([slow; 100]).chain([500; 100]);
             let (found, truth) = (counted(chunks), u128::from(200 * 500 + 100 * slow));
-            let changes = 2 * WINDOW as u128 * u128::from(slow - 650);
+            let changes = 2 * WINDOW as u128 * u128::from(slow - 750);
             assert!(
                 found <= truth && truth - found <= changes,
                 "{found} of {truth}"
@@ -154,7 +153,7 @@ mod tests {
         let mut meter = Meter::default();
         (0..5).for_each(|_| meter.count(1000, Duration::from_micros(500)));
         meter.count(10, Duration::from_micros(500));
-        assert_eq!(meter.cpu_time().as_nanos(), 5 * 500_000 + 6_500);
+        assert_eq!(meter.cpu_time().as_nanos(), 5 * 500_000 + 7_500);
     }
 
     #[test]
