@@ -68,6 +68,10 @@ export RECORDING ?= $(OUTPUT)
 # that no test target compiles the crates of another anew.
 BUILD_HOST := cargo build --locked --package embedded-host
 TEST := cargo test --locked --workspace --exclude embedded-host
+# Clippy in place of the compiler for what the tests need, as `cargo clippy` does it for a check:
+# dependencies are compiled once for both, and a new clone saves three minutes. Clippy splits its
+# arguments at __CLIPPY_HACKERY__.
+CLIPPY := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings__CLIPPY_HACKERY__
 BENCH := cargo run --locked --quiet --profile measured --package bench --
 
 .PHONY: help
@@ -118,7 +122,8 @@ lint: rust-target ## Check format, code, scripts and dependencies, warnings deni
 	@scripts/deny.sh
 	@shellcheck scripts/*.sh .ci/run
 	@cargo fmt --all --check
-	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(CLIPPY) $(BUILD_HOST)
+	@$(CLIPPY) $(TEST) --no-run
 	@cargo clippy --locked --target wasm32-wasip1 -p cpu-load-gen -p hello -p control -- -D warnings
 
 .PHONY: deny
