@@ -404,7 +404,7 @@ mod tests {
             (900, 1100),
             (80, 170),
             (3000, 3000),
-            (50, 60),
+            (100, 60),
         ];
         for (busy, idle) in neighbours {
             let busy_periods = move |n| n * CHUNK.as_micros() as u32 / idle;
@@ -413,9 +413,9 @@ mod tests {
             let clock = Replay::new(MS, stolen);
             clock.run("cpu_time=200ms");
             // An interruption itself costs CPU time, which this clock does not replay: the meter
-            // counts up to 0.3 of a chunk for it.
+            // counts half a chunk for it.
             let interruptions = busy_periods(clock.chunks.get() - 1);
-            let used = clock.used() + CHUNK.mul_f64(0.3) * interruptions;
+            let used = clock.used() + CHUNK.mul_f64(0.5) * interruptions;
             assert_near(used, 200 * MS, 2 * MS);
         }
     }
