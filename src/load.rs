@@ -265,29 +265,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The lines of `tests/loads.tsv`: a query, and after a tab the canonical form of its load,
-    /// which is empty if the query is not a load. The fuzzer starts from these queries.
-    fn table() -> impl Iterator<Item = (&'static str, &'static str)> {
-        let lines = include_str!("../tests/loads.tsv").lines();
-        lines.map(|line| line.split_once('\t').expect("a tab"))
-    }
-
     #[test]
-    fn a_load_is_parsed_and_formatted_in_one_spelling() {
-        for (given, canonical) in table().filter(|(_, canonical)| !canonical.is_empty()) {
-            let load: Load = given
-                .parse()
-                .unwrap_or_else(|error| panic!("{given}: {error}"));
-            assert_eq!(load.to_string(), canonical, "{given}");
-            assert_eq!(canonical.parse(), Ok(load), "{given}");
-        }
-    }
-
-    #[test]
-    fn any_other_query_is_rejected() {
-        for (given, _) in table().filter(|(_, canonical)| canonical.is_empty()) {
-            let load: Result<Load, _> = given.parse();
-            assert!(load.is_err(), "{given:?} is parsed as {load:?}");
+    fn a_load_is_parsed_and_formatted_in_one_spelling_and_any_other_query_rejected() {
+        // A query, and the canonical form of its load, which is empty if it is not a load. The
+        // fuzzer starts from these queries.
+        for line in include_str!("../tests/loads.tsv").lines() {
+            let (given, canonical) = line.split_once('\t').expect("a tab");
+            match given.parse::<Load>() {
+                Ok(load) => {
+                    assert_eq!(load.to_string(), canonical, "{given}");
+                    assert_eq!(canonical.parse(), Ok(load), "{given}");
+                }
+                Err(error) => assert_eq!(canonical, "", "{given}: {error}"),
+            }
         }
     }
 
@@ -308,15 +298,6 @@ mod tests {
         ] {
             let error = format!("{name}=1").parse::<Load>().expect_err("no load");
             assert_eq!(error.parameter().as_deref(), Some(&*named));
-        }
-    }
-
-    #[test]
-    fn digits_below_a_nanocore_are_an_error_that_says_so() {
-        for cpu in ["1.0000000001", "0.0000000001", "0.0000001m"] {
-            let error = format!("cpu={cpu}&duration=1s").parse::<Load>();
-            let said = error.expect_err("no load").to_string();
-            assert!(said.contains(cpu) && said.contains("nanocores"), "{said}");
         }
     }
 
@@ -342,14 +323,12 @@ mod tests {
         }
 
         #[test]
-        fn any_duration_is_formatted_so_that_it_parses_to_the_same(nanos in 1..=i64::MAX as u64) {
-            let load = Load::CpuTime(Duration::from_nanos(nanos));
-            prop_assert_eq!(load.to_string().parse(), Ok(load));
-        }
-
-        #[test]
-        fn any_part_of_a_core_is_formatted_so_that_it_parses_to_the_same(nanocores in 1..=1_000_000_000_u32) {
-            let load = Load::Paced { cpu: Cpu { nanocores }, duration: Duration::from_secs(1) };
+        fn any_paced_load_is_formatted_so_that_it_parses_to_the_same(
+            nanocores in 1..=1_000_000_000_u32,
+            nanos in 1..=i64::MAX as u64,
+        ) {
+            let duration = Duration::from_nanos(nanos);
+            let load = Load::Paced { cpu: Cpu { nanocores }, duration };
             prop_assert_eq!(load.to_string().parse(), Ok(load));
         }
     }
