@@ -1,4 +1,4 @@
-//! The built component imports exactly the interfaces that are listed here with a reason.
+//! The built component imports exactly what is listed here with a reason.
 
 use std::collections::BTreeSet;
 
@@ -9,39 +9,20 @@ const WASM: &str = concat!(
     "/target/wasm32-wasip1/release/cpu_load_gen.wasm"
 );
 
-/// An interface, its functions (all if none are listed), and what they are for. A host provides
-/// the functions of `wasi_snapshot_preview1` by an adapter that imports more, files among them:
-/// it has none to give, and no environment, since `spin.toml` names none.
-const IMPORTS: [(&str, &[&str], &str); 9] = [
-    ("wasi:http/types", &[], "its own exchange"),
-    (
-        "wasi:io/streams",
-        &[],
-        "the body, and whether its client has disconnected",
-    ),
-    ("wasi:io/error", &[], "the errors of streams"),
-    ("wasi:io/poll", &[], "to wait"),
-    (
-        "wasi:clocks/monotonic-clock",
-        &[],
-        "to measure the burn, and to wait",
-    ),
-    ("fermyon:spin/variables", &["get"], "the settings"),
-    (
-        "wasi_snapshot_preview1",
-        &["fd_write"],
-        "a line on stderr if a response fails",
-    ),
-    (
-        "wasi_snapshot_preview1",
-        &["proc_exit"],
-        "a panic ends the instance",
-    ),
-    (
-        "wasi_snapshot_preview1",
-        &["environ_get", "environ_sizes_get"],
-        "the standard library looks for RUST_BACKTRACE when it reports an error; there is none",
-    ),
+/// Interfaces or single functions of them. A host provides the functions of
+/// `wasi_snapshot_preview1` by an adapter that imports more, files among them: it has none to give,
+/// and no environment, since `spin.toml` names none.
+const IMPORTS: [&str; 10] = [
+    "wasi:http/types",                          // its own exchange
+    "wasi:io/streams",                          // the body, and whether its client has disconnected
+    "wasi:io/error",                            // the errors of streams
+    "wasi:io/poll",                             // to wait
+    "wasi:clocks/monotonic-clock",              // to measure the burn, and to wait
+    "fermyon:spin/variables get",               // the settings
+    "wasi_snapshot_preview1 fd_write",          // a line on stderr if a response fails
+    "wasi_snapshot_preview1 proc_exit",         // a panic ends the instance
+    "wasi_snapshot_preview1 environ_get",       // std looks for RUST_BACKTRACE; there is none
+    "wasi_snapshot_preview1 environ_sizes_get", // the same
 ];
 
 fn component() -> Vec<u8> {
@@ -76,19 +57,13 @@ fn the_component_imports_only_listed_functions() {
         for import in imports.into_imports() {
             let import = import.expect("an import");
             let interface = import.module.split('@').next().expect("a name");
-            let reason = IMPORTS.iter().find(|(allowed, functions, _)| {
-                *allowed == interface && (functions.is_empty() || functions.contains(&import.name))
-            });
-            let (.., why) = reason.unwrap_or_else(|| panic!("it imports {import:?}"));
-            used.insert(*why);
+            let function = format!("{interface} {}", import.name);
+            let is_listed = |allowed: &&&str| [interface, &function].contains(allowed);
+            let listed = IMPORTS.iter().find(is_listed);
+            used.insert(*listed.unwrap_or_else(|| panic!("it imports {function}")));
             // The only function that sends requests, in an interface that it needs.
             assert!(!import.name.contains("outgoing-request"), "{import:?}");
         }
     }
-    for (interface, functions, why) in IMPORTS {
-        assert!(
-            used.contains(why),
-            "it no longer imports {interface} {functions:?}"
-        );
-    }
+    assert_eq!(used, BTreeSet::from(IMPORTS), "it no longer imports some");
 }
