@@ -112,7 +112,7 @@ test-spin: ## Run the tests over HTTP against a real Spin (SPIN=path)
 	@scripts/lib.sh with_spin $(TEST) --test http --test raw --test openapi --test cpu_time
 
 .PHONY: test-clients
-test-clients: build ## Run the tests that need nginx, HAProxy, ab and Chromium
+test-clients: build ## Run the tests that need nginx, HAProxy and Chromium
 	@$(BUILD_HOST)
 	@env -u SPIN $(TEST) --test proxies --test recorder -- --ignored
 

@@ -2,7 +2,6 @@
 //! disconnects.
 
 use std::io::Read;
-use std::net::TcpStream;
 use std::thread::{available_parallelism, sleep};
 use std::time::Duration;
 
@@ -16,8 +15,10 @@ use tokio::runtime::Runtime;
 /// What a burn uses at most after its client has disconnected half a second after its start: a host
 /// reports that only when the head is due, at the end of the first second.
 const FIRST_SECOND: Duration = Duration::from_millis(900);
+/// The same after the head, between two spaces, when the server sends nothing.
+const LATER: Duration = Duration::from_millis(300);
 
-/// The same for burns of many clients, which use all cores.
+/// The first for burns of many clients, which use all cores.
 fn first_second_of_all_cores() -> Duration {
     let cores = available_parallelism().expect("the number of cores");
     FIRST_SECOND * cores.get() as u32
@@ -32,8 +33,7 @@ fn a_burn_uses_the_cpu_time_that_it_reports_and_ends_when_its_client_disconnects
         ("max_duration", "1h"),
     ]);
     a_request_uses_the_cpu_time_that_it_asks_for(&server);
-    a_client_that_disconnects_ends_its_burn(&server);
-    clients_that_disconnect_together_end_their_burns(&server);
+    clients_that_disconnect_end_their_burns(&server);
     streams_of_http2_get_responses_and_a_reset_ends_their_burns(&server);
 }
 
@@ -49,32 +49,26 @@ fn a_request_uses_the_cpu_time_that_it_asks_for(server: &Server) {
     }
 }
 
-fn request(server: &Server, query: &str) -> TcpStream {
-    send(server.address(), &format!("/?{query}")).expect("a request is sent")
-}
-
-/// Before the head is sent, and later between two spaces, when the server sends nothing.
-fn a_client_that_disconnects_ends_its_burn(server: &Server) {
-    let client = request(server, "cpu_time=1h");
-    assert_burning(server, "a client in its first second");
-    drop(client);
-    assert_burns_at_most(server, FIRST_SECOND, "a client in its first second");
-    for query in ["iterations=99999999999", "cpu_time=1h", "cpu=1&duration=1h"] {
-        let mut client = request(server, query);
-        let mut start = [0; 12];
-        client.read_exact(&mut start).expect("a head");
-        assert_eq!(&start, b"HTTP/1.1 200", "{query}");
-        assert_burning(server, query);
-        drop(client);
-        assert_burns_at_most(server, Duration::from_millis(300), query);
+fn clients_that_disconnect_end_their_burns(server: &Server) {
+    for (query, count, after_head, limit) in [
+        ("cpu_time=1h", 1, false, FIRST_SECOND),
+        ("cpu_time=1h", 1, true, LATER),
+        ("iterations=99999999999", 1, true, LATER),
+        ("cpu=1&duration=1h", 1, true, LATER),
+        ("cpu_time=1h", 40, false, first_second_of_all_cores()),
+    ] {
+        let what = format!("{query}, {count}");
+        let request = |_| send(server.address(), &format!("/?{query}")).expect("it is sent");
+        let mut clients: Vec<_> = (0..count).map(request).collect();
+        if after_head {
+            let mut start = [0; 12];
+            clients[0].read_exact(&mut start).expect("a head");
+            assert_eq!(&start, b"HTTP/1.1 200", "{what}");
+        }
+        assert_burning(server, &what);
+        drop(clients);
+        assert_burns_at_most(server, limit, &what);
     }
-}
-
-fn clients_that_disconnect_together_end_their_burns(server: &Server) {
-    let clients: Vec<_> = (0..40).map(|_| request(server, "cpu_time=1h")).collect();
-    assert_burning(server, "40 clients");
-    drop(clients);
-    assert_burns_at_most(server, first_second_of_all_cores(), "40 clients");
     assert_eq!(server.get("/?iterations=1").status, 200);
     assert_eq!(server.get("/.well-known/spin/health").body, "OK");
 }

@@ -1,5 +1,5 @@
-//! The component behind nginx and HAProxy, and with ab as its client: `cargo test --test proxies --
-//! --ignored` on a machine that has them.
+//! The component behind nginx and HAProxy: `cargo test --test proxies -- --ignored` on a machine
+//! that has them.
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
@@ -14,13 +14,13 @@ use testkit::{Process, Server, send};
 /// The time after which the proxies close an idle connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(7);
 
-/// The path of an installed program.
-fn program(name: &str, package: &str) -> PathBuf {
+/// The path of an installed program, which its package is named after.
+fn program(name: &str) -> PathBuf {
     let path = env::var_os("PATH").expect("a PATH");
     // Debian has servers in /usr/sbin, which is not on the PATH of every user.
     let folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
     let installed = folders.map(|it| it.join(name)).find(|it| it.is_file());
-    installed.unwrap_or_else(|| panic!("{name} is not installed: apt-get install {package}"))
+    installed.unwrap_or_else(|| panic!("{name} is not installed: apt-get install {name}"))
 }
 
 /// A proxy, ended when dropped.
@@ -31,26 +31,25 @@ struct Proxy {
 
 impl Proxy {
     fn nginx(upstream: &str) -> Self {
-        Self::start("nginx", |address, folder| {
+        Self::start("nginx", ["-e", "stderr", "-c"], |address, folder| {
             let temporary_paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
                 .map(|name| format!("{name}_temp_path {folder}/{name};"))
                 .concat();
-            let config = format!(
+            format!(
                 "daemon off; pid {folder}/pid; error_log stderr;
                 events {{}}
                 http {{
                     access_log off; {temporary_paths}
                     server {{ listen {address}; location / {{ proxy_pass http://{upstream}; }} }}
                 }}"
-            );
-            (program("nginx", "nginx"), ["-e", "stderr", "-c"], config)
+            )
         })
     }
 
     fn haproxy(upstream: &str) -> Self {
-        Self::start("haproxy", |address, _| {
+        Self::start("haproxy", ["-q", "-db", "-f"], |address, _| {
             let timeout = IDLE_TIMEOUT.as_secs();
-            let config = format!(
+            format!(
                 "defaults
                     mode http
                     timeout connect 5s
@@ -59,25 +58,20 @@ impl Proxy {
                 listen app
                     bind {address}
                     server app {upstream}\n"
-            );
-            (program("haproxy", "haproxy"), ["-q", "-db", "-f"], config)
+            )
         })
     }
 
-    /// Starts a proxy on a free port. `prepare` returns its program, arguments and configuration.
-    fn start(
-        name: &str,
-        prepare: impl Fn(&str, &str) -> (PathBuf, [&'static str; 3], String),
-    ) -> Self {
+    /// Starts a proxy on a free port, with the configuration for that address and this folder.
+    fn start(name: &str, args: [&str; 3], config: impl Fn(&str, &str) -> String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
         drop(listener);
         let folder = format!("{}/{name}-{address}", env!("CARGO_TARGET_TMPDIR"));
         fs::create_dir_all(&folder).expect("a folder");
-        let (program, args, config) = prepare(&address, &folder);
         let file = format!("{folder}/config");
-        fs::write(&file, config).expect("a file");
-        let mut command = Command::new(program);
+        fs::write(&file, config(&address, &folder)).expect("a file");
+        let mut command = Command::new(program(name));
         command.args(args).arg(file).stdin(Stdio::null());
         let mut process = Process::spawn(command).expect("a proxy");
         let started = Instant::now();
@@ -91,27 +85,6 @@ impl Proxy {
             address,
             _process: process,
         }
-    }
-}
-
-#[test]
-#[ignore = "needs ab: apt-get install apache2-utils"]
-fn ab_keeps_its_connections() {
-    let server = Server::start(&[]);
-    for target in ["/?iterations=0", "/?nonsense", "/robots.txt"] {
-        let output = Command::new(program("ab", "apache2-utils"))
-            .args(["-l", "-k", "-n", "100", "-c", "4"])
-            .arg(server.url(target))
-            .output()
-            .expect("ab runs");
-        let report = String::from_utf8_lossy(&output.stdout);
-        let number = |label: &str| {
-            let line = report.lines().find_map(|line| line.strip_prefix(label));
-            line.unwrap_or_else(|| panic!("no {label} in {report}"))
-                .trim()
-        };
-        assert_eq!(number("Failed requests:"), "0", "{target}: {report}");
-        assert_eq!(number("Keep-Alive requests:"), "100", "{target}: {report}");
     }
 }
 

@@ -105,28 +105,21 @@ fn each_request_has_its_status() {
 }
 
 #[test]
-fn pipelined_requests_get_responses_in_their_order() {
+fn pipelined_requests_in_pieces_get_responses_in_their_order() {
     let server = Server::start(&[]);
     let request = |n, headers| format!("GET /?iterations={n} HTTP/1.1\r\n{headers}");
     let next = "Host: localhost\r\n\r\n";
     let requests = [request(1, next), request(2, next), request(3, LAST)].concat();
-    let received = responses(&server, requests.as_bytes());
+    let mut connection = connect(&server);
+    for piece in requests.as_bytes().chunks(requests.len().div_ceil(10)) {
+        connection.write_all(piece).expect("a piece is sent");
+        sleep(Duration::from_millis(20));
+    }
+    let received = rest(connection);
     assert_eq!(statuses(&received), [200; 3]);
     let position = |n| received.find(&format!(r#""load":"iterations={n}""#));
     let order = [1, 2, 3].map(|n| position(n).unwrap_or_else(|| panic!("no {n} in {received}")));
     assert!(order.is_sorted(), "{received}");
-}
-
-#[test]
-fn a_request_may_arrive_in_pieces() {
-    let server = Server::start(&[]);
-    let mut connection = connect(&server);
-    let request = format!("GET /?iterations=1 HTTP/1.1\r\n{LAST}");
-    for piece in request.as_bytes().chunks(request.len().div_ceil(10)) {
-        connection.write_all(piece).expect("a piece is sent");
-        sleep(Duration::from_millis(20));
-    }
-    assert_eq!(statuses(&rest(connection)), [200]);
 }
 
 /// It reads only heads and the bytes that `content-length` announces, as ab does.
