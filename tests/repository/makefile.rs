@@ -2,7 +2,7 @@
 //! values.
 
 use super::{APP, HPA, INGRESS, SCALED_OBJECT, manifest, programs::Programs, read, text_at};
-use std::{collections::HashMap, fs};
+use std::{collections::HashMap, fs, os::unix::fs::symlink};
 
 /// A value that a shell would split or run if it were not quoted.
 const ODD: &str = "a b&c;d'e\"f*(g)";
@@ -11,8 +11,8 @@ const ODD: &str = "a b&c;d'e\"f*(g)";
 fn a_value_reaches_the_program_unchanged() {
     let programs = Programs::new("values");
     let url = "http://127.0.0.1:3000/?cpu=50m&duration=500ms";
-    let spin = programs.path("my tools & more/spin");
-    programs.install("my tools & more/spin");
+    let tools = programs.path("my tools & more");
+    symlink("bin", &tools).expect("created");
     for (target, variable, value, call) in [
         ("load", "URL", url, "bombardier"),
         ("load", "URL", ODD, "curl"),
@@ -37,7 +37,7 @@ fn a_value_reaches_the_program_unchanged() {
             "make {target} {variable}={value}:\n{run}"
         );
     }
-    let run = programs.make(&["run", &format!("SPIN={spin}")]);
+    let run = programs.make(&["run", &format!("SPIN={tools}/spin")]);
     assert!(run.success && run.has_call("spin up"), "{run}");
 }
 
@@ -85,8 +85,9 @@ fn settings_may_come_from_the_environment_in_every_locale() {
         ("DURATION", "9s"),
         ("LC_ALL", "de_DE.UTF-8"),
     ];
-    let programs = Programs::answering("environment", "bombardier*) echo \"in $LC_ALL\" ;;");
-    let run = programs.make_in(&environment, &["load"]);
+    let mut programs = Programs::answering("environment", "bombardier*) echo \"in $LC_ALL\" ;;");
+    programs.environment = environment.to_vec();
+    let run = programs.make(&["load"]);
     assert!(run.success && run.stdout.contains("in C\n"), "{run}");
     let first = format!("Loading {url} with 7 connections for 9s");
     assert!(run.stdout.starts_with(&first), "{run}");
@@ -136,28 +137,31 @@ fn another_program_named_spin_is_not_used() {
 }
 
 #[test]
-fn make_deploys_the_manifests() {
+fn make_deploys_the_manifests_and_deletes_them() {
+    let programs = Programs::new("deploy");
     for (autoscaler, scaler, hpa) in [
         ("keda", SCALED_OBJECT, "hpa/keda-hpa-cpu-scaling"),
         ("hpa", HPA, "hpa/cpu-scaling"),
     ] {
-        let run = Programs::new("deploy").make(&["deploy", &format!("AUTOSCALER={autoscaler}")]);
+        let run = programs.make(&["deploy", &format!("AUTOSCALER={autoscaler}")]);
         assert!(run.success, "{run}");
-        let order = [
+        // The Deployment comes before its autoscaler.
+        run.assert_order(&[
             "patch --local",
             "--for=create deployment/keda-spinapp",
             "--for=jsonpath={.metadata.annotations.cpu-load-gen/deployed}=",
             "rollout status deployment/keda-spinapp",
             &format!("apply -f {scaler}"),
             &format!("--for=condition=ScalingActive {hpa}"),
-        ]
-        .map(|part| run.position(part));
-        assert!(
-            order.is_sorted(),
-            "the Deployment comes before its autoscaler:\n{run}"
-        );
+        ]);
         run.position(&format!("apply -f {INGRESS}"));
     }
+    let run = programs.make(&["undeploy"]);
+    assert!(run.success, "{run}");
+    for file in [APP, SCALED_OBJECT, HPA, INGRESS] {
+        run.position(&format!("-f {file}"));
+    }
+    run.position("delete secrets --selector cpu-load-gen/runtime-config=keda-spinapp");
 }
 
 #[test]
@@ -201,6 +205,10 @@ fn make_deploy_prints_why_the_app_is_not_ready() {
     ] {
         assert_eq!(run.stderr.contains(part), said, "{part}:\n{run}");
     }
+    // An app that is ready has no failed start.
+    let run = Programs::answering("address", "curl*) exit 7 ;;").make(&["deploy"]);
+    assert!(!run.success && run.has_call("curl"), "{run}");
+    assert!(!run.stderr.contains("is not ready"), "{run}");
 }
 
 #[test]
@@ -247,23 +255,6 @@ fn a_paused_scaled_object_is_not_deployed() {
 }
 
 #[test]
-fn an_app_that_is_ready_has_no_failed_start() {
-    let run = Programs::answering("address", "curl*) exit 7 ;;").make(&["deploy"]);
-    assert!(!run.success && run.has_call("curl"), "{run}");
-    assert!(!run.stderr.contains("is not ready"), "{run}");
-}
-
-#[test]
-fn make_deletes_everything_that_it_deployed() {
-    let run = Programs::new("undeploy").make(&["undeploy"]);
-    assert!(run.success, "{run}");
-    for file in [APP, SCALED_OBJECT, HPA, INGRESS] {
-        run.position(&format!("-f {file}"));
-    }
-    run.position("delete secrets --selector cpu-load-gen/runtime-config=keda-spinapp");
-}
-
-#[test]
 fn make_deploys_a_runtime_config_only_if_given_one() {
     let secret = r#""loadFromSecret":"keda-spinapp-runtime-config-hash""#;
     let programs = Programs::new("runtime-config");
@@ -289,15 +280,14 @@ fn make_cluster_installs_the_versions_of_versions_env() {
     ] {
         let run = Programs::new("cluster").make(&["cluster", &format!("CLUSTER_WITH={with}")]);
         assert!(run.success, "{run}");
-        let order = [
-            format!("containerd-shim-spin/{with}:{shim}"),
-            format!("cert-manager --version {}", versions["CERT_MANAGER"]),
-            format!("v{operator}/spin-operator.runtime-class.yaml"),
-            format!("v{operator}/spin-operator.crds.yaml"),
-            format!("charts/spin-operator --version {operator}"),
-            format!("v{operator}/spin-operator.shim-executor.yaml"),
-            format!("kedacore.github.io/charts --version {}", versions["KEDA"]),
-        ];
-        assert!(order.map(|part| run.position(&part)).is_sorted(), "{run}");
+        run.assert_order(&[
+            &format!("containerd-shim-spin/{with}:{shim}"),
+            &format!("cert-manager --version {}", versions["CERT_MANAGER"]),
+            &format!("v{operator}/spin-operator.runtime-class.yaml"),
+            &format!("v{operator}/spin-operator.crds.yaml"),
+            &format!("charts/spin-operator --version {operator}"),
+            &format!("v{operator}/spin-operator.shim-executor.yaml"),
+            &format!("kedacore.github.io/charts --version {}", versions["KEDA"]),
+        ]);
     }
 }

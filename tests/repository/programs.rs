@@ -3,8 +3,9 @@
 
 use super::ROOT;
 use std::{
-    env, fs,
-    os::unix::fs::PermissionsExt,
+    env,
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -39,8 +40,11 @@ esac
 /// A folder with the stand-ins.
 pub struct Programs {
     folder: PathBuf,
-    /// Shell patterns of calls, and what a stand-in does then instead of its usual answer.
+    /// Shell patterns of calls, and what a stand-in does then instead of its usual answer:
+    /// `PATTERN) COMMANDS; exit ;;`, as often as there are patterns.
     answers: String,
+    /// The variables of the caller, beside PATH.
+    pub environment: Vec<(&'static str, &'static str)>,
 }
 
 /// The result of a run of make.
@@ -49,28 +53,33 @@ pub struct Run {
     pub stdout: String,
     pub stderr: String,
     /// The calls in their order, each a name and its arguments.
-    pub calls: Vec<Vec<String>>,
+    calls: Vec<Vec<String>>,
 }
 
 impl Programs {
     /// A new folder of this name for the tests.
     pub fn new(name: &str) -> Self {
+        Self::answering(name, "")
+    }
+
+    /// The same, with these answers.
+    pub fn answering(name: &str, answers: &str) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         if folder.exists() {
             fs::remove_dir_all(&folder).expect("the old folder goes");
         }
-        for program in NAMES.split_whitespace() {
-            install(&folder.join("bin").join(program));
+        let program = folder.join("program");
+        fs::create_dir_all(folder.join("bin")).expect("created");
+        fs::write(&program, PROGRAM).expect("written");
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("executable");
+        for name in NAMES.split_whitespace() {
+            symlink(&program, folder.join("bin").join(name)).expect("created");
         }
-        let answers = String::new();
-        Self { folder, answers }
-    }
-
-    /// The same, with these answers: `PATTERN) COMMANDS; exit ;;`, as often as there are patterns.
-    pub fn answering(name: &str, answers: &str) -> Self {
-        let answers = answers.to_owned();
-        let Self { folder, .. } = Self::new(name);
-        Self { folder, answers }
+        Self {
+            folder,
+            answers: answers.to_owned(),
+            environment: Vec::new(),
+        }
     }
 
     /// A path in the folder.
@@ -79,30 +88,18 @@ impl Programs {
         path.to_str().expect("UTF-8").to_owned()
     }
 
-    /// Puts a further stand-in at a path in the folder.
-    pub fn install(&self, name: &str) {
-        install(&self.folder.join(name));
-    }
-
-    /// Runs make with these targets and variables, and of the caller's environment with PATH alone.
+    /// Runs make with these targets and variables.
     pub fn make(&self, arguments: &[&str]) -> Run {
-        self.make_in(&[], arguments)
-    }
-
-    /// The same with these variables in the environment.
-    pub fn make_in(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Run {
-        let calls = self.folder.join("calls");
+        let calls = self.path("calls");
         fs::write(&calls, "").expect("written");
-        let path = env::var_os("PATH").expect("PATH is set");
-        let folders = [self.folder.join("bin")].into_iter();
-        let folders = folders.chain(env::split_paths(&path));
+        let path = env::var("PATH").expect("PATH is set");
         let output = Command::new("make")
             .arg("--no-print-directory")
             .args(arguments)
             .current_dir(ROOT)
             .env_clear()
-            .envs(environment.iter().copied())
-            .env("PATH", env::join_paths(folders).expect("no colons"))
+            .envs(self.environment.iter().copied())
+            .env("PATH", format!("{}:{path}", self.path("bin")))
             .env("CALLS", &calls)
             .env("ANSWERS", &self.answers)
             .output()
@@ -119,12 +116,6 @@ impl Programs {
     }
 }
 
-fn install(path: &Path) {
-    fs::create_dir_all(path.parent().expect("a folder")).expect("created");
-    fs::write(path, PROGRAM).expect("written");
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("executable");
-}
-
 impl Run {
     fn find(&self, part: &str) -> Option<usize> {
         let mut calls = self.calls.iter();
@@ -135,6 +126,12 @@ impl Run {
     pub fn position(&self, part: &str) -> usize {
         let found = self.find(part);
         found.unwrap_or_else(|| panic!("no call has {part:?}:\n{self}"))
+    }
+
+    /// Asserts that calls with these parts are there, each after the one before.
+    pub fn assert_order(&self, parts: &[&str]) {
+        let order = parts.iter().map(|part| self.position(part));
+        assert!(order.is_sorted(), "{self}");
     }
 
     /// The arguments of the first call whose text contains this.
