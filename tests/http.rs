@@ -20,28 +20,43 @@ fn assert_problem(response: &Response, status: u16, said: &[&str], request: &str
 }
 
 #[test]
-fn a_number_of_iterations_gives_its_digest() {
+fn forty_requests_at_once_get_the_digests_of_their_iterations() {
     let server = Server::start(&[]);
-    for iterations in [0, 1, 2, 12_345] {
-        let response = server.get(&format!("/?iterations={iterations}")).json();
-        assert_eq!(response["load"], format!("iterations={iterations}"));
-        assert_eq!(response["iterations"], iterations);
-        assert_eq!(response["digest"], digest(iterations));
-    }
+    let request = |iterations: u64| {
+        let report = server.get(&format!("/?iterations={iterations}")).json();
+        assert_eq!(report["load"], format!("iterations={iterations}"));
+        assert_eq!(report["iterations"], iterations);
+        assert_eq!(report["digest"], digest(iterations));
+    };
+    thread::scope(|scope| {
+        for iterations in [0, 1, 2, 12_345].repeat(10) {
+            scope.spawn(move || request(iterations));
+        }
+    });
 }
 
 #[test]
 fn a_load_is_run_and_reported() {
     let server = Server::start(&[]);
-    // The query, the load in the report, and the least CPU time.
-    for (query, load, cpu_time_ms) in [
-        ("", "cpu_time=20ms", 20.0),
-        ("?", "cpu_time=20ms", 20.0),
-        ("?cpu%5Ftime=%32ms", "cpu_time=2ms", 2.0),
-        ("?cpu_time=1500%C2%B5s", "cpu_time=1.5ms", 1.5),
-        ("?duration=0.2s&cpu=0.25", "cpu=250m&duration=200ms", 0.0),
-        ("?cpu=1&duration=50ms", "cpu=1&duration=50ms", 0.0),
-        ("?cpu=250m&duration=1ns", "cpu=250m&duration=1ns", 0.0),
+    // The query, the load in the report, the least CPU time, and the least time that elapses.
+    for (query, load, cpu_time_ms, elapsed_ms) in [
+        ("", "cpu_time=20ms", 20.0, 0.001),
+        ("?", "cpu_time=20ms", 20.0, 0.001),
+        ("?cpu%5Ftime=%32ms", "cpu_time=2ms", 2.0, 0.001),
+        ("?cpu_time=1500%C2%B5s", "cpu_time=1.5ms", 1.5, 0.001),
+        (
+            "?duration=1.2s&cpu=0.25",
+            "cpu=250m&duration=1.2s",
+            0.0,
+            1200.0,
+        ),
+        ("?cpu=1&duration=50ms", "cpu=1&duration=50ms", 0.0, 50.0),
+        (
+            "?cpu=250m&duration=1ns",
+            "cpu=250m&duration=1ns",
+            0.0,
+            0.001,
+        ),
     ] {
         let response = server.get(&format!("/{query}"));
         assert_eq!(response.status, 200, "{query}: {response:?}");
@@ -52,85 +67,86 @@ fn a_load_is_run_and_reported() {
         assert_eq!(report["replica"], serde_json::Value::Null);
         let iterations = report["iterations"].as_u64().expect("iterations");
         assert_eq!(report["digest"], digest(iterations), "{report}");
-        let used = ["cpu_time_ms", "overhead_ms"].map(|name| report[name].as_f64());
-        let used: f64 = used.into_iter().map(|time| time.expect("a time")).sum();
+        let time = |name: &str| report[name].as_f64().expect("a time");
         // Both are cut to whole microseconds.
+        let used = time("cpu_time_ms") + time("overhead_ms");
         assert!(used > cpu_time_ms - 0.002, "{report}");
-        assert!(report["elapsed_ms"].as_f64() > Some(0.0), "{report}");
+        assert!(time("elapsed_ms") >= elapsed_ms, "{report}");
     }
 }
 
 #[test]
-fn a_paced_load_takes_its_duration_and_no_more_than_its_share() {
-    let server = Server::start(&[]);
-    let report = server.get("/?cpu=250m&duration=1.2s").json();
-    assert!(report["elapsed_ms"].as_f64() >= Some(1200.0), "{report}");
-    let cpu_time_ms = report["cpu_time_ms"].as_f64().expect("a CPU time");
-    assert!(cpu_time_ms > 0.0 && cpu_time_ms < 310.0, "{report}");
-}
-
-#[test]
-fn any_path_is_served() {
-    let server = Server::start(&[]);
+fn paths_that_clients_request_unasked_burn_nothing_and_any_other_is_served() {
+    // The default load would fail.
+    let server = Server::start(&[("load", "broken")]);
     for path in ["/", "/load", "/some/prefix/", "/a%20b", "/robots"] {
         let response = server.get(&format!("{path}?iterations=1"));
         assert_eq!(response.json()["iterations"], 1, "{path}");
+        assert_eq!(server.get(path).status, 500, "{path}");
+    }
+    for path in [
+        "/.well-known/appspecific/com.chrome.devtools.json",
+        "/.well-known/security.txt",
+        "/apple-touch-icon.png",
+        "/apple-touch-icon-120x120-precomposed.png",
+        "/favicon.ico",
+        "/favicon.svg",
+        "/metrics",
+        "/robots.txt",
+        "/robots.txt?a=b",
+        "/sitemap.xml",
+    ] {
+        let response = server.get(path);
+        assert_problem(&response, 404, &["nothing is served"], path);
+        let head = server.request(Method::HEAD, path);
+        assert_eq!(head.status, 404, "{path}");
+    }
+    for path in ["/healthz", "/livez", "/readyz", "/readyz?verbose"] {
+        let response = server.get(path);
+        assert_eq!((response.status, &*response.body), (200, "OK"), "{path}");
+        let head = server.request(Method::HEAD, path);
+        assert_eq!(head.status, 200, "{path}");
     }
     assert_eq!(server.get("/.well-known/spin/health").body, "OK");
 }
 
 #[test]
-fn a_query_that_is_not_a_load_is_rejected() {
-    let server = Server::start(&[]);
-    // The query, the parameter at fault, and a part of the detail.
-    for (query, parameter, said) in [
-        ("iteration=5", Some("iteration"), "\"iteration\""),
-        ("iterations=5&", Some(""), "iterations=N"),
-        ("iterations=1&iterations=1", Some("iterations"), "twice"),
-        ("cpu=250m", Some("cpu"), "`duration`"),
-        ("duration=1s", Some("duration"), "`cpu`"),
-        ("iterations=1&cpu_time=1ms", None, "cannot be combined"),
-        ("iterations=%2B1", Some("iterations"), "\"+1\""),
-        ("cpu_time=20", Some("cpu_time"), "\"20\""),
-        ("cpu=1001m&duration=1s", Some("cpu"), "at most 1"),
-        ("cpu=0.0000001m&duration=1s", Some("cpu"), "nanocores"),
-        ("cpu=250m&duration=", Some("duration"), "\"\""),
-        ("iterations=%zz", Some("iterations"), "percent-encoded"),
-        ("%ff=1", None, "UTF-8"),
-    ] {
-        let response = server.get(&format!("/?{query}"));
-        assert_problem(&response, 400, &[said], query);
-        assert_eq!(response.json()["parameter"].as_str(), parameter, "{query}");
-    }
-}
-
-#[test]
-fn a_load_above_a_limit_is_rejected() {
+fn a_query_that_is_not_a_load_or_above_a_limit_is_rejected() {
     let server = Server::start(&[("max_cpu_time", "50ms"), ("max_sustained_cpu", "0.01")]);
-    // The query, the parameter at fault, and the limit with its variable.
-    let ms50 = ["50ms", "max_cpu_time"];
+    let iterations = ["50000000", "max_iterations"];
+    let cpu_time = ["50ms", "max_cpu_time"];
+    let duration = ["10m", "max_duration"];
+    // The query, the parameter at fault, and parts of the detail.
     for (query, parameter, said) in [
-        (
-            "iterations=50000001",
-            "iterations",
-            ["50000000", "max_iterations"],
-        ),
-        ("cpu_time=50.1ms", "cpu_time", ms50),
-        ("cpu=1m&duration=601s", "duration", ["10m", "max_duration"]),
-        ("cpu=100m&duration=501ms", "", ms50),
-        ("cpu=10.1m&duration=5s", "", ms50),
+        ("iteration=5", Some("iteration"), &["\"iteration\""][..]),
+        ("iterations=5&", Some(""), &["iterations=N"]),
+        ("iterations=1&iterations=1", Some("iterations"), &["twice"]),
+        ("cpu=250m", Some("cpu"), &["`duration`"]),
+        ("duration=1s", Some("duration"), &["`cpu`"]),
+        ("iterations=1&cpu_time=1ms", None, &["cannot be combined"]),
+        ("iterations=%2B1", Some("iterations"), &["\"+1\""]),
+        ("cpu_time=20", Some("cpu_time"), &["\"20\""]),
+        ("cpu=1001m&duration=1s", Some("cpu"), &["at most 1"]),
+        ("cpu=0.0000001m&duration=1s", Some("cpu"), &["nanocores"]),
+        ("cpu=250m&duration=", Some("duration"), &["\"\""]),
+        ("iterations=%zz", Some("iterations"), &["percent-encoded"]),
+        ("%ff=1", None, &["UTF-8"]),
+        ("iterations=50000001", Some("iterations"), &iterations),
+        ("cpu_time=50.1ms", Some("cpu_time"), &cpu_time),
+        ("cpu=1m&duration=601s", Some("duration"), &duration),
+        ("cpu=100m&duration=501ms", None, &cpu_time),
+        ("cpu=10.1m&duration=5s", None, &cpu_time),
     ] {
         let response = server.get(&format!("/?{query}"));
-        assert_problem(&response, 400, &said, query);
-        let problem = response.json();
-        assert_eq!(problem["parameter"].as_str().unwrap_or(""), parameter);
+        assert_problem(&response, 400, said, query);
+        assert_eq!(response.json()["parameter"].as_str(), parameter, "{query}");
     }
     for query in [
         "cpu_time=50ms",
         "cpu=1&duration=50ms",
         "cpu=10m&duration=10m",
     ] {
-        let response = server.ask(Method::HEAD, &format!("/?{query}"));
+        let response = server.request(Method::HEAD, &format!("/?{query}"));
         assert_eq!(response.status, 200, "{query}");
     }
 }
@@ -147,39 +163,11 @@ fn head_validates_and_burns_nothing() {
         ("?cpu_time=2h", 400, ""),
         ("?cpu_time", 400, ""),
     ] {
-        let response = server.ask(Method::HEAD, &format!("/{query}"));
+        let response = server.request(Method::HEAD, &format!("/{query}"));
         assert_eq!(response.status, status, "{query}");
         assert_eq!(response.header("load"), load, "{query}");
         assert_eq!(response.body, "", "{query}");
     }
-}
-
-#[test]
-fn paths_that_clients_request_unasked_burn_nothing() {
-    // A burn would fail.
-    let server = Server::start(&[("load", "broken")]);
-    for path in [
-        "/.well-known/appspecific/com.chrome.devtools.json",
-        "/.well-known/security.txt",
-        "/apple-touch-icon.png",
-        "/apple-touch-icon-120x120-precomposed.png",
-        "/favicon.ico",
-        "/favicon.svg",
-        "/metrics",
-        "/robots.txt",
-        "/robots.txt?a=b",
-        "/sitemap.xml",
-    ] {
-        let response = server.get(path);
-        assert_problem(&response, 404, &["nothing is served"], path);
-        assert_eq!(server.ask(Method::HEAD, path).status, 404, "{path}");
-    }
-    for path in ["/healthz", "/livez", "/readyz", "/readyz?verbose"] {
-        let response = server.get(path);
-        assert_eq!((response.status, &*response.body), (200, "OK"), "{path}");
-        assert_eq!(server.ask(Method::HEAD, path).status, 200, "{path}");
-    }
-    assert_eq!(server.get("/").status, 500);
 }
 
 #[test]
@@ -268,11 +256,11 @@ fn the_component_works_in_another_app_with_the_defaults_of_its_own() {
     fs::write(&other, format!("{head}{lines}")).expect("it is written");
     let runner = Runner::from_env().expect("a runner");
     let server = Launch::new(&runner, &other).and_then(Launch::start);
-    let server = server.unwrap_or_else(|error| panic!("{error:#}"));
+    let server = server.expect("a server");
 
     let own: toml::Table = read("spin.toml").parse().expect("TOML");
     let default = |name: &str| own["variables"][name]["default"].as_str().expect("text");
-    let response = server.ask(Method::HEAD, "/burn");
+    let response = server.request(Method::HEAD, "/burn");
     assert_eq!(response.status, 200, "{response:?}");
     for (header, value) in [
         ("load", default("load")),
@@ -288,18 +276,4 @@ fn the_component_works_in_another_app_with_the_defaults_of_its_own() {
     assert_eq!(server.get("/burn").json()["load"], default("load"));
     assert_eq!(server.get("/burn?cpu_time=2s").status, 400);
     assert_eq!(server.get("/").status, 404);
-}
-
-#[test]
-fn forty_requests_at_once_all_succeed() {
-    let server = Server::start(&[]);
-    let expected = digest(20_000);
-    thread::scope(|scope| {
-        for _ in 0..40 {
-            scope.spawn(|| {
-                let report = server.get("/?iterations=20000").json();
-                assert_eq!(report["digest"], expected);
-            });
-        }
-    });
 }

@@ -129,7 +129,7 @@ fn every_response_is_described() {
         ("/robots.txt", ""),
     ] {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
-            let response = server.ask(
+            let response = server.request(
                 Method::from_bytes(method.as_bytes()).expect("a method"),
                 &format!("{path}{query}"),
             );

@@ -4,18 +4,17 @@ use std::{array, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use testkit::Server;
 use tokio::time::Instant;
 
 use crate::{
-    bombardier, chart,
-    crowds::{self, Crowd},
-    measure::{component, cost, disconnect, idle_cores, traffic},
+    chart::CONNECTIONS,
+    crowds::{self, Tool},
+    measure::{bombardier, component, cost, disconnect, idle_cores, traffic},
     peers,
     report::Report,
     testbed::{Share, Testbed},
-    traffic::{OnTimeout, Period, Stop, Traffic},
-    value::{count, deviation, largest, median, milliseconds, percent, plain, seconds},
+    traffic::{Client, Period, Stop, Traffic},
+    value::{count, deviation, largest, milliseconds, percent, plain, quantile, seconds},
 };
 
 /// Values that are measured together.
@@ -82,13 +81,13 @@ impl Case {
                 crowds::measure(self, testbed, report).await
             }
             Self::Tutorial => tutorial(testbed, report).await,
-            Self::Control => crowds::control(testbed, report).await,
+            Self::Control => crowds::compare(&[40], testbed, report).await,
             Self::Disconnect => disconnected(testbed, report).await,
             Self::Overhead => overhead(testbed, report).await,
             Self::HashRate => hash_rate(testbed, report).await,
             Self::Size => size(testbed, report),
             Self::Growth => growth(testbed, report).await,
-            Self::Crowds => chart::measure(testbed, report).await,
+            Self::Crowds => crowds::compare(&CONNECTIONS, testbed, report).await,
             Self::Peers => peers::measure(testbed, report).await,
         };
         if let Err(error) = measured {
@@ -97,55 +96,38 @@ impl Case {
     }
 }
 
-/// The CPU time of a request in milliseconds, connections, requests, and the bound in percent.
-type Load = (u32, usize, usize, f64);
-
 async fn accuracy(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    const ON_TWO_CORES: [Load; 6] = [
-        (20, 1, 100, 8.0),
-        (20, 8, 200, 8.0),
-        (50, 1, 40, 5.0),
-        (50, 8, 160, 5.0),
-        (200, 1, 15, 5.0),
-        (200, 8, 40, 5.0),
-    ];
-    const LIMITED: [Load; 1] = [(50, 8, 80, 8.0)];
-    const REPORTED: f64 = 12.0;
-    for (share, loads) in [
-        (Share::TWO_CORES, &ON_TWO_CORES[..]),
-        (Share::LIMITED, &LIMITED),
+    // The CPU time of a request in milliseconds, connections, the CPU of the server, requests, and
+    // the bound in percent.
+    for (millis, connections, share, requests, bound) in [
+        (20, 1, Share::TWO_CORES, 100, 8.0),
+        (20, 8, Share::TWO_CORES, 200, 8.0),
+        (50, 1, Share::TWO_CORES, 40, 5.0),
+        (50, 8, Share::TWO_CORES, 160, 5.0),
+        (200, 1, Share::TWO_CORES, 15, 5.0),
+        (200, 8, Share::TWO_CORES, 40, 5.0),
+        (50, 8, Share::LIMITED, 80, 8.0),
     ] {
         let server = component(testbed, share).await?;
-        for &(millis, connections, requests, bound) in loads {
-            let (used, reported) = deviations(&server, millis, connections, requests).await?;
-            report.add(
-                format!("`cpu_time={millis}ms`, c={connections} {share}"),
-                &[
-                    ("CPU per request", percent(used).within(bound)),
-                    ("`cpu_time_ms`", percent(reported).within(REPORTED)),
-                ],
-            );
-        }
+        let target = format!("/?cpu_time={millis}ms");
+        let [cpu, burn, reported] = medians(3, async || {
+            let empty = cost(&server, "/?iterations=0", connections, 200).await?;
+            let load = cost(&server, &target, connections, requests).await?;
+            Ok([load.cpu_ms, load.cpu_ms - empty.cpu_ms, load.reported_ms])
+        })
+        .await?;
+        let used = percent(deviation(cpu, millis.into()));
+        // A request without a load costs the rest.
+        let reported = percent(deviation(reported, burn));
+        report.add(
+            format!("`cpu_time={millis}ms`, c={connections} {share}"),
+            &[
+                ("CPU per request", used.within(bound)),
+                ("`cpu_time_ms`", reported.within(12.0)),
+            ],
+        );
     }
     Ok(())
-}
-
-/// The deviations in percent of CPU per request from the CPU time that it asks for, and of the
-/// report from CPU per request less that of `iterations=0`.
-async fn deviations(
-    server: &Server,
-    millis: u32,
-    connections: usize,
-    requests: usize,
-) -> Result<(f64, f64)> {
-    let target = format!("/?cpu_time={millis}ms");
-    let [cpu, burn, reported] = medians(3, async || {
-        let empty = cost(server, "/?iterations=0", connections, 200).await?;
-        let load = cost(server, &target, connections, requests).await?;
-        Ok([load.cpu_ms, load.cpu_ms - empty.cpu_ms, load.reported_ms])
-    })
-    .await?;
-    Ok((deviation(cpu, millis.into()), deviation(reported, burn)))
 }
 
 /// The medians of values that are measured together, this many times.
@@ -158,34 +140,32 @@ async fn medians<const N: usize>(
         rounds.push(measure().await?);
     }
     Ok(array::from_fn(|index| {
-        median(rounds.iter().map(|round| round[index]))
+        let values: Vec<_> = rounds.iter().map(|round| round[index]).collect();
+        quantile(&values, 0.5)
     }))
 }
 
 async fn pacing(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    const USED: f64 = 5.0;
-    const END_MS: f64 = 50.0;
-    const DURATION_MS: f64 = 5000.0;
     let server = component(testbed, Share::TWO_CORES).await?;
     let idle = idle_cores(&server, 5).await?;
     for (millicores, connections) in [(100, 1), (500, 1), (900, 1), (250, 3)] {
-        let target = format!("/?cpu={millicores}m&duration=5s");
-        let traffic = traffic(&server, &target, connections);
+        let load = format!("cpu={millicores}m&duration=5s");
+        let traffic = traffic(&server, &format!("/?{load}"), connections);
         let (mut shares, mut ends) = (Vec::new(), Vec::new());
         for _ in 0..3 {
             let before = server.cpu_time()?;
             let tally = traffic.run(Stop::After(connections)).await?;
-            let used = 1000.0 * (server.cpu_time()? - before).as_secs_f64();
-            shares.push((used / DURATION_MS - idle) / connections as f64);
-            ends.extend([0.0, 1.0].map(|share| 1000.0 * tally.seconds(share) - DURATION_MS));
+            let used = (server.cpu_time()? - before).as_secs_f64();
+            shares.push((used / 5.0 - idle) / connections as f64);
+            ends.extend(tally.latencies.iter().map(|latency| latency - 5.0));
         }
-        let used = deviation(1000.0 * median(shares), millicores.into());
-        let end = largest(ends);
+        let used = deviation(1000.0 * quantile(&shares, 0.5), millicores.into());
+        let end = milliseconds(1000.0 * largest(ends));
         report.add(
-            format!("`cpu={millicores}m&duration=5s`, c={connections}"),
+            format!("`{load}`, c={connections}"),
             &[
-                ("mean CPU", percent(used).within(USED)),
-                ("duration", milliseconds(end).within(END_MS)),
+                ("mean CPU", percent(used).within(5.0)),
+                ("duration", end.within(50.0)),
             ],
         );
     }
@@ -200,7 +180,6 @@ fn add_idle(report: &mut Report, cores: f64) {
 }
 
 async fn neighbours(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    const USED: f64 = 10.0;
     let server = component(testbed, Share::ONE_CORE).await?;
     let idle = idle_cores(&server, 5).await?;
     // How many neighbours, and for how many microseconds each is busy and then asleep.
@@ -220,23 +199,21 @@ async fn neighbours(testbed: &Testbed, report: &mut Report) -> Result<()> {
         };
         let start = |_| testbed.neighbour(busy, asleep);
         let _neighbours: Vec<_> = (0..count).map(start).collect::<Result<_>>()?;
-        let mut used = Vec::new();
-        for (target, requests, asked) in [
-            ("/?cpu_time=200ms", 15, 0.2),
-            ("/?cpu=500m&duration=5s", 1, 2.5),
-        ] {
+        let used = async |target, requests, asked| {
             let started = Instant::now();
             let cost = cost(&server, target, 1, requests).await?;
             let idle = idle * started.elapsed().as_secs_f64() / requests as f64;
-            used.push(percent(deviation(cost.cpu_ms / 1000.0 - idle, asked)));
-        }
-        report.add(
-            place,
-            &[
-                ("`cpu_time=200ms`", used[0].within(USED)),
-                ("`cpu=500m&duration=5s`", used[1].within(USED)),
-            ],
-        );
+            let used = deviation(cost.cpu_ms / 1000.0 - idle, asked);
+            anyhow::Ok(percent(used).within(10.0))
+        };
+        let figures = [
+            ("`cpu_time=200ms`", used("/?cpu_time=200ms", 15, 0.2).await?),
+            (
+                "`cpu=500m&duration=5s`",
+                used("/?cpu=500m&duration=5s", 1, 2.5).await?,
+            ),
+        ];
+        report.add(place, &figures);
     }
     add_idle(report, idle);
     Ok(())
@@ -245,7 +222,7 @@ async fn neighbours(testbed: &Testbed, report: &mut Report) -> Result<()> {
 async fn tutorial(testbed: &Testbed, report: &mut Report) -> Result<()> {
     crowds::measure(Case::Tutorial, testbed, report).await?;
     let server = component(testbed, Share::LIMITED).await?;
-    let result = bombardier::run(&server.url("/"), 40, Duration::from_secs(30)).await?;
+    let result = bombardier(&server.url("/"), 40, Duration::from_secs(30)).await?;
     let micros = |latency: f64| seconds(latency / 1e6);
     let percentiles = result.latency.percentiles.as_ref();
     let percentiles = percentiles.context("bombardier printed no percentiles")?;
@@ -336,32 +313,26 @@ fn size(testbed: &Testbed, report: &mut Report) -> Result<()> {
 }
 
 async fn growth(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let server = component(testbed, Share::TWO_CORES).await?;
+    let tool = Tool::component(testbed, 20, Share::TWO_CORES).await?;
     let (mut cpu, mut health) = (Vec::new(), Vec::new());
     for connections in [1, 4, 16, 64] {
-        let before = server.cpu_time()?;
-        let crowd = Crowd {
-            cpu_time_ms: 20.0,
-            connections,
-            share: Share::TWO_CORES,
-        };
-        let outcome = crowd
-            .run(&server, "/?cpu_time=20ms", OnTimeout::Disconnect)
-            .await?;
-        let used = server.cpu_time()? - before;
-        cpu.push(used.as_secs_f64() / outcome.tally.requests() as f64);
-        let p99 = outcome.health.quantile(0.99).context("no probes")?;
-        health.push(p99.as_secs_f64() / connections as f64);
+        let before = tool.server.cpu_time()?;
+        let outcome = tool.crowd(connections, Client::Disconnects).await?;
+        let used = (tool.server.cpu_time()? - before).as_secs_f64();
+        cpu.push(used / outcome.tally.latencies.len() as f64);
+        health.push(quantile(&outcome.health, 0.99) / connections as f64);
     }
-    let lowest = cpu.iter().copied().fold(f64::INFINITY, f64::min);
+    let lowest = quantile(&cpu, 0.0);
     let spread = largest(cpu.iter().map(|&used| deviation(used, lowest)));
     let growth = largest(health[1..].iter().copied()) / health[0];
-    let growth = plain(growth).at_most(1.0);
     report.add(
         "`cpu_time=20ms`, c=1, 4, 16, 64",
         &[
             ("spread of CPU per request", percent(spread).at_most(5.0)),
-            ("growth of health p99 ÷ that of c", growth),
+            (
+                "growth of health p99 ÷ that of c",
+                plain(growth).at_most(1.0),
+            ),
         ],
     );
     Ok(())

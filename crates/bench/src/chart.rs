@@ -8,12 +8,11 @@ use plotters::prelude::*;
 
 use crate::{
     cases::Case,
-    crowds::{CHAIN, FIB, OWN, TIMEOUT, tools},
-    report::{Report, Row},
-    testbed::Testbed,
+    crowds::{CHAIN, FIB, OWN, TIMEOUT},
+    report::Row,
 };
 
-const CONNECTIONS: [usize; 9] = [1, 2, 3, 4, 8, 16, 40, 80, 125];
+pub const CONNECTIONS: [usize; 9] = [1, 2, 3, 4, 8, 16, 40, 80, 125];
 const SERVERS: [(&str, RGBColor); 3] = [
     (OWN, RGBColor(31, 136, 229)),
     (CHAIN, RGBColor(230, 126, 34)),
@@ -25,17 +24,6 @@ const SERVERS: [(&str, RGBColor); 3] = [
 const GREY: RGBColor = RGBColor(125, 133, 144);
 const SIZE: (u32, u32) = (960, 400);
 const FONT: (&str, u32) = ("sans-serif", 17);
-
-/// Measures all crowds.
-pub async fn measure(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    for connections in CONNECTIONS {
-        // New servers each time: a control still burns for clients that have disconnected.
-        for tool in tools(testbed).await? {
-            tool.measure(connections, report).await?;
-        }
-    }
-    Ok(())
-}
 
 /// Draws the chart of the last rows of each crowd as SVG.
 pub fn draw(rows: &[Row]) -> Result<String> {
@@ -58,7 +46,7 @@ pub fn draw(rows: &[Row]) -> Result<String> {
             "latency of 95 % of requests (5 s: they time out)",
             0.0..timeout * 1.05,
             &|seconds| format!("{seconds} s"),
-            &|server| series(rows, server, "p95"),
+            &|server, connections| value(rows, server, connections, "p95"),
         )?;
         // A logarithmic axis.
         panel(
@@ -71,9 +59,9 @@ pub fn draw(rows: &[Row]) -> Result<String> {
                 0 => "1 s".into(),
                 _ => "10 s".into(),
             },
-            &|server| {
-                let health = series(rows, server, "health p99")?;
-                Ok(health.map(|millis| (millis / 1000.0).log10()))
+            &|server, connections| {
+                let millis = value(rows, server, connections, "health p99")?;
+                Ok((millis / 1000.0).log10())
             },
         )?;
         root.present()?;
@@ -81,20 +69,14 @@ pub fn draw(rows: &[Row]) -> Result<String> {
     Ok(svg)
 }
 
-/// A measure of the crowds of a server.
-fn series(rows: &[Row], server: &str, measure: &str) -> Result<[f64; CONNECTIONS.len()]> {
-    let case = Case::Crowds.name();
-    let mut values = [f64::NAN; CONNECTIONS.len()];
-    for (value, connections) in values.iter_mut().zip(CONNECTIONS) {
-        let subject = format!("{server} × {connections}");
-        let is_wanted =
-            |row: &&Row| row.case == case && row.subject == subject && row.measure == measure;
-        let row = rows.iter().rfind(is_wanted);
-        *value = row
-            .and_then(|row| row.value)
-            .with_context(|| format!("no {measure} of {subject}: measure the case `{case}`"))?;
-    }
-    Ok(values)
+/// A measure of a crowd.
+fn value(rows: &[Row], server: &str, connections: usize, measure: &str) -> Result<f64> {
+    let (case, subject) = (Case::Crowds.name(), format!("{server} × {connections}"));
+    let is_wanted =
+        |row: &&Row| row.case == case && row.subject == subject && row.measure == measure;
+    let row = rows.iter().rfind(is_wanted);
+    row.and_then(|row| row.value)
+        .with_context(|| format!("no {measure} of {subject}: measure the case `{case}`"))
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
@@ -105,7 +87,7 @@ fn panel(
     caption: &str,
     range: Range<f64>,
     label: &dyn Fn(&f64) -> String,
-    values: &dyn Fn(&str) -> Result<[f64; CONNECTIONS.len()]>,
+    value: &dyn Fn(&str, usize) -> Result<f64>,
 ) -> Result<()> {
     let text = FONT.into_font().color(&GREY);
     // The numbers of connections stand at equal distances.
@@ -130,13 +112,11 @@ fn panel(
         .y_label_formatter(label)
         .draw()?;
     for (server, color) in SERVERS {
-        let points = values(server)?.into_iter().enumerate();
-        let points: Vec<_> = points.map(|(x, y)| (x as f64, y)).collect();
-        let dots = points
-            .clone()
-            .into_iter()
-            .map(|at| Circle::new(at, 4, color.filled()));
-        chart.draw_series(LineSeries::new(points, color.stroke_width(3)))?;
+        let point = |(x, connections)| Ok((x as f64, value(server, connections)?));
+        let points = CONNECTIONS.into_iter().enumerate().map(point);
+        let points = points.collect::<Result<Vec<_>>>()?;
+        let dots = points.iter().map(|&at| Circle::new(at, 4, color.filled()));
+        chart.draw_series(LineSeries::new(points.clone(), color.stroke_width(3)))?;
         chart.draw_series(dots)?;
     }
     Ok(())
@@ -144,37 +124,25 @@ fn panel(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::report;
+
+    const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/");
 
     #[test]
-    fn a_line_for_each_server_from_the_last_rows() {
-        let row = |server, connections, (measure, value): (&str, f64)| Row {
-            case: Case::Crowds.name(),
-            subject: format!("{server} × {connections}"),
-            measure: measure.to_owned(),
-            value: Some(value),
-            ..Row::default()
-        };
-        let mut rows = Vec::new();
-        for (server, _) in SERVERS {
-            for connections in CONNECTIONS {
-                let measures = [("p95", 0.5), ("health p99", 20.0)];
-                rows.extend(measures.map(|it| row(server, connections, it)));
-            }
-        }
-        let svg = draw(&rows).unwrap();
-        for (name, _) in SERVERS {
-            assert!(svg.contains(name), "no {name}");
-        }
-        let mut changed = rows.clone();
-        changed[0].value = Some(4.0);
-        rows.push(changed[0].clone());
-        assert_eq!(draw(&rows).unwrap(), draw(&changed).unwrap());
-        assert_ne!(draw(&rows).unwrap(), svg);
-        let error = draw(&changed[1..]).unwrap_err().to_string();
-        assert!(
-            error.contains("no p95 of cpu-load-gen, 20 ms × 1"),
-            "{error}"
-        );
+    fn the_chart_of_the_documents_shows_their_values() {
+        let rows = report::read(format!("{DOCS}accuracy.csv").as_ref()).unwrap();
+        let chart = fs::read_to_string(format!("{DOCS}crowds.svg")).unwrap();
+        assert_eq!(draw(&rows).unwrap(), chart);
+        // The last of several values of a crowd.
+        let is_drawn = |row: &&Row| row.case == "crowds" && row.measure == "p95";
+        let mut newer = rows.iter().find(is_drawn).unwrap().clone();
+        newer.value = Some(4.0);
+        let with_newer = [rows, vec![newer]].concat();
+        assert_ne!(draw(&with_newer).unwrap(), chart);
+        let error = draw(&[]).unwrap_err().to_string();
+        assert!(error.contains("no p95 of cpu-load-gen"), "{error}");
     }
 }

@@ -2,7 +2,6 @@
 //! its bound. Also the soak, which loads a server for minutes.
 #![cfg(target_os = "linux")]
 
-mod bombardier;
 mod cases;
 mod chart;
 mod crowds;
@@ -20,7 +19,11 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{cases::Case, report::Report, testbed::Testbed};
+use crate::{
+    cases::Case,
+    report::Report,
+    testbed::{COMPONENT, Testbed},
+};
 
 /// Measure the cost of requests, and the responsiveness of the host meanwhile
 ///
@@ -52,8 +55,9 @@ struct Measure {
     #[arg(long, value_enum, value_delimiter = ',')]
     #[arg(default_values_t = Case::default_cases(), hide_default_value = true)]
     cases: Vec<Case>,
-    /// Other builds of the component: each case measures one after the other
+    /// Builds of the component: each case measures one after the other
     #[arg(long, env = "WASM", value_name = "PATH", value_delimiter = ',')]
+    #[arg(default_value = COMPONENT)]
     wasm: Vec<PathBuf>,
     /// Also write the values to this file, in place of those of the same server, component and case
     #[arg(long, env = "CSV", value_name = "FILE")]
@@ -66,14 +70,8 @@ pub async fn main() -> ExitCode {
     // All paths are those of `make`, which runs at the root of the workspace.
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     env::set_current_dir(root).expect("the workspace");
-    let result = match Args::parse().command {
-        Command::Measure(args) => until_interrupted(args.run()).await,
-        Command::Draw { csv, svg } => draw(csv, svg),
-        // It blocks, and leaves nothing to remove: its servers end with it.
-        Command::Soak(args) => testbed::runner().and_then(|runner| soak::run(args, &runner)),
-    };
-    match result {
-        Ok(status) => status,
+    match until_interrupted(Args::parse().command.run()).await {
+        Ok(status) => status.into(),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -81,32 +79,37 @@ pub async fn main() -> ExitCode {
     }
 }
 
+impl Command {
+    /// Returns the exit status.
+    async fn run(self) -> Result<u8> {
+        match self {
+            Self::Measure(args) => args.run().await,
+            Self::Draw { csv, svg } => {
+                fs::write(svg, chart::draw(&report::read(&csv)?)?)?;
+                Ok(0)
+            }
+            Self::Soak(args) => args.run().await,
+        }
+    }
+}
+
 impl Measure {
-    async fn run(self) -> Result<ExitCode> {
+    async fn run(self) -> Result<u8> {
         let mut testbed = Testbed::build()?;
         let mut report = Report::begin(&testbed.runner)?;
-        let builds = match self.wasm.is_empty() {
-            true => vec![testbed.component.clone()],
-            false => self.wasm,
-        };
         for case in self.cases {
-            for build in &builds {
+            for build in &self.wasm {
                 testbed.component = build.clone();
                 report.begin_case(&case.name(), build);
                 case.measure(&testbed, &mut report).await;
             }
         }
-        Ok(report.end(self.csv.as_deref())?.into())
+        report.end(self.csv.as_deref())
     }
 }
 
-fn draw(csv: PathBuf, svg: PathBuf) -> Result<ExitCode> {
-    fs::write(svg, chart::draw(&report::read(&csv)?)?)?;
-    Ok(ExitCode::SUCCESS)
-}
-
 /// Ends early at a signal, and still stops the servers and removes the cgroups.
-async fn until_interrupted(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+async fn until_interrupted(work: impl Future<Output = Result<u8>>) -> Result<u8> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     tokio::select! {

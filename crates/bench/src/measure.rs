@@ -2,17 +2,22 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use anyhow::{Result, bail, ensure};
+use ::bombardier::{INSTALL, Report, command};
+use anyhow::{Context, Result, bail, ensure};
 use testkit::Server;
-use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio::{
+    process::Command,
+    time::{Instant, interval, sleep_until, timeout},
+};
 
 use crate::{
+    crowds::TIMEOUT,
     testbed::{Share, Testbed},
-    traffic::{OnTimeout, Period, Stop, Traffic},
+    traffic::{Client, Period, Stop, Traffic},
 };
 
 /// The timeout of clients that need every response.
-pub const LONG_TIMEOUT: Duration = Duration::from_secs(60);
+const LONG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Starts the component and sends its first requests, which cost more than others.
 pub async fn component(testbed: &Testbed, share: Share) -> Result<Server> {
@@ -28,14 +33,16 @@ pub fn traffic(server: &Server, target: &str, connections: usize) -> Traffic {
         url: server.url(target),
         connections,
         timeout: LONG_TIMEOUT,
-        on_timeout: OnTimeout::Disconnect,
+        client: Client::Disconnects,
     }
 }
 
-/// The CPU time of a request in milliseconds: used, and reported.
+/// What a request costs: its CPU time in milliseconds, used and reported, and the iterations that
+/// it reports.
 pub struct Cost {
     pub cpu_ms: f64,
     pub reported_ms: f64,
+    pub iterations: f64,
 }
 
 /// The mean cost of `count` requests.
@@ -49,9 +56,11 @@ pub async fn cost(server: &Server, target: &str, connections: usize, count: usiz
         late == 0,
         "{late} of {count} requests of {target} got no response"
     );
+    let count = count as f64;
     Ok(Cost {
-        cpu_ms: 1000.0 * used.as_secs_f64() / count as f64,
-        reported_ms: tally.reported_cpu_ms / count as f64,
+        cpu_ms: 1000.0 * used.as_secs_f64() / count,
+        reported_ms: tally.reported_cpu_ms / count,
+        iterations: tally.reported_iterations / count,
     })
 }
 
@@ -68,6 +77,19 @@ pub async fn cores(server: &Server, period: Period) -> Result<f64> {
 pub async fn idle_cores(server: &Server, seconds: u64) -> Result<f64> {
     let period = Period::new(Duration::ZERO, Duration::from_secs(seconds));
     cores(server, period).await
+}
+
+/// Sends requests as the tutorial does, over this many connections for whole seconds.
+pub async fn bombardier(url: &str, connections: u32, duration: Duration) -> Result<Report> {
+    let command = command(connections, TIMEOUT, duration, url);
+    let mut program = Command::new(&command[0]);
+    let output = program.args(&command[1..]).kill_on_drop(true).output();
+    let output = output.await;
+    let output = output.with_context(|| format!("cannot run bombardier ({INSTALL})"))?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "bombardier: {}", error.trim());
+    let report = Report::parse(&String::from_utf8_lossy(&output.stdout));
+    report.context("bombardier printed no result")
 }
 
 /// What a server does after its clients disconnected.
@@ -102,10 +124,10 @@ async fn until_idle(server: &Server, start: Instant) -> Result<Instant> {
     const SAMPLE: Duration = Duration::from_millis(50);
     const SAMPLES: usize = 4;
     const IDLE: f64 = 0.02;
-    const TIMEOUT: Duration = Duration::from_secs(20);
+    const LONGEST: Duration = Duration::from_secs(20);
     let mut schedule = interval(SAMPLE);
     let mut samples = VecDeque::new();
-    while start.elapsed() < TIMEOUT {
+    while start.elapsed() < LONGEST {
         schedule.tick().await;
         let (now, used) = (Instant::now(), server.cpu_time()?);
         samples.push_back((now, used));
@@ -116,5 +138,5 @@ async fn until_idle(server: &Server, start: Instant) -> Result<Instant> {
             return Ok(from);
         }
     }
-    Ok(start + TIMEOUT)
+    Ok(start + LONGEST)
 }

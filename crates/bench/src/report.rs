@@ -43,10 +43,11 @@ pub struct Report {
     /// The measures in the head of the table under way.
     columns: Vec<&'static str>,
     rows: Vec<Row>,
-    /// The values that miss their bounds.
-    missed: Vec<String>,
-    /// The cases that could not be measured.
-    failed: Vec<String>,
+    /// The values that miss their bounds, and the cases that could not be measured.
+    failures: Vec<String>,
+    /// The exit status: 0 if all values meet their bounds, 1 if one misses it, 2 if one was not
+    /// measured.
+    status: u8,
 }
 
 impl Report {
@@ -83,8 +84,9 @@ impl Report {
                 line += &format!(" {value} |");
             } else {
                 line += &format!(" **{value}** |");
-                let missed = format!("{}: {subject}: {measure}: {value}", self.title);
-                self.missed.push(missed);
+                let missed = format!("missed: {}: {subject}: {measure}: {value}", self.title);
+                self.failures.push(missed);
+                self.status = 1;
             }
             self.rows.push(Row {
                 subject: subject.clone(),
@@ -102,12 +104,14 @@ impl Report {
     pub fn not_measured(&mut self, why: &anyhow::Error) {
         let failed = format!("{}: {why:#}", self.title);
         println!("\n{failed}");
-        self.failed.push(failed);
+        self.failures.push(format!("not measured: {failed}"));
+        if self.status == 0 {
+            self.status = 2;
+        }
     }
 
     /// Writes the values to `csv`, in place of the rows there that have the same server, component
-    /// and case. Prints all failures, and returns the exit status: 0 if all values meet their
-    /// bounds, 1 if one misses it, 2 if one was not measured.
+    /// and case. Prints all failures, and returns the exit status.
     pub fn end(self, csv: Option<&Path>) -> Result<u8> {
         if let Some(path) = csv {
             let mut rows = if path.exists() {
@@ -119,17 +123,10 @@ impl Report {
             rows.extend(self.rows);
             write(&rows, path)?;
         }
-        for missed in &self.missed {
-            eprintln!("missed: {missed}");
+        for failure in &self.failures {
+            eprintln!("{failure}");
         }
-        for failed in &self.failed {
-            eprintln!("not measured: {failed}");
-        }
-        Ok(match (self.missed.is_empty(), self.failed.is_empty()) {
-            (false, _) => 1,
-            (true, false) => 2,
-            (true, true) => 0,
-        })
+        Ok(self.status)
     }
 }
 
@@ -159,8 +156,8 @@ fn conditions(runner: &Runner) -> Result<String> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let kernel = kernel.trim();
     let time = humantime::format_rfc3339_seconds(SystemTime::now());
-    let (name, version) = (runner.name(), runner.version()?);
-    let mut text = format!("{name} ({version}), {model}, {cores} cores, Linux {kernel}, {time}");
+    let version = runner.version()?;
+    let mut text = format!("{version}, {model}, {cores} cores, Linux {kernel}, {time}");
     for (name, value) in env::vars() {
         if name == "WASM" || name.starts_with("SPIN_VARIABLE_") {
             text += &format!(", {name}={value}");

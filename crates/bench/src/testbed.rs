@@ -7,8 +7,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use rustix::thread::{CpuSet, sched_getaffinity};
-use testkit::{Launch, Limits, Process, Runner, Server, pinned};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use testkit::{Cgroup, Launch, Process, Runner, Server};
 
 /// The CPU that a server may use.
 #[derive(Clone, Copy)]
@@ -33,15 +33,23 @@ impl Share {
         self.limit.unwrap_or(self.cores as f64)
     }
 
-    /// The limit, and the first cores that this program may use.
-    pub fn limits(self) -> Result<Limits> {
+    /// Starts a server with this limit, on these cores.
+    pub fn serve(self, mut launch: Launch) -> Result<Server> {
+        launch.cgroup = Some(Cgroup::create(self.limit)?);
+        self.on_cores(|| launch.start())
+    }
+
+    /// Starts something on the first cores that this program may use: a new process has those of
+    /// the thread that starts it.
+    fn on_cores<T>(self, start: impl FnOnce() -> Result<T>) -> Result<T> {
         let allowed = sched_getaffinity(None)?;
-        let cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
-        let cores = cores.take(self.cores).map(|core| core.to_string());
-        Ok(Limits {
-            cores: cores.collect::<Vec<_>>().join(","),
-            cpu: self.limit,
-        })
+        let mut cores = CpuSet::new();
+        let usable = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
+        usable.take(self.cores).for_each(|core| cores.set(core));
+        sched_setaffinity(None, &cores)?;
+        let started = start();
+        sched_setaffinity(None, &allowed)?;
+        started
     }
 }
 
@@ -114,31 +122,32 @@ impl Testbed {
     fn serve(&self, name: &str, manifest: &str, share: Share) -> Result<Server> {
         let path = Path::new(OUTPUT).join(name).with_extension("toml");
         fs::write(&path, manifest)?;
-        let launch = Launch::new(&self.runner, &path)?;
-        launch.limits(share.limits()?).start()
+        share.serve(Launch::new(&self.runner, &path)?)
     }
 
     /// Starts a neighbour on the core of `Share::ONE_CORE`, in turn busy and asleep for these
     /// microseconds. It is stopped when dropped.
     pub fn neighbour(&self, busy: u32, asleep: u32) -> Result<Process> {
-        let mut neighbour = native("neighbour", Share::ONE_CORE)?;
+        let mut neighbour = native("neighbour");
         neighbour.args([busy, asleep].map(|micros| micros.to_string()));
-        Process::spawn(neighbour)
+        Share::ONE_CORE.on_cores(|| Process::spawn(neighbour))
     }
 
     /// The hashes per second of CPU time of the native loop, from this many.
     pub fn native_hash_rate(&self, iterations: u32) -> Result<f64> {
-        let mut native = native("native", Share::TWO_CORES)?;
-        let output = native.arg(iterations.to_string()).output()?;
+        let output = native("native").arg(iterations.to_string()).output()?;
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "native: {}", error.trim());
         Ok(String::from_utf8(output.stdout)?.trim().parse()?)
     }
 }
 
-fn native(name: &str, share: Share) -> Result<Command> {
-    let program = Command::new(Path::new(OUTPUT).join("native/release").join(name));
-    Ok(pinned(&program, &share.limits()?.cores))
+/// A native program, which ends with this one, even when that is killed.
+fn native(name: &str) -> Command {
+    let mut native = Command::new("setpriv");
+    native.args(["--pdeathsig", "TERM"]);
+    native.arg(Path::new(OUTPUT).join("native/release").join(name));
+    native
 }
 
 /// The server program: the Spin that `SPIN` names, or the embedded host, built first.

@@ -7,11 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use reqwest::RequestBuilder;
 use serde_json::Value;
-use testkit::Latencies;
 use tokio::{
     task::JoinSet,
-    time::{Instant, interval, timeout, timeout_at},
+    time::{Instant, interval, sleep, timeout, timeout_at},
 };
 
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
@@ -51,13 +51,16 @@ pub enum Stop {
     AtEnd(Period),
 }
 
-/// What a client does if a response takes longer than the timeout. The request is late either way.
-#[derive(Clone, Copy, Debug)]
-pub enum OnTimeout {
-    /// It disconnects, and sends the request again on a new connection, as bombardier does.
-    Disconnect,
+/// What a client does. A request is late if its response takes longer than the timeout.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Client {
+    /// It disconnects after the timeout, and sends the request again on a new connection, as
+    /// bombardier does.
+    Disconnects,
     /// It waits as long as bytes arrive, as curl, nginx and Python's requests do.
-    Wait,
+    Waits,
+    /// The same, with a POST a second after the response before.
+    PostsEachSecond,
 }
 
 /// Clients that each send the next request as soon as they have a response.
@@ -66,37 +69,28 @@ pub struct Traffic {
     pub url: String,
     pub connections: usize,
     pub timeout: Duration,
-    pub on_timeout: OnTimeout,
+    pub client: Client,
 }
 
 /// The results of the requests.
 #[derive(Default)]
 pub struct Tally {
     sent: usize,
-    /// Of all requests; that of a client that disconnects is the timeout.
-    pub latencies: Latencies,
+    /// In seconds, of all requests; that of a client that disconnects is the timeout.
+    pub latencies: Vec<f64>,
     /// The number of responses in time within the period.
     in_period: usize,
     /// The number of requests without a whole response within the timeout.
     pub late: usize,
-    /// The CPU time that the responses report, in all.
+    /// What the responses of the component report, in all.
     pub reported_cpu_ms: f64,
+    pub reported_iterations: f64,
 }
 
 impl Tally {
-    pub fn requests(&self) -> usize {
-        self.latencies.count() as usize
-    }
-
     /// Responses in time per second, within the period.
     pub fn rate(&self, period: Period) -> f64 {
         self.in_period as f64 / (period.end - period.start).as_secs_f64()
-    }
-
-    /// The latency in seconds that this share of the requests does not exceed; NaN without any.
-    pub fn seconds(&self, quantile: f64) -> f64 {
-        let latency = self.latencies.quantile(quantile);
-        latency.map_or(f64::NAN, |it| it.as_secs_f64())
     }
 
     /// Counts another request, unless the traffic is over.
@@ -116,10 +110,8 @@ impl Traffic {
     /// If a request fails, or its response is not a whole 200: that makes a measurement worthless.
     pub async fn run(&self, stop: Stop) -> Result<Tally> {
         let tally = Arc::new(Mutex::new(Tally::default()));
-        let mut loops = JoinSet::new();
-        for _ in 0..self.connections {
-            loops.spawn(closed_loop(self.clone(), stop, tally.clone()));
-        }
+        let client = |_| closed_loop(self.clone(), stop, tally.clone());
+        let mut loops: JoinSet<_> = (0..self.connections).map(client).collect();
         while let Some(ended) = loops.join_next().await {
             ended??;
         }
@@ -131,19 +123,27 @@ impl Traffic {
 /// A connection, which is kept as long as each response is in time, and opened again after that.
 async fn closed_loop(traffic: Traffic, stop: Stop, tally: Arc<Mutex<Tally>>) -> Result<()> {
     let locked = || tally.lock().expect("no client panics");
-    let client = reqwest::Client::builder().no_proxy();
-    let client = client.read_timeout(IDLE_TIMEOUT).build()?;
-    let response = || whole_response(&client, &traffic.url);
+    let client = client()?;
+    let get = || response(client.get(&traffic.url), 200);
     while locked().may_send(stop) {
         let start = Instant::now();
-        let response = match traffic.on_timeout {
-            OnTimeout::Disconnect => timeout(traffic.timeout, response()).await.ok(),
-            OnTimeout::Wait => Some(response().await),
+        let response = match traffic.client {
+            Client::Disconnects => timeout(traffic.timeout, get()).await.ok(),
+            Client::Waits => Some(get().await),
+            Client::PostsEachSecond => {
+                sleep(Duration::from_secs(1)).await;
+                Some(response(client.post(&traffic.url), 200).await)
+            }
         };
         let (now, body) = (Instant::now(), response.transpose()?);
+        let report = body.as_deref().map(serde_json::from_str);
+        // Those of other servers are not JSON.
+        let report: Value = report.and_then(Result::ok).unwrap_or_default();
+        let reported = |name: &str| report[name].as_f64().unwrap_or_default();
         let mut tally = locked();
-        tally.latencies.record(now - start);
-        tally.reported_cpu_ms += body.as_deref().map_or(0.0, reported_cpu_ms);
+        tally.latencies.push((now - start).as_secs_f64());
+        tally.reported_cpu_ms += reported("cpu_time_ms");
+        tally.reported_iterations += reported("iterations");
         if body.is_none() || now - start >= traffic.timeout {
             tally.late += 1;
         } else if let Stop::AtEnd(period) = stop {
@@ -153,29 +153,29 @@ async fn closed_loop(traffic: Traffic, stop: Stop, tally: Arc<Mutex<Tally>>) -> 
     Ok(())
 }
 
-/// The body of a whole response with status 200.
-async fn whole_response(client: &reqwest::Client, url: &str) -> Result<String> {
-    let response = client.get(url).send().await?;
-    let status = response.status();
+/// A client with connections of its own.
+pub fn client() -> reqwest::Result<reqwest::Client> {
+    let client = reqwest::Client::builder().no_proxy();
+    client.read_timeout(IDLE_TIMEOUT).build()
+}
+
+/// The body of a whole response, which must have this status.
+pub async fn response(request: RequestBuilder, expected: u16) -> Result<String> {
+    let response = request.send().await?;
+    let (url, status) = (response.url().clone(), response.status());
     let body = response.text().await?;
     ensure!(
-        status == 200,
+        status == expected,
         "{url} responds with {status}: {}",
         body.trim()
     );
     Ok(body)
 }
 
-/// The CPU time that a response of the component reports; 0 for those of others.
-fn reported_cpu_ms(body: &str) -> f64 {
-    let report: Value = serde_json::from_str(body).unwrap_or_default();
-    report["cpu_time_ms"].as_f64().unwrap_or_default()
-}
-
 /// Probes the health endpoint at `url` until `end`, each time on a new connection and without
-/// waiting for the probes before. Any response below 500 counts, since not every peer has a health
-/// endpoint.
-pub async fn probe_health(url: String, end: Instant) -> Result<Latencies> {
+/// waiting for the probes before, and returns the latencies in seconds. Any response below 500
+/// counts, since not every peer has a health endpoint.
+pub async fn probe_health(url: String, end: Instant) -> Result<Vec<f64>> {
     let client = reqwest::Client::builder().no_proxy();
     let client = client.pool_max_idle_per_host(0).build()?;
     let mut probes = JoinSet::new();
@@ -189,15 +189,12 @@ pub async fn probe_health(url: String, end: Instant) -> Result<Latencies> {
         probes.spawn(async move {
             let give_up = (due + PROBE_TIMEOUT).min(end + PROBE_GRACE);
             let response = timeout_at(give_up, request.send()).await;
-            match response {
+            let latency = match response {
                 Ok(Ok(response)) if !response.status().is_server_error() => due.elapsed(),
                 _ => PROBE_TIMEOUT,
-            }
+            };
+            latency.as_secs_f64()
         });
     }
-    let mut latencies = Latencies::default();
-    for latency in probes.join_all().await {
-        latencies.record(latency);
-    }
-    Ok(latencies)
+    Ok(probes.join_all().await)
 }

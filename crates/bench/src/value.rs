@@ -29,6 +29,10 @@ pub const fn plain(number: f64) -> Value {
     Value::new(number, "", 3)
 }
 
+pub const fn mebibytes(bytes: u64) -> Value {
+    Value::new(bytes as f64 / 1048576.0, "MiB", 1)
+}
+
 pub const fn count(number: usize) -> Value {
     Value::new(number as f64, "", 0)
 }
@@ -105,12 +109,13 @@ pub fn largest(deviations: impl IntoIterator<Item = f64>) -> f64 {
     deviations.into_iter().max_by(by_size).unwrap_or(f64::NAN)
 }
 
-/// The median of a few values, the lower one of an even number; NaN without any.
-pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut sorted: Vec<_> = values.into_iter().collect();
+/// The value that this share of the values does not exceed; NaN without any.
+pub fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len().saturating_sub(1) / 2;
-    sorted.get(middle).copied().unwrap_or(f64::NAN)
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    let value = sorted.get(rank.saturating_sub(1));
+    value.copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
@@ -134,9 +139,11 @@ mod tests {
     }
 
     #[test]
-    fn medians_and_deviations() {
-        assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
-        assert!(median([]).is_nan());
+    fn quantiles_and_deviations() {
+        let values = [3.0, 1.0, 2.0, 4.0];
+        let quantiles = [0.0, 0.5, 0.51, 1.0].map(|share| quantile(&values, share));
+        assert_eq!(quantiles, [1.0, 2.0, 3.0, 4.0]);
+        assert!(quantile(&[], 0.5).is_nan());
         assert_eq!(largest([1.0, -3.0, 2.0]), -3.0);
         assert!(largest([1.0, f64::NAN, 2.0]).is_nan());
         assert!(largest([]).is_nan());

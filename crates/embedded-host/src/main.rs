@@ -11,7 +11,6 @@ mod server;
 
 use std::{
     convert::Infallible,
-    env,
     net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
     path::PathBuf,
     process::ExitCode,
@@ -57,7 +56,7 @@ async fn main() -> ExitCode {
 
 /// Serves until a signal ends the process.
 async fn run(args: Args) -> wasmtime::Result<Infallible> {
-    let application = Application::read(&args.manifest, |name| env::var(name).ok())?;
+    let application = Application::read(&args.manifest)?;
     let app = App {
         guest: Guest::load(&application.source, application.variables)?,
         prefix: application.prefix,

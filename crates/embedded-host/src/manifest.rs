@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    env, fs,
     path::{Path, PathBuf},
 };
 
@@ -58,17 +58,17 @@ impl Application {
     ///
     /// # Errors
     /// If it cannot be read, is not a manifest, or describes what this host cannot serve.
-    pub fn read(path: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<Self> {
+    pub fn read(path: &Path) -> Result<Self> {
         let read = || {
             let text = fs::read_to_string(path).context("cannot read the manifest")?;
-            Self::parse(&text, environment)
+            Self::parse(&text)
         };
         let mut application = read().with_context(|| path.display().to_string())?;
         application.source = path.with_file_name(application.source);
         Ok(application)
     }
 
-    fn parse(text: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Self> {
+    fn parse(text: &str) -> Result<Self> {
         let manifest: Manifest = toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
             let line = text[..start].matches('\n').count() + 1;
@@ -92,7 +92,7 @@ impl Application {
             .with_context(|| format!("[[trigger.http]]: there is no component {component:?}"))?;
 
         let value = |(name, variable): (&String, &Variable)| {
-            let set = environment(&format!("SPIN_VARIABLE_{}", name.to_uppercase()));
+            let set = env::var(format!("SPIN_VARIABLE_{}", name.to_uppercase()));
             (name.clone(), set.unwrap_or(variable.default.clone()))
         };
         let values = manifest.variables.iter().map(value).collect();

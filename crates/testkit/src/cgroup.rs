@@ -23,7 +23,10 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes a cgroup, limited to `cores` if given.
+    /// Makes a cgroup, limited to `cores` if given, such as 0.5 for 500m.
+    ///
+    /// # Errors
+    /// On another system than Linux, or if this program does not run as root.
     pub fn create(cores: Option<f64>) -> Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -4,15 +4,14 @@
 //! The server is the embedded host, or the Spin that the environment variable `SPIN` names.
 
 mod cgroup;
-mod latencies;
 mod process;
 mod server;
 
 use sha2::{Digest, Sha256};
 
-pub use latencies::Latencies;
-pub use process::{Process, pinned};
-pub use server::{Launch, Limits, Response, Runner, Server, Usage, manifest, send};
+pub use cgroup::Cgroup;
+pub use process::Process;
+pub use server::{Launch, Response, Runner, Server, Usage, manifest, send};
 pub use ureq::http::Method;
 
 /// The digest that a load of this many iterations reports, in hexadecimal, computed natively.

@@ -1,4 +1,4 @@
-//! Processes that end together with this one, on some cores and in a cgroup.
+//! Processes with their children.
 
 use std::{
     io,
@@ -9,8 +9,6 @@ use std::{
 
 use anyhow::{Context, Result};
 use process_wrap::std::{ChildWrapper, CommandWrap, ProcessGroup};
-
-use crate::cgroup::Cgroup;
 
 /// SIGTERM in POSIX.
 const SIGTERM: i32 = 15;
@@ -63,44 +61,4 @@ impl Drop for Process {
         let _ = self.0.start_kill();
         let _ = self.0.wait();
     }
-}
-
-/// A command that runs another on these cores only, written as `taskset --cpu-list` reads them. It
-/// takes over the program, the arguments and the variables.
-pub fn pinned(command: &Command, cores: &str) -> Command {
-    confined(command, Some(cores), None, None)
-}
-
-/// The same on some cores, in a cgroup, with a limit of file descriptors. If the system has
-/// `setpriv`, as Linux does, it ends together with the thread that started it, even when that is
-/// killed.
-pub(crate) fn confined(
-    command: &Command,
-    cores: Option<&str>,
-    cgroup: Option<&Cgroup>,
-    descriptors: Option<u32>,
-) -> Command {
-    let mut script = String::from("set -e\n");
-    if let Some(descriptors) = descriptors {
-        script += &format!("ulimit -n {descriptors}\n");
-    }
-    for procs in cgroup.into_iter().flat_map(Cgroup::procs_files) {
-        script += &format!("echo 0 >{}\n", procs.display());
-    }
-    script += "if command -v setpriv >/dev/null; then set -- setpriv --pdeathsig TERM \"$@\"; fi\n";
-    if let Some(cores) = cores {
-        script += "command -v taskset >/dev/null || \
-                   { echo 'taskset is not installed: install util-linux'; exit 1; }\n";
-        script += &format!("set -- taskset --cpu-list {cores} \"$@\"\n");
-    }
-    script += "exec \"$@\"";
-    let mut confined = Command::new("sh");
-    confined.args(["-c", &script, "sh"]);
-    confined.arg(command.get_program()).args(command.get_args());
-    confined.envs(
-        command
-            .get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
-    confined
 }

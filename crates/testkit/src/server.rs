@@ -1,7 +1,7 @@
 //! A server: how to start it, the requests to it, and the resources that it uses.
 
 use std::{
-    env, fmt,
+    env,
     fs::{self, File},
     io::{self, Write},
     iter::successors,
@@ -21,10 +21,7 @@ use ureq::{
     http::{HeaderMap, Method, Request},
 };
 
-use crate::{
-    cgroup::Cgroup,
-    process::{Process, confined},
-};
+use crate::{cgroup::Cgroup, process::Process};
 
 /// How long a server may take to start: it compiles the component, with a limit of 500m at half
 /// speed.
@@ -63,14 +60,6 @@ impl Runner {
         Ok(Self::EmbeddedHost(folder.join("embedded-host")))
     }
 
-    /// Its name, for messages.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Spin(_) => "Spin",
-            Self::EmbeddedHost(_) => "embedded host",
-        }
-    }
-
     fn path(&self) -> &Path {
         let (Self::Spin(path) | Self::EmbeddedHost(path)) = self;
         path
@@ -89,21 +78,16 @@ pub fn manifest() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../spin.toml"))
 }
 
-/// The CPU that a server may use. It holds before the server starts, as a pod's limit does: a
-/// server counts its threads by it.
-#[derive(Clone)]
-pub struct Limits {
-    /// The cores that it may run on, as `taskset --cpu-list` reads them.
-    pub cores: String,
-    /// How many cores it may use in all, such as 0.5 for 500m.
-    pub cpu: Option<f64>,
-}
-
 /// How to start a server.
 pub struct Launch {
     command: Command,
-    limits: Option<Limits>,
-    descriptors: Option<u32>,
+    /// The address of a [`Runner`]: by default a free port of the loopback interface.
+    pub listen: String,
+    /// Counts and limits its CPU from the start, as for a pod: a server counts its threads by the
+    /// limit.
+    pub cgroup: Option<Cgroup>,
+    /// How many file descriptors it may have open.
+    pub descriptors: Option<u32>,
     /// Where it serves, as `http://host:port`; `None` if it is a [`Runner`], which prints it.
     url: Option<String>,
     /// The folder for its log and the files of Spin.
@@ -111,20 +95,12 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Serves the application of `manifest` on a free port of the loopback interface.
+    /// Serves the application of `manifest`.
     ///
     /// # Errors
     /// If the embedded host was not built.
     pub fn new(runner: &Runner, manifest: &Path) -> Result<Self> {
-        Self::at("127.0.0.1:0", runner, manifest)
-    }
-
-    /// Serves the application of `manifest` on another address.
-    ///
-    /// # Errors
-    /// If the embedded host was not built.
-    pub fn at(address: &str, runner: &Runner, manifest: &Path) -> Result<Self> {
-        let mut launch = Self::of(Command::new(runner.path()), None)?;
+        let mut launch = Self::program(Command::new(runner.path()), None)?;
         let command = &mut launch.command;
         match runner {
             Runner::Spin(_) => {
@@ -139,19 +115,15 @@ impl Launch {
                 command.arg("--manifest").arg(manifest);
             }
         }
-        command.args(["--listen", address]);
         Ok(launch)
     }
 
     /// Any other program, which serves at `url` and responds there with any status below 500.
-    pub fn program(command: Command, url: &str) -> Result<Self> {
-        Self::of(command, Some(url.to_owned()))
-    }
-
-    fn of(command: Command, url: Option<String>) -> Result<Self> {
+    pub fn program(command: Command, url: Option<String>) -> Result<Self> {
         Ok(Self {
             command,
-            limits: None,
+            listen: "127.0.0.1:0".to_owned(),
+            cgroup: None,
             descriptors: None,
             url,
             folder: TempDir::new()?,
@@ -167,29 +139,15 @@ impl Launch {
         self
     }
 
-    /// Limits its CPU. On Linux only, and as root.
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = Some(limits);
-        self
-    }
-
-    /// Limits its open file descriptors.
-    pub fn descriptors(mut self, limit: u32) -> Self {
-        self.descriptors = Some(limit);
-        self
-    }
-
     /// Starts the server and waits until its health endpoint responds.
     ///
     /// # Errors
     /// If the server ends, or does not respond in time, with its log.
-    pub fn start(self) -> Result<Server> {
-        let cgroup = match &self.limits {
-            Some(limits) => Some(Cgroup::create(limits.cpu)?),
-            None => None,
-        };
-        let cores = self.limits.as_ref().map(|limits| limits.cores.as_str());
-        let mut command = confined(&self.command, cores, cgroup.as_ref(), self.descriptors);
+    pub fn start(mut self) -> Result<Server> {
+        if self.url.is_none() {
+            self.command.args(["--listen", &self.listen]);
+        }
+        let mut command = self.confined();
         let log = File::create(self.folder.path().join("log"))?;
         command.stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
@@ -197,19 +155,39 @@ impl Launch {
         let config = config.timeout_global(Some(REQUEST_TIMEOUT)).proxy(None);
         let mut server = Server {
             process: Process::spawn(command)?,
-            cgroup,
+            cgroup: self.cgroup,
             folder: self.folder,
             health_path: self.url.as_ref().map_or(SPIN_HEALTH, |_| "/"),
             url: self.url.unwrap_or_default(),
             agent: config.build().into(),
         };
-        match server.wait_until_healthy() {
-            Ok(()) => Ok(server),
-            Err(error) => {
-                let program = Path::new(self.command.get_program()).display();
-                bail!("{program} {error:#}: {}", server.log()?.trim())
-            }
+        if let Err(error) = server.wait_until_healthy() {
+            let program = Path::new(self.command.get_program()).display();
+            bail!("{program} {error:#}: {}", server.log()?.trim());
         }
+        Ok(server)
+    }
+
+    /// Runs the command within its limits. If the system has `setpriv`, as Linux does, it ends
+    /// together with the thread that started it, even when that is killed.
+    fn confined(&self) -> Command {
+        let mut script = String::from("set -e\n");
+        if let Some(descriptors) = self.descriptors {
+            script += &format!("ulimit -n {descriptors}\n");
+        }
+        for procs in self.cgroup.iter().flat_map(Cgroup::procs_files) {
+            script += &format!("echo 0 >{}\n", procs.display());
+        }
+        script += "if command -v setpriv >/dev/null; \
+                   then set -- setpriv --pdeathsig TERM \"$@\"; fi\n\
+                   exec \"$@\"";
+        let mut confined = Command::new("sh");
+        confined.args(["-c", &script, "sh"]);
+        confined.arg(self.command.get_program());
+        confined.args(self.command.get_args());
+        let variables = self.command.get_envs();
+        confined.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+        confined
     }
 }
 
@@ -251,7 +229,7 @@ impl Server {
     pub fn start(variables: &[(&str, &str)]) -> Self {
         let launch = Runner::from_env().and_then(|runner| Launch::new(&runner, manifest()));
         let server = launch.and_then(|launch| launch.variables(variables).start());
-        server.unwrap_or_else(|error| panic!("{error:#}"))
+        server.expect("a server")
     }
 
     fn wait_until_healthy(&mut self) -> Result<()> {
@@ -299,37 +277,28 @@ impl Server {
         response.is_ok_and(|response| !response.status().is_server_error())
     }
 
-    /// The response to a request without a body.
-    ///
-    /// # Errors
-    /// If there is no whole response within a minute.
-    pub fn request(&self, method: Method, path: &str) -> Result<Response> {
-        let what = || format!("{method} {path}");
-        let request = Request::builder().method(&method).uri(self.url(path));
-        let mut response = self.agent.run(request.body(())?).with_context(what)?;
-        let body = response.body_mut().read_to_string().with_context(what)?;
-        Ok(Response {
-            status: response.status().as_u16(),
-            headers: response.headers().clone(),
-            body,
-        })
-    }
-
     /// The response to a GET.
     ///
     /// # Panics
     /// If there is no whole response within a minute: for tests.
     pub fn get(&self, path: &str) -> Response {
-        self.ask(Method::GET, path)
+        self.request(Method::GET, path)
     }
 
     /// The response to a request without a body.
     ///
     /// # Panics
     /// If there is no whole response within a minute: for tests.
-    pub fn ask(&self, method: Method, path: &str) -> Response {
-        let response = self.request(method, path);
-        response.unwrap_or_else(|error| panic!("{error:#}"))
+    pub fn request(&self, method: Method, path: &str) -> Response {
+        let what = format!("{method} {path}");
+        let request = Request::builder().method(method).uri(self.url(path));
+        let response = self.agent.run(request.body(()).expect(&what));
+        let mut response = response.expect(&what);
+        Response {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.body_mut().read_to_string().expect(&what),
+        }
     }
 
     /// The output of the server so far.
@@ -337,7 +306,7 @@ impl Server {
         Ok(fs::read_to_string(self.folder.path().join("log"))?)
     }
 
-    /// The CPU time that its processes have used: exact if the server has limits, otherwise in
+    /// The CPU time that its processes have used: exact if the server has a cgroup, otherwise in
     /// steps of up to 10 ms.
     pub fn cpu_time(&self) -> Result<Duration> {
         if let Some(cgroup) = &self.cgroup {
@@ -415,16 +384,5 @@ impl Response {
     /// If it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
-    }
-}
-
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = self.resident as f64 / f64::from(1 << 20);
-        let (threads, descriptors) = (self.threads, self.descriptors);
-        write!(
-            f,
-            "{mib:.1} MiB, {threads} threads, {descriptors} descriptors"
-        )
     }
 }

@@ -3,12 +3,9 @@
 //!
 //! The guests are written here, so nothing needs to be built first.
 
-use std::{
-    fs,
-    net::TcpListener,
-    path::{Path, PathBuf},
-};
+use std::{fs, net::TcpListener, path::Path};
 
+use tempfile::TempDir;
 use testkit::{Launch, Runner, Server};
 
 const MANIFEST: &str = r#"spin_manifest_version = 2
@@ -42,29 +39,35 @@ fn component(body: &str) -> Vec<u8> {
     .expect("the text format of a component")
 }
 
-/// A manifest in a folder of its own, with an `app.wasm` if one is given.
-fn application(name: &str, manifest: &str, wasm: Option<&[u8]>) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).expect("a folder");
+/// A folder with a manifest, and with an `app.wasm` if one is given.
+fn application(manifest: &str, wasm: Option<&[u8]>) -> TempDir {
+    let folder = TempDir::new().expect("a folder");
+    fs::write(folder.path().join("spin.toml"), manifest).expect("a manifest");
     if let Some(wasm) = wasm {
-        fs::write(folder.join("app.wasm"), wasm).expect("a component");
+        fs::write(folder.path().join("app.wasm"), wasm).expect("a component");
     }
-    let path = folder.join("spin.toml");
-    fs::write(&path, manifest).expect("a manifest");
-    path
+    folder
 }
 
-fn start(manifest: &Path, listen: &str) -> anyhow::Result<Server> {
+fn start(folder: &Path, listen: &str) -> anyhow::Result<Server> {
     // Beside this test, whatever SPIN names.
     let host = env!("CARGO_BIN_EXE_with-server");
     let host = Path::new(host).with_file_name("embedded-host");
-    Launch::at(listen, &Runner::EmbeddedHost(host), manifest)?.start()
+    let manifest = folder.join("spin.toml");
+    let mut launch = Launch::new(&Runner::EmbeddedHost(host), &manifest)?;
+    launch.listen = listen.to_owned();
+    launch.start()
+}
+
+/// A host that serves an application whose guest is `body`.
+fn serving(manifest: &str, body: &str) -> Server {
+    let folder = application(manifest, Some(&component(body)));
+    start(folder.path(), "localhost:0").expect("a host that serves")
 }
 
 /// The error with which the host ends: one line, and an exit status other than 0.
-fn failure(manifest: &Path, listen: &str) -> String {
-    let error = start(manifest, listen).err().expect("a failure");
+fn failure(folder: &Path, listen: &str) -> String {
+    let error = start(folder, listen).err().expect("a failure");
     let error = format!("{error:#}");
     let line = error.split_once("ended with exit status: 1: error: ");
     let (_, line) = line.expect(&error);
@@ -72,9 +75,18 @@ fn failure(manifest: &Path, listen: &str) -> String {
     line.to_owned()
 }
 
+/// Asserts that the host ends, and names this file of the application and the reason.
+fn assert_rejects(manifest: &str, wasm: Option<&[u8]>, file: &str, reason: &str) {
+    let folder = application(manifest, wasm);
+    let error = failure(folder.path(), "127.0.0.1:0");
+    let file = folder.path().join(file);
+    assert!(error.starts_with(file.to_str().expect("UTF-8")), "{error}");
+    assert!(error.contains(reason), "no {reason} in {error}");
+}
+
 #[test]
 fn a_manifest_that_it_cannot_serve_is_named_with_the_reason() {
-    let missing = failure(Path::new("nowhere/spin.toml"), "127.0.0.1:0");
+    let missing = failure(Path::new("nowhere"), "127.0.0.1:0");
     assert!(missing.starts_with("nowhere/spin.toml: "), "{missing}");
     let two = "[[trigger.http]]\nroute = \"/b\"\ncomponent = \"b\"\n[component.app]";
     for (from, to, reason) in [
@@ -90,83 +102,42 @@ fn a_manifest_that_it_cannot_serve_is_named_with_the_reason() {
         ("{{ size }}", "{{ size", "without `}}`"),
         ("{ default = \"3\" }", "{}", "line 3: missing"),
     ] {
-        let text = MANIFEST.replacen(from, to, 1);
-        assert_ne!(text, MANIFEST, "{from}");
-        let path = application("rejected-manifest", &text, None);
-        let error = failure(&path, "127.0.0.1:0");
-        assert!(error.starts_with(path.to_str().expect("UTF-8")), "{error}");
-        assert!(error.contains(reason), "{to}: no {reason} in {error}");
+        let manifest = MANIFEST.replacen(from, to, 1);
+        assert_ne!(manifest, MANIFEST, "{from}");
+        assert_rejects(&manifest, None, "spin.toml", reason);
     }
 }
 
 #[test]
 fn a_wasm_file_that_it_cannot_serve_is_named_with_the_reason() {
+    assert_rejects(MANIFEST, None, "app.wasm", "run `make build`");
     let whole = component("unreachable");
-    for (name, wasm, reason) in [
-        ("missing", None, "run `make build`"),
-        ("empty", Some(&b""[..]), "not a component"),
-        ("text", Some(b"hello"), "not a component"),
-        (
-            "cut-short",
-            Some(&whole[..whole.len() / 2]),
-            "not a component",
-        ),
-        ("broken", Some(b"\0asm\x01\0\0\0\xff"), "not a component"),
-        ("no-handler", Some(b"\0asm\x01\0\0\0"), "not a component"),
-    ] {
-        let path = application(name, MANIFEST, wasm);
-        let error = failure(&path, "127.0.0.1:0");
-        let wasm = path.with_file_name("app.wasm");
-        assert!(error.starts_with(wasm.to_str().expect("UTF-8")), "{error}");
-        assert!(error.contains(reason), "{name}: {error}");
+    let cut_short = &whole[..whole.len() / 2];
+    // A core module with a section that does not end, and one without a handler.
+    let modules = [&b"\0asm\x01\0\0\0\xff"[..], b"\0asm\x01\0\0\0"];
+    for wasm in [b"", &b"hello"[..], cut_short].into_iter().chain(modules) {
+        assert_rejects(MANIFEST, Some(wasm), "app.wasm", "not a component");
     }
 }
 
 #[test]
-fn a_port_in_use_is_named() {
+fn an_address_that_it_cannot_listen_on_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
-    let path = application("port-in-use", MANIFEST, Some(&component("unreachable")));
-    let error = failure(&path, &addr);
+    let folder = application(MANIFEST, Some(&component("unreachable")));
+    let error = failure(folder.path(), &addr);
     for part in [&*addr, "in use", "--listen", "LISTEN="] {
         assert!(error.contains(part), "no {part} in {error}");
     }
-}
-
-#[test]
-fn an_address_may_have_a_name_and_must_have_a_port() {
-    let path = application("address", MANIFEST, Some(&component("unreachable")));
-    let host = start(&path, "localhost:0").expect("a host that serves");
-    assert!(host.is_healthy());
-    // As Spin prefers it.
-    assert!(host.address().starts_with("127.0.0.1:"));
-    let error = start(&path, "localhost").err().expect("a failure");
+    let error = start(folder.path(), "localhost").err().expect("a failure");
     assert!(format!("{error:#}").contains("HOST:PORT"), "{error:#}");
 }
 
-fn serving(name: &str, guest: &str) -> Server {
-    let path = application(name, MANIFEST, Some(&component(guest)));
-    start(&path, "127.0.0.1:0").expect("a host that serves")
-}
-
 #[test]
-fn spins_own_paths_are_served_without_the_guest() {
-    let host = serving("own-paths", "unreachable");
-    for (path, expected) in [
-        ("/.well-known/spin/health", (200, "OK")),
-        ("/.well-known/spin/other", (404, "")),
-        ("/.well-known/other", (500, "")),
-    ] {
-        let response = host.get(path);
-        assert_eq!((response.status, &*response.body), expected, "{path}");
-    }
-}
-
-#[test]
-fn a_route_serves_its_own_paths_alone() {
-    let manifest = MANIFEST.replace("/...", "/burn/...");
-    let path = application("route", &manifest, Some(&component("unreachable")));
-    let host = start(&path, "127.0.0.1:0").expect("a host that serves");
+fn a_route_serves_its_own_paths_alone_and_spins_are_served_without_the_guest() {
+    let host = serving(&MANIFEST.replace("/...", "/burn/..."), "unreachable");
+    // As Spin prefers it for `localhost`.
+    assert!(host.address().starts_with("127.0.0.1:"));
     for (path, status) in [
         ("/burn", 500),
         ("/burn?a=b", 500),
@@ -174,6 +145,7 @@ fn a_route_serves_its_own_paths_alone() {
         ("/burned", 404),
         ("/", 404),
         ("/.well-known/spin/health", 200),
+        ("/.well-known/spin/other", 404),
     ] {
         assert_eq!(host.get(path).status, status, "{path}");
     }
@@ -181,16 +153,18 @@ fn a_route_serves_its_own_paths_alone() {
 
 #[test]
 fn a_guest_without_a_response_is_a_500_and_a_line() {
-    for (name, guest, reason) in [
-        ("trap", "unreachable", "`unreachable` instruction executed"),
-        ("silence", "", "the guest returned without a response"),
+    for (guest, reason) in [
+        ("unreachable", "`unreachable` instruction executed"),
+        ("", "the guest returned without a response"),
     ] {
-        let host = serving(name, guest);
-        let response = host.get("/");
-        assert_eq!((response.status, &*response.body), (500, ""), "{name}");
+        let host = serving(MANIFEST, guest);
+        for path in ["/", "/.well-known/other"] {
+            let response = host.get(path);
+            assert_eq!((response.status, &*response.body), (500, ""), "{path}");
+        }
         let log = host.log().expect("a log");
         let line = log.lines().last().unwrap_or_default();
-        assert!(line.starts_with("A request failed: "), "{name}: {log}");
-        assert!(line.ends_with(reason), "{name}: {log}");
+        assert!(line.starts_with("A request failed: "), "{log}");
+        assert!(line.ends_with(reason), "{log}");
     }
 }

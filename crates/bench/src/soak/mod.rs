@@ -1,32 +1,38 @@
-//! `make soak`: mixed requests, bad ones and clients that disconnect, for minutes; then faults. It
-//! prints its results meanwhile, and fails if one is out of bounds.
+//! `make soak`: mixed requests, bad ones and clients that disconnect, for minutes; then faults.
 
 mod faults;
 
 use std::{
     collections::BTreeSet,
-    fmt,
-    process::ExitCode,
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    thread::{scope, sleep},
-    time::{Duration, Instant},
+    iter::zip,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use go_duration::GoDuration;
-use testkit::{Latencies, Launch, Method, Runner, Server, Usage, digest, manifest, send};
+use reqwest::{Client, Method};
+use serde_json::Value;
+use testkit::{Launch, Server, Usage, digest, manifest};
+use tokio::{
+    task::{JoinSet, spawn_blocking},
+    time::{Instant, sleep, timeout},
+    try_join,
+};
+
+use crate::{
+    crowds::health_figures,
+    report::{Figure, Report},
+    testbed::{self, COMPONENT},
+    traffic::{client, probe_health, response},
+    value::{count, deviation, mebibytes, percent},
+};
 
 const CONNECTIONS: usize = 64;
 /// The time after which memory, threads and descriptors are compared with those at the end.
 const WARM: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_secs(15);
-/// The allowed growth of memory, threads and descriptors from the warm server to the end.
-const MAX_GROWTH: f64 = 0.05;
-/// The bound of `make bench` for a crowd without a CPU limit.
-const MAX_HEALTH_P99: Duration = Duration::from_millis(50);
 
 /// A method, a query, and the status of the response.
 const REQUESTS: [(Method, &str, u16); 9] = [
@@ -53,186 +59,143 @@ pub struct Args {
     period: Duration,
 }
 
-fn period(text: &str) -> Result<Duration, String> {
-    let GoDuration(nanos) = text
-        .parse()
-        .map_err(|_| "it must be numbers with units (s, m, h), such as 10m or 1m30s")?;
+fn period(text: &str) -> Result<Duration, &'static str> {
+    let nanos = text.parse().map_or(0, |GoDuration(nanos)| nanos);
     let period = Duration::from_nanos(nanos.try_into().unwrap_or_default());
-    if period < WARM + 2 * INTERVAL {
-        return Err("it must be at least 90s".into());
-    }
-    Ok(period)
+    let is_allowed = period >= WARM + 2 * INTERVAL;
+    let allowed = "it must be numbers with units (s, m, h), such as 10m or 1m30s, at least 90s";
+    is_allowed.then_some(period).ok_or(allowed)
 }
 
-pub fn run(args: Args, runner: &Runner) -> Result<ExitCode> {
-    let server = Launch::new(runner, manifest())?.start()?;
-    let mut failures = work(&server, args.period)?;
-    drop(server);
-    for (name, fault) in faults::ALL {
-        match fault(runner) {
-            Ok(seen) => println!("{name}: {seen}"),
-            Err(error) => failures.push(format!("{name}: {error:#}")),
+impl Args {
+    pub async fn run(self) -> Result<u8> {
+        let runner = testbed::runner()?;
+        let mut report = Report::begin(&runner)?;
+        report.begin_case("soak", Path::new(COMPONENT));
+        let server = Launch::new(&runner, manifest())?.start()?;
+        if let Err(error) = soak(&server, self.period, &mut report).await {
+            report.not_measured(&error);
         }
+        drop(server);
+        faults::measure(&runner, &mut report).await;
+        report.end(None)
     }
-    for failure in &failures {
-        println!("FAILED {failure}");
-    }
-    ensure!(failures.is_empty(), "{} out of bounds", failures.len());
-    Ok(ExitCode::SUCCESS)
 }
 
-/// Sends requests for this period, and returns the results that are out of bounds.
-fn work(server: &Server, period: Duration) -> Result<Vec<String>> {
-    println!("{CONNECTIONS} connections for {period:?}");
-    let clients = Clients {
-        server,
-        are_stopped: AtomicBool::default(),
-        results: Mutex::default(),
+/// Sends requests for this period.
+async fn soak(server: &Server, period: Duration, report: &mut Report) -> Result<()> {
+    let counts = Arc::new(Mutex::new(Counts::default()));
+    let clients = (0..CONNECTIONS).map(|first| requests(server.url("/"), first, counts.clone()));
+    let _clients: JoinSet<_> = clients.collect();
+    let (health, [warm, last]) = try_join!(
+        probe_health(server.health_url(), Instant::now() + period),
+        watch(server, period, &counts, report),
+    )?;
+    let growth = |((what, last), (_, warm)): (Figure, Figure)| {
+        let growth = deviation(last.number, warm.number);
+        (what, percent(growth).at_most(5.0))
     };
-    let [warm, end] = scope(|scope| {
-        // Each begins with another request.
-        for number in 0..CONNECTIONS {
-            let clients = &clients;
-            scope.spawn(move || clients.repeat(number, |step| clients.send_request(step)));
-        }
-        scope.spawn(|| clients.repeat(0, |_| clients.probe_health()));
-        let usage = clients.watch(period);
-        clients.are_stopped.store(true, Relaxed);
-        usage
-    })?;
-    Ok(clients.results().evaluate(warm, end))
+    let mut seen: Vec<_> = zip(figures(last), figures(warm)).map(growth).collect();
+    // As a crowd without a limit.
+    let [p99, (late, probes)] = health_figures(&health, 50.0);
+    seen.extend([p99, (late, probes.at_most(0.0))]);
+    report.add("since it was warm", &seen);
+    Ok(())
 }
 
-/// Clients that each send one request after the other until they are stopped.
-struct Clients<'a> {
-    server: &'a Server,
-    are_stopped: AtomicBool,
-    results: Mutex<Results>,
+/// Adds what was counted until the period is over, and returns the resources of the server when
+/// warm and at the end.
+async fn watch(
+    server: &Server,
+    period: Duration,
+    counts: &Mutex<Counts>,
+    report: &mut Report,
+) -> Result<[Usage; 2]> {
+    let start = Instant::now();
+    let mut warm = None;
+    loop {
+        sleep(INTERVAL.min(period.saturating_sub(start.elapsed()))).await;
+        let (usage, elapsed) = (server.usage()?, start.elapsed());
+        let mut seen = counts.lock().expect("no client panics").figures().to_vec();
+        seen.extend(figures(usage));
+        let seconds = elapsed.as_secs();
+        report.add(format!("c={CONNECTIONS} for {seconds} s"), &seen);
+        if elapsed >= WARM {
+            let warm = *warm.get_or_insert(usage);
+            if elapsed >= period {
+                return Ok([warm, usage]);
+            }
+        }
+    }
 }
 
-impl Clients<'_> {
-    /// The results so far.
-    fn results(&self) -> MutexGuard<'_, Results> {
-        self.results.lock().expect("no client panics")
-    }
-
-    fn repeat(&self, first: usize, step: impl Fn(usize) -> Result<()>) {
-        for number in first.. {
-            if self.are_stopped.load(Relaxed) {
-                return;
-            }
-            if let Err(error) = step(number) {
-                self.results().unexpected.insert(format!("{error:#}"));
-            }
-        }
-    }
-
-    fn probe_health(&self) -> Result<()> {
-        let start = Instant::now();
-        ensure!(self.server.is_healthy(), "no health within a second");
-        self.results().health.record(start.elapsed());
-        sleep(Duration::from_millis(100));
-        Ok(())
-    }
-
-    fn send_request(&self, step: usize) -> Result<()> {
-        let round = step / REQUESTS.len();
-        if step.is_multiple_of(DISCONNECT * REQUESTS.len()) {
-            let client = send(self.server.address(), "/?cpu_time=5s")?;
-            sleep(Duration::from_millis(20));
-            drop(client);
-            self.results().disconnected += 1;
-            return Ok(());
-        }
-        let (method, query, expected) = &REQUESTS[step % REQUESTS.len()];
-        let what = format!("{method} /?{query}");
-        let response = self.server.request(method.clone(), &format!("/?{query}"))?;
-        ensure!(response.status == *expected, "{what}: {response:?}");
-        let has_digest = method == Method::GET && response.status == 200;
-        let recompute = query.starts_with("iterations") || round.is_multiple_of(SAMPLE);
-        if has_digest && recompute {
-            let report = response.json();
-            let iterations = report["iterations"].as_u64().context("no iterations")?;
-            let right = report["digest"] == digest(iterations);
-            ensure!(right, "{what}: a wrong digest: {report}");
-            self.results().digests += 1;
-        }
-        self.results().answered += 1;
-        Ok(())
-    }
-
-    /// Prints the results until the period is over, and returns the resources of the server when
-    /// warm and at the end.
-    fn watch(&self, period: Duration) -> Result<[Usage; 2]> {
-        let start = Instant::now();
-        let mut warm = None;
-        loop {
-            sleep(INTERVAL.min(period.saturating_sub(start.elapsed())));
-            let usage = self.server.usage()?;
-            let elapsed = start.elapsed();
-            println!("{:>5} s  {}  {usage}", elapsed.as_secs(), self.results());
-            if elapsed >= WARM {
-                let warm = *warm.get_or_insert(usage);
-                if elapsed >= period {
-                    return Ok([warm, usage]);
-                }
-            }
-        }
-    }
+fn figures(usage: Usage) -> [Figure; 3] {
+    [
+        ("memory", mebibytes(usage.resident)),
+        ("threads", count(usage.threads as usize)),
+        ("descriptors", count(usage.descriptors as usize)),
+    ]
 }
 
 #[derive(Default)]
-struct Results {
+struct Counts {
     answered: usize,
     disconnected: usize,
     /// The digests that were recomputed.
     digests: usize,
     /// Errors and unexpected responses, each once.
     unexpected: BTreeSet<String>,
-    health: Latencies,
 }
 
-impl Results {
-    /// The results that are out of bounds.
-    fn evaluate(&self, warm: Usage, end: Usage) -> Vec<String> {
-        let mut failures: Vec<_> = self.unexpected.iter().cloned().collect();
-        for (what, warm, end) in [
-            ("resident memory", warm.resident, end.resident),
-            ("threads", warm.threads, end.threads),
-            ("descriptors", warm.descriptors, end.descriptors),
-        ] {
-            let growth = end as f64 / warm as f64 - 1.0;
-            println!("{what}: {:+.1} % since it was warm", 100.0 * growth);
-            if growth > MAX_GROWTH {
-                failures.push(format!("{what} grew from {warm} to {end}"));
+impl Counts {
+    fn figures(&self) -> [Figure; 4] {
+        [
+            ("answered", count(self.answered)),
+            ("disconnected", count(self.disconnected)),
+            ("digests right", count(self.digests).at_least(1.0)),
+            ("unexpected", count(self.unexpected.len()).at_most(0.0)),
+        ]
+    }
+}
+
+/// Sends one request after the other. The clients begin with different ones.
+async fn requests(url: String, first: usize, counts: Arc<Mutex<Counts>>) -> Result<()> {
+    let client = client()?;
+    for step in first.. {
+        if let Err(error) = request(&client, &url, step, &counts).await {
+            let mut counts = counts.lock().expect("no client panics");
+            if counts.unexpected.insert(format!("{error:#}")) {
+                eprintln!("unexpected: {error:#}");
             }
         }
-        let p99 = self.health.quantile(0.99).unwrap_or(Duration::MAX);
-        if p99 > MAX_HEALTH_P99 {
-            failures.push(format!("health p99 is {p99:?}"));
-        }
-        if self.digests == 0 {
-            failures.push("no digest was recomputed".into());
-        }
-        failures
     }
+    Ok(())
 }
 
-impl fmt::Display for Results {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            answered,
-            disconnected,
-            digests,
-            unexpected,
-            health,
-        } = self;
-        let (unexpected, probes) = (unexpected.len(), health.count());
-        let p99 = health.quantile(0.99).unwrap_or_default();
-        write!(
-            f,
-            "{answered} answered, {disconnected} disconnected, {digests} digests right, \
-             {unexpected} unexpected, health p99 {p99:.0?} of {probes}"
-        )
+async fn request(client: &Client, url: &str, step: usize, counts: &Mutex<Counts>) -> Result<()> {
+    let counts = || counts.lock().expect("no client panics");
+    let round = step / REQUESTS.len();
+    if step.is_multiple_of(DISCONNECT * REQUESTS.len()) {
+        let request = client.get(format!("{url}?cpu_time=5s")).send();
+        if let Ok(early) = timeout(Duration::from_millis(20), request).await {
+            bail!("a response before its burn: {early:?}");
+        }
+        counts().disconnected += 1;
+        return Ok(());
     }
+    let (method, query, status) = REQUESTS[step % REQUESTS.len()].clone();
+    let is_get = method == Method::GET;
+    let what = format!("{method} ?{query}");
+    let request = client.request(method, format!("{url}?{query}"));
+    let body = response(request, status).await.context(what)?;
+    let recompute = query.starts_with("iterations") || round.is_multiple_of(SAMPLE);
+    if is_get && status == 200 && recompute {
+        let report: Value = serde_json::from_str(&body)?;
+        let iterations = report["iterations"].as_u64().context("no iterations")?;
+        let right = spawn_blocking(move || digest(iterations)).await?;
+        ensure!(report["digest"] == right, "a wrong digest: {report}");
+        counts().digests += 1;
+    }
+    counts().answered += 1;
+    Ok(())
 }
