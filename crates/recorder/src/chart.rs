@@ -26,10 +26,8 @@ const LINE: i32 = 28;
 /// The width of the labels beside the plots, and the margin on the other side.
 const LEFT: i32 = 84;
 const RIGHT: i32 = 16;
-/// The heights of the plots.
-const REPLICAS: i32 = 230;
-const CPU: i32 = 150;
-const LATENCY: i32 = 130;
+/// The height of a legend above a plot.
+const LEGEND: i32 = 2 * LINE;
 /// The heights of a swatch in a legend, for a line and for anything else.
 const THIN: i32 = 3;
 const THICK: i32 = 14;
@@ -60,26 +58,24 @@ pub fn draw(report: &Report) -> Result<String> {
     let rows = chart.marks.iter().filter_map(|mark| mark.row);
     let row_count = rows.max().map_or(0, |row| row + 1);
     // The title, the legend of the replicas and the labels of the traffic come first.
-    let mut breaks = vec![3 * LINE + row_count * LINE + 8];
-    for height in [REPLICAS, 2 * LINE, CPU, 2 * LINE] {
-        breaks.push(breaks[breaks.len() - 1] + height);
-    }
-    let height = breaks[breaks.len() - 1] + LATENCY + 2 * LINE + 8;
+    let head = 3 * LINE + row_count * LINE + 8;
+    let cpu = head + 230;
+    let latency = cpu + LEGEND + 150;
+    let height = latency + LEGEND + 130 + 2 * LINE + 8;
     let mut svg = String::new();
     {
         let root =
             SVGBackend::with_string(&mut svg, (WIDTH as u32, height as u32)).into_drawing_area();
-        let areas = root.split_by_breakpoints([] as [i32; 0], &breaks);
-        let [head, replicas, cpu_legend, cpu, latency_legend, latency] = &areas[..] else {
-            unreachable!("six areas")
+        let areas = root.split_by_breakpoints([] as [i32; 0], [cpu, latency]);
+        let [replicas, cpu, latency] = &areas[..] else {
+            unreachable!("three areas")
         };
         let title = format!("Scaling of {}", report.deployment);
-        text(head, &title, (LEFT, 4))?;
-        chart.label_traffic(head, 2 * LINE + 6)?;
-        let plot = chart.replicas(head, replicas)?;
-        chart.mark(&root, &plot)?;
-        chart.cpu(cpu_legend, cpu)?;
-        chart.latency(latency_legend, latency)?;
+        text(&root, &title, (LEFT, 4))?;
+        let plot = chart.replicas(replicas, head)?;
+        chart.label(&root, &plot)?;
+        chart.cpu(cpu)?;
+        chart.latency(latency)?;
         root.present()?;
     }
     Ok(svg)
@@ -95,27 +91,25 @@ struct Mark {
 }
 
 fn marks(decisions: &[Decision]) -> Vec<Mark> {
-    let reason = |decision: &Decision| decision.constraints.last().map(|one| one.label());
     let mut marks = Vec::new();
-    for (index, decision) in decisions.iter().enumerate() {
-        let is_unchanged = decision.from == decision.to;
-        let before = index.checked_sub(1).map(|before| &decisions[before]);
-        // Nothing new: no change, for the same reason as the decision before.
-        if is_unchanged && before.is_some_and(|before| reason(before) == reason(decision)) {
-            continue;
-        }
-        let change = if is_unchanged {
-            decision.to.to_string()
+    let mut last = None;
+    for decision in decisions {
+        let Decision { from, to, .. } = decision;
+        let reason = decision.constraints.last().map_or("", |one| one.label());
+        let change = if from == to {
+            // Nothing new: no change, for the same reason as the decision before.
+            if last == Some(reason) {
+                continue;
+            }
+            to.to_string()
         } else {
-            format!("{}→{}", decision.from, decision.to)
+            format!("{from}→{to}")
         };
+        last = Some(reason);
         marks.push(Mark {
             at: decision.at,
-            replicas: decision.to,
-            label: match reason(decision) {
-                Some(reason) => format!("{change} {reason}"),
-                None => change,
-            },
+            replicas: *to,
+            label: format!("{change} {reason}").trim_end().into(),
             row: None,
         });
     }
@@ -170,33 +164,23 @@ impl<'a> Chart<'a> {
         }
     }
 
-    /// The label of each load, where the load starts or as far to the right as it fits.
-    fn label_traffic(&self, area: &Area, y: i32) -> Result<()> {
-        for load in self.record.traffic_runs() {
-            let x = self.x(load.start).min(WIDTH - text_width(load.label));
-            text(area, load.label, (x, y))?;
-        }
-        Ok(())
-    }
-
-    fn replicas<'b>(&self, head: &Area, area: &Area<'b>) -> Result<Plot<'b>> {
+    fn replicas<'b>(&self, area: &Area<'b>, head: i32) -> Result<Plot<'b>> {
         let legend = [
             ("desired", ORANGE.mix(1.0), THIN),
             ("ready", BLUE.mix(0.65), THICK),
             ("not ready yet", BLUE.mix(0.3), THICK),
             ("minimum, maximum", GREY.mix(1.0), THIN),
         ];
-        draw_legend(head, LINE + 6, "Replicas:", legend)?;
-        let count = |number: &dyn Fn(&State) -> Option<u32>| {
-            self.steps(|state| number(state).map(f64::from))
-        };
-        let existing = count(&|state| Some(replicas(state)?[0]));
-        let ready = count(&|state| Some(replicas(state)?[1]));
-        let min = count(&|state| Some(state.autoscaler()?.rules.min));
-        let max = count(&|state| Some(state.autoscaler()?.rules.max));
-        let desired = count(&desired);
+        draw_legend(area, LINE + 6, "Replicas:", &legend)?;
+        let existing = self.steps(|state| Some(replicas(state)?[0]));
+        let ready = self.steps(|state| Some(replicas(state)?[1]));
+        let min = self.steps(|state| Some(state.autoscaler()?.rules.min));
+        let max = self.steps(|state| Some(state.autoscaler()?.rules.max));
+        let desired = self.steps(desired);
         let most = most(&[&desired, &existing, &max]) * 1.04;
-        let mut plot = self.plot(area, 0.0..most, 5, None, &|count| format!("{count:.0}"))?;
+        let mut plot = self.plot(area, head, 0.0..most, 5, None, &|count| {
+            format!("{count:.0}")
+        })?;
         for (lines, color) in [(existing, BLUE.mix(0.3)), (ready, BLUE.mix(0.5))] {
             for line in lines {
                 plot.draw_series(AreaSeries::new(line, 0.0, color))?;
@@ -208,8 +192,13 @@ impl<'a> Chart<'a> {
         Ok(plot)
     }
 
-    /// Marks each decision, and labels it above the plot.
-    fn mark(&self, root: &Area, plot: &Plot) -> Result<()> {
+    /// Labels each load where it starts, or as far to the right as it fits. Marks each decision, and
+    /// labels it above the plot.
+    fn label(&self, root: &Area, plot: &Plot) -> Result<()> {
+        for load in self.record.traffic_runs() {
+            let x = self.x(load.start).min(WIDTH - text_width(load.label));
+            text(root, load.label, (x, 2 * LINE + 6))?;
+        }
         let (_, heights) = plot.plotting_area().get_pixel_range();
         for mark in &self.marks {
             let (x, y) = plot.backend_coord(&(mark.at, f64::from(mark.replicas)));
@@ -223,7 +212,7 @@ impl<'a> Chart<'a> {
         Ok(())
     }
 
-    fn cpu(&self, head: &Area, area: &Area) -> Result<()> {
+    fn cpu(&self, area: &Area) -> Result<()> {
         let target = self.steps(State::target_millicores);
         let now = target.last().and_then(|line| line.last());
         let name = now.map_or("target".into(), |(_, target)| {
@@ -234,10 +223,12 @@ impl<'a> Chart<'a> {
             ("lowest to highest", BLUE.mix(0.3), THICK),
             (&name, ORANGE.mix(1.0), THIN),
         ];
-        draw_legend(head, LINE - 4, "CPU per pod:", legend)?;
+        draw_legend(area, LINE - 4, "CPU per pod:", &legend)?;
         let [lowest, average, highest] = self.usage();
         let most = most(&[&highest, &target]) * 1.08;
-        let mut plot = self.plot(area, 0.0..most, 4, None, &|cpu| format!("{cpu:.0}m"))?;
+        let mut plot = self.plot(area, LEGEND, 0.0..most, 4, None, &|cpu| {
+            format!("{cpu:.0}m")
+        })?;
         for (lowest, mut highest) in lowest.into_iter().zip(highest) {
             highest.extend(lowest.into_iter().rev());
             plot.draw_series([Polygon::new(highest, BLUE.mix(0.3))])?;
@@ -276,60 +267,55 @@ impl<'a> Chart<'a> {
         all
     }
 
-    fn latency(&self, head: &Area, area: &Area) -> Result<()> {
+    fn latency(&self, area: &Area) -> Result<()> {
         let legend = [
             ("answered", BLUE.mix(1.0), THIN),
             ("failed", ORANGE.mix(1.0), THICK),
         ];
-        draw_legend(head, LINE - 4, "Latency of one request a second:", legend)?;
-        let mut answered: Lines = Vec::new();
+        draw_legend(area, LINE - 4, "Latency of one request a second:", &legend)?;
+        let (mut answered, mut failed) = (Lines::new(), Vec::new());
         let mut answered_at = f64::NEG_INFINITY;
-        let mut failed = Vec::new();
         for (sent, response) in probes(self.record) {
             let at = sent - self.record.time_origin();
             // The axis is logarithmic.
-            let power = response.took.as_secs_f64().max(1e-4).log10();
+            let point = (at, response.took.as_secs_f64().max(1e-4).log10());
             if response.failed.is_some() {
-                failed.push((at, power));
+                failed.push(point);
             } else {
-                add(
-                    &mut answered,
-                    at - answered_at >= LONGEST_PAUSE,
-                    &[(at, power)],
-                );
+                add(&mut answered, at - answered_at >= LONGEST_PAUSE, &[point]);
                 answered_at = at;
             }
         }
-        let powers = answered
-            .iter()
-            .flatten()
-            .chain(&failed)
-            .map(|(_, power)| *power);
-        let decades =
-            powers.clone().fold(-2.0, f64::min).floor()..powers.fold(-1.0, f64::max).ceil();
-        let labels = (decades.end - decades.start) as usize + 1;
+        let points = answered.iter().flatten().chain(&failed);
+        let powers = points.map(|(_, power)| *power);
+        let lowest = powers.clone().fold(-2.0, f64::min).floor();
+        let highest = powers.fold(-1.0, f64::max).ceil();
+        let labels = (highest - lowest) as usize + 1;
         let axis = match self.record.traffic_span() {
             Some(_) => "seconds since the traffic started",
             None => "seconds since the recording began",
         };
-        let mut plot = self.plot(area, decades, labels, Some(axis), &|power| decade(*power))?;
+        let format = |power: &f64| decade(*power);
+        let mut plot = self.plot(area, LEGEND, lowest..highest, labels, Some(axis), &format)?;
         draw_lines(&mut plot, answered, BLUE.stroke_width(1))?;
         let failed = failed.into_iter();
         plot.draw_series(failed.map(|at| Cross::new(at, 5, ORANGE.stroke_width(2))))?;
         Ok(())
     }
 
-    /// A panel with its axes and the spans of the traffic. `axis` describes the time axis, which
-    /// the lowest one has.
+    /// A plot below its head, with its axes and the spans of the traffic. `axis` describes the time
+    /// axis, which the lowest one has.
     fn plot<'b>(
         &self,
         area: &Area<'b>,
+        head: i32,
         range: Range<f64>,
         labels: usize,
         axis: Option<&str>,
         format: &dyn Fn(&f64) -> String,
     ) -> Result<Plot<'b>> {
         let mut plot = ChartBuilder::on(area)
+            .margin_top(head)
             .margin_right(RIGHT)
             .y_label_area_size(LEFT)
             .x_label_area_size(axis.map_or(0, |_| 2 * LINE + 8))
@@ -356,12 +342,9 @@ impl<'a> Chart<'a> {
     }
 
     /// Lines that stay where they are until the number changes, with gaps where it was not known.
-    fn steps(&self, number: impl Fn(&State) -> Option<f64>) -> Lines {
-        let mut lines: Lines = Vec::new();
-        let mut last: Option<f64> = None;
-        self.record.for_each(|observation, state| {
-            let at = observation.at - self.record.time_origin();
-            let now = number(state);
+    fn steps<N: Into<f64>>(&self, number: impl Fn(&State) -> Option<N>) -> Lines {
+        let (mut lines, mut last) = (Lines::new(), None);
+        let mut step = |at: f64, now: Option<f64>| {
             if now == last {
                 return;
             }
@@ -372,10 +355,12 @@ impl<'a> Chart<'a> {
                 add(&mut lines, last.is_none(), &[(at, now)]);
             }
             last = now;
+        };
+        self.record.for_each(|observation, state| {
+            let at = observation.at - self.record.time_origin();
+            step(at, number(state).map(Into::into));
         });
-        if let (Some(last), Some(line)) = (last, lines.last_mut()) {
-            line.push((self.end, last));
-        }
+        step(self.end, None);
         lines
     }
 }
@@ -402,15 +387,10 @@ fn draw_lines(plot: &mut Plot, lines: Lines, style: ShapeStyle) -> Result<()> {
 }
 
 /// The names of the series, each beside a swatch with its colour and a height in pixels.
-fn draw_legend<const N: usize>(
-    area: &Area,
-    y: i32,
-    title: &str,
-    entries: [(&str, RGBAColor, i32); N],
-) -> Result<()> {
+fn draw_legend(area: &Area, y: i32, title: &str, entries: &[(&str, RGBAColor, i32)]) -> Result<()> {
     text(area, title, (LEFT, y))?;
     let mut x = LEFT + text_width(title) + 16;
-    for (name, color, height) in entries {
+    for &(name, color, height) in entries {
         let top = y + (TEXT - height) / 2 - 1;
         let corners = [(x, top), (x + 22, top + height)];
         area.draw(&Rectangle::new(corners, color.filled()))?;
@@ -450,48 +430,10 @@ fn decade(power: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use serde_json::json;
 
     use super::*;
-    use crate::{common, rules::Constraint};
-
-    #[test]
-    fn an_unchanged_number_is_marked_once_for_each_reason() {
-        let maximum = || Constraint::Maximum { replicas: 20 };
-        let window = || Constraint::Window { seconds: 300 };
-        let decisions = [
-            (8, 20, maximum()),
-            (20, 20, maximum()),
-            (20, 20, window()),
-            (20, 20, window()),
-            (20, 2, window()),
-        ];
-        let decisions = decisions.map(|(from, to, constraint)| Decision {
-            from,
-            to,
-            constraints: vec![constraint],
-            ..Decision::default()
-        });
-        let labels = marks(&decisions).into_iter().map(|mark| mark.label);
-        let labels: Vec<_> = labels.collect();
-        assert_eq!(labels, ["8→20 maximum", "20 window", "20→2 window"]);
-    }
-
-    #[test]
-    fn labels_of_decisions_do_not_overlap() {
-        let mut record = Record::new(Timestamp::UNIX_EPOCH);
-        record.add(560.0, ObservationKind::DeploymentGone);
-        let marks = [10.0, 25.0, 40.0, 500.0].map(|at| Mark {
-            at,
-            replicas: 4,
-            label: "4→8 largest step".into(),
-            row: None,
-        });
-        let rows = Chart::new(&record, marks.into()).marks;
-        let rows: Vec<_> = rows.iter().map(|mark| mark.row).collect();
-        assert_eq!(rows, [Some(2), Some(1), Some(0), Some(0)]);
-    }
+    use crate::common;
 
     #[test]
     fn what_was_not_known_is_a_gap() {
@@ -503,7 +445,7 @@ mod tests {
             (20.0, deployment(3)),
             (30.0, deployment(3)),
         ]);
-        let lines = Chart::new(&record, vec![]).steps(|state| desired(state).map(f64::from));
+        let lines = Chart::new(&record, vec![]).steps(desired);
         assert_eq!(
             lines,
             [
