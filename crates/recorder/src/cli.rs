@@ -87,7 +87,7 @@ struct Options {
 struct FlagOptions {
     /// The controller manager's --horizontal-pod-autoscaler-sync-period [default: 15s]
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse_period)]
-    sync_period: Option<Duration>,
+    sync_period: Option<f64>,
     /// Its --horizontal-pod-autoscaler-tolerance [default: 0.1]
     #[arg(long, global = true, value_name = "FRACTION", value_parser = parse_fraction)]
     tolerance: Option<f64>,
@@ -97,16 +97,14 @@ struct FlagOptions {
 }
 
 impl FlagOptions {
-    /// Changes the flags that were given.
-    fn apply(&self, flags: &mut Flags) {
-        if let Some(period) = self.sync_period {
-            flags.sync_period = period.as_secs_f64();
-        }
-        if let Some(tolerance) = self.tolerance {
-            flags.tolerance = tolerance;
-        }
-        if let Some(window) = self.downscale_stabilization {
-            flags.downscale_stabilisation = window.as_secs().try_into().unwrap_or(u32::MAX);
+    /// These flags with those that were given.
+    fn over(&self, flags: Flags) -> Flags {
+        let window = self.downscale_stabilization;
+        let window = window.map(|window| window.as_secs().try_into().unwrap_or(u32::MAX));
+        Flags {
+            sync_period: self.sync_period.unwrap_or(flags.sync_period),
+            tolerance: self.tolerance.unwrap_or(flags.tolerance),
+            downscale_stabilisation: window.unwrap_or(flags.downscale_stabilisation),
         }
     }
 }
@@ -129,10 +127,11 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-fn parse_period(text: &str) -> Result<Duration, &'static str> {
-    let period = parse_duration(text)?;
-    let is_allowed = period >= Duration::from_secs(1);
-    is_allowed.then_some(period).ok_or("it must be at least 1s")
+fn parse_period(text: &str) -> Result<f64, &'static str> {
+    let period = Some(parse_duration(text)?.as_secs_f64());
+    period
+        .filter(|period| *period >= 1.0)
+        .ok_or("it must be at least 1s")
 }
 
 fn parse_fraction(text: &str) -> Result<f64, &'static str> {
@@ -156,7 +155,8 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
     let mode = match action {
         Action::Record(mode) => mode,
         Action::Explain { file } => {
-            let (header, record) = observations::read(&file, |flags| options.flags.apply(flags))?;
+            let (header, record) =
+                observations::read(&file, |flags| *flags = options.flags.over(*flags))?;
             let folder = file.parent().unwrap_or(&file);
             let folder = options.output.as_deref().unwrap_or(folder);
             report(&header, &record, folder, options.format)?;
@@ -166,27 +166,22 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
     // Both HTTP clients take their cryptography from here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let target = Target::find(&options.namespace, &options.deployment).await?;
-    let (expectation, hold) = mode.plan(&target.state, options.url.as_deref())?;
-    let mut flags = Flags::default();
-    options.flags.apply(&mut flags);
-    let recording = Recording {
-        deployment: options.deployment,
-        mode,
-        expectation,
-        hold,
-        flags,
-        serve: options.serve,
-    };
     let mut probe = None;
     if let Some(url) = &options.url {
         let asking = Probe::new(url, options.query.as_deref(), options.timeout)?;
-        if recording.mode.sends_traffic()
+        if mode.sends_traffic()
             && let Some(why) = asking.ask().await.failed
         {
             let url = without_login(url);
             bail!("the app at {url:?} does not respond with 2xx: {why}");
         }
         probe = Some(asking);
+    }
+    let flags = options.flags.over(Flags::default());
+    let url = options.url.as_deref();
+    let mut recording = Recording::new(mode, options.deployment, &target.state, url, flags)?;
+    if let Some(address) = options.serve {
+        recording.serve(address).await?;
     }
     let folder = options.output.unwrap_or("target/autoscale".into());
     let (header, record) = recording.record(&target, probe, &folder).await?;

@@ -78,67 +78,20 @@ impl Mode {
     pub fn sends_traffic(&self) -> bool {
         !matches!(self, Self::Watch { .. })
     }
-
-    /// What is expected, and the loads of a hold, for a Deployment in this state and the URL of its
-    /// app.
-    ///
-    /// # Errors
-    /// If there is traffic to send but nothing scales the Deployment, or if no load leads to the
-    /// number of a hold.
-    pub fn plan(
-        &self,
-        state: &State,
-        url: Option<&str>,
-    ) -> Result<(Option<Expectation>, Option<Hold>)> {
-        if self.sends_traffic()
-            && let Some(why) = why_unscaled(state)
-        {
-            bail!(why);
-        }
-        match self {
-            Self::Watch { expect, .. } | Self::Run { expect, .. } => Ok((expect.clone(), None)),
-            Self::Hold {
-                replicas,
-                hold,
-                within,
-                idle,
-            } => {
-                let url = url.context("`hold` needs the `--url` of the app")?;
-                let plan = Plan::new(*replicas, state, *idle)?;
-                eprintln!("{plan}");
-                let within = within.unwrap_or(plan.limit);
-                let expectation = Expectation {
-                    replicas: *replicas,
-                    within: Some(within),
-                    hold: Some(*hold),
-                };
-                let hold = Hold::new(plan, url, within + 2 * *hold);
-                Ok((Some(expectation), Some(hold)))
-            }
-        }
-    }
-}
-
-/// The subject of a recording, and when it ends.
-pub struct Recording {
-    pub deployment: String,
-    pub mode: Mode,
-    pub expectation: Option<Expectation>,
-    /// The loads of a hold.
-    pub hold: Option<Hold>,
-    pub flags: Flags,
-    /// The address of a page that shows it.
-    pub serve: Option<SocketAddr>,
 }
 
 /// A recording that runs.
-struct Session {
-    recording: Recording,
+pub struct Recording {
+    mode: Mode,
+    expectation: Option<Expectation>,
+    /// The loads of a hold.
+    hold: Option<Hold>,
+    /// The one that its file has until it ends.
+    header: Header,
     began: Instant,
     record: Record,
     progress: Progress,
     page: Option<Page>,
-    observations: UnboundedSender<RawObservation>,
     /// Cancelled by a signal.
     interrupted: CancellationToken,
     /// Stops all traffic.
@@ -152,63 +105,63 @@ struct Session {
 }
 
 impl Recording {
-    /// Records until it is over, and evaluates the record. `observations.jsonl` in the folder has
-    /// each observation as soon as it is made.
-    pub async fn record(
-        self,
-        target: &Target,
-        probe: Option<Probe>,
-        folder: &Path,
-    ) -> Result<(Header, Record)> {
-        let (sender, mut observations) = unbounded_channel();
-        let mut session = Session::new(self, sender.clone())?;
-        session.page = session.serve().await?;
-        let mut header = session.header();
-        fs::create_dir_all(folder)
-            .with_context(|| format!("the folder {folder:?} cannot be created"))?;
-        let path = folder.join("observations.jsonl");
-        let unwritable = || format!("{path:?} cannot be written");
-        let mut log = Log::create(&path, &header).with_context(unwritable)?;
-        target.watch(&sender);
-        if let Some(probe) = probe {
-            spawn_local(probe.run(sender));
+    /// Of a Deployment in this state, with the URL of its app and the flags of its cluster.
+    ///
+    /// # Errors
+    /// If there is traffic to send but nothing scales the Deployment, or if no load leads to the
+    /// number of a hold.
+    pub fn new(
+        mode: Mode,
+        deployment: String,
+        state: &State,
+        url: Option<&str>,
+        flags: Flags,
+    ) -> Result<Self> {
+        if mode.sends_traffic()
+            && let Some(why) = why_unscaled(state)
+        {
+            bail!(why);
         }
-        session.send_traffic(BASELINE);
-        let mut ticks = interval(Duration::from_millis(500));
-        while !session.is_over() {
-            tokio::select! {
-                Some(seen) = observations.recv() => {
-                    let at = session.now();
-                    log.add(at, &seen).with_context(unwritable)?;
-                    session.observe(at, seen.into());
-                }
-                _ = ticks.tick() => {}
+        let mut loads = None;
+        let expectation = match &mode {
+            Mode::Watch { expect, .. } | Mode::Run { expect, .. } => expect.clone(),
+            Mode::Hold {
+                replicas,
+                hold,
+                within,
+                idle,
+            } => {
+                let url = url.context("`hold` needs the `--url` of the app")?;
+                let plan = Plan::new(*replicas, state, *idle)?;
+                eprintln!("{plan}");
+                let within = within.unwrap_or(plan.limit);
+                loads = Some(Hold::new(plan, url, within + 2 * *hold));
+                Some(Expectation {
+                    replicas: *replicas,
+                    within: Some(within),
+                    hold: Some(*hold),
+                })
             }
-            session.tick();
-        }
-        session.progress.end();
-        header.verdict = session.verdict();
-        log.finish(&path, &header).with_context(unwritable)?;
-        if let Some(page) = session.page {
-            page.end(&conclusion(&header.verdict).unwrap_or("The recording has ended".into()))
-                .await;
-        }
-        Ok((header, session.record))
-    }
-}
-
-impl Session {
-    fn new(recording: Recording, observations: UnboundedSender<RawObservation>) -> Result<Self> {
-        let stop = CancellationToken::new();
+        };
         let mut record = Record::new(Timestamp::now());
-        record.flags = recording.flags;
+        record.flags = flags;
+        let header = Header {
+            began: record.began,
+            deployment,
+            expected: expectation.as_ref().map(ToString::to_string),
+            flags,
+            verdict: Verdict::Unobserved("the recorder was killed or failed".into()),
+        };
+        let stop = CancellationToken::new();
         Ok(Self {
-            recording,
+            mode,
+            expectation,
+            hold: loads,
+            header,
             began: Instant::now(),
             record,
             progress: Progress::default(),
             page: None,
-            observations,
             interrupted: interrupted()?,
             stop_load: stop.child_token(),
             stop,
@@ -217,27 +170,57 @@ impl Session {
         })
     }
 
-    async fn serve(&self) -> Result<Option<Page>> {
-        let Some(address) = self.recording.serve else {
-            return Ok(None);
-        };
+    /// Shows a page at this address while it runs.
+    pub async fn serve(&mut self, address: SocketAddr) -> Result<()> {
         let header = Header {
             verdict: Verdict::default(),
-            ..self.header()
+            ..self.header.clone()
         };
         let page = Page::serve(address, header, self.record.clone()).await;
-        page.with_context(|| format!("cannot serve at \"{address}\""))
-            .map(Some)
+        self.page = Some(page.with_context(|| format!("cannot serve at \"{address}\""))?);
+        Ok(())
     }
 
-    fn header(&self) -> Header {
-        Header {
-            began: self.record.began,
-            deployment: self.recording.deployment.clone(),
-            expected: self.recording.expectation.as_ref().map(ToString::to_string),
-            flags: self.recording.flags,
-            verdict: Verdict::Unobserved("the recorder was killed or failed".into()),
+    /// Records until it is over, and evaluates the record. `observations.jsonl` in the folder has
+    /// each observation as soon as it is made.
+    pub async fn record(
+        mut self,
+        target: &Target,
+        probe: Option<Probe>,
+        folder: &Path,
+    ) -> Result<(Header, Record)> {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("the folder {folder:?} cannot be created"))?;
+        let path = folder.join("observations.jsonl");
+        let unwritable = || format!("{path:?} cannot be written");
+        let mut log = Log::create(&path, &self.header).with_context(unwritable)?;
+        let (sender, mut observations) = unbounded_channel();
+        target.watch(&sender);
+        if let Some(probe) = probe {
+            spawn_local(probe.run(sender.clone()));
         }
+        self.send_traffic(BASELINE, &sender);
+        let mut ticks = interval(Duration::from_millis(500));
+        while !self.is_over() {
+            tokio::select! {
+                Some(seen) = observations.recv() => {
+                    let at = self.now();
+                    log.add(at, &seen).with_context(unwritable)?;
+                    self.observe(at, seen.into());
+                }
+                _ = ticks.tick() => {}
+            }
+            self.tick(&sender);
+        }
+        self.progress.end();
+        self.header.verdict = self.verdict();
+        log.finish(&path, &self.header).with_context(unwritable)?;
+        if let Some(page) = self.page {
+            let conclusion = conclusion(&self.header.verdict);
+            page.end(&conclusion.unwrap_or("The recording has ended".into()))
+                .await;
+        }
+        Ok((self.header, self.record))
     }
 
     fn observe(&mut self, at: f64, kind: ObservationKind) {
@@ -247,7 +230,7 @@ impl Session {
         }
         match kind {
             ObservationKind::DeploymentGone => {
-                let name = &self.recording.deployment;
+                let name = &self.header.deployment;
                 let why = format!("the Deployment `{name}` was deleted");
                 self.end.get_or_insert(Err(why));
             }
@@ -258,7 +241,7 @@ impl Session {
     }
 
     /// Shows the progress and sends the next load, or stops the traffic if the recording ends.
-    fn tick(&mut self) {
+    fn tick(&mut self, observations: &UnboundedSender<RawObservation>) {
         let now = self.now();
         let evaluation = self.evaluation(now);
         let status = self.status(&evaluation);
@@ -272,7 +255,7 @@ impl Session {
         if self.end.is_some() {
             self.stop.cancel();
         } else {
-            self.next_load(now);
+            self.next_load(now, observations);
         }
     }
 
@@ -293,15 +276,15 @@ impl Session {
     fn find_end(&self, evaluation: &Evaluation, now: f64) -> Option<Result<(), String>> {
         let is_pending = *evaluation == Evaluation::Pending;
         if self.interrupted.is_cancelled() {
-            let awaits = self.recording.expectation.is_some() && is_pending;
-            return Some(if self.recording.mode.sends_traffic() || awaits {
+            let awaits = self.expectation.is_some() && is_pending;
+            return Some(if self.mode.sends_traffic() || awaits {
                 Err("it was interrupted".into())
             } else {
                 Ok(())
             });
         }
         let unscaled_for = self.autoscaler_deleted.map_or(0.0, |since| now - since);
-        if self.recording.mode.sends_traffic()
+        if self.mode.sends_traffic()
             && unscaled_for >= MAX_UNSCALED
             && self.record.state.autoscalers.is_empty()
         {
@@ -310,7 +293,7 @@ impl Session {
         let result = self.record.traffic_result();
         let has_failed = result.is_some_and(|result| result.failed.is_some());
         let is_over = |limit: &Duration, since: f64| now - since >= limit.as_secs_f64();
-        let is_done = match &self.recording.mode {
+        let is_done = match &self.mode {
             Mode::Watch { duration, .. } => {
                 !is_pending || duration.is_some_and(|duration| is_over(&duration, 0.0))
             }
@@ -330,15 +313,15 @@ impl Session {
 
     /// Stops a load of a hold when it is time for the next one, which is sent once the last one has
     /// ended.
-    fn next_load(&mut self, now: f64) {
+    fn next_load(&mut self, now: f64, observations: &UnboundedSender<RawObservation>) {
         let is_sending = self.is_sending();
-        let Some(hold) = &mut self.recording.hold else {
+        let Some(hold) = &mut self.hold else {
             return;
         };
         if self.stop_load.is_cancelled() {
             if !is_sending {
                 self.stop_load = self.stop.child_token();
-                self.send_traffic(Duration::ZERO);
+                self.send_traffic(Duration::ZERO, observations);
             }
         } else if is_sending && let Some(why) = hold.observe(&self.record, now) {
             self.progress.say(&format!("{why}: {}", hold.load()));
@@ -347,13 +330,13 @@ impl Session {
     }
 
     /// Sends the traffic of the mode, if it has any, after a time.
-    fn send_traffic(&self, after: Duration) {
-        let (command, label) = match (&self.recording.mode, &self.recording.hold) {
+    fn send_traffic(&self, after: Duration, observations: &UnboundedSender<RawObservation>) {
+        let (command, label) = match (&self.mode, &self.hold) {
             (Mode::Run { command, .. }, _) => (command.clone(), traffic::label(command)),
             (_, Some(hold)) => (hold.command(), hold.load().to_string()),
             _ => return,
         };
-        let (stop, observations) = (self.stop_load.clone(), self.observations.clone());
+        let (stop, observations) = (self.stop_load.clone(), observations.clone());
         spawn_local(async move {
             if stop.run_until_cancelled(sleep(after)).await.is_none() {
                 return;
@@ -368,14 +351,14 @@ impl Session {
 
     /// Pending as well if nothing is expected.
     fn evaluation(&self, now: f64) -> Evaluation {
-        match &self.recording.expectation {
+        match &self.expectation {
             Some(expectation) if !self.awaits_traffic() => expectation.evaluate(&self.record, now),
             _ => Evaluation::Pending,
         }
     }
 
     fn awaits_traffic(&self) -> bool {
-        self.recording.mode.sends_traffic() && self.record.traffic_span().is_none()
+        self.mode.sends_traffic() && self.record.traffic_span().is_none()
     }
 
     /// Whether the expectation is met so far, and the condition that the recording waits for.
@@ -387,7 +370,7 @@ impl Session {
         };
         let has_ended = self.record.traffic_result().is_some();
         let is_pending = *evaluation == Evaluation::Pending && !has_ended;
-        let waiting_for = match (&self.recording.mode, &self.recording.expectation) {
+        let waiting_for = match (&self.mode, &self.expectation) {
             _ if self.awaits_traffic() => "the traffic is about to start".into(),
             (_, Some(expectation)) if is_pending => format!("waiting for {expectation}"),
             (Mode::Watch { duration, .. }, _) => duration
@@ -428,44 +411,46 @@ impl Session {
 
     /// All that was not as expected.
     fn failures(&self, evaluation: &Evaluation, now: f64) -> Vec<String> {
-        let Recording {
-            expectation, mode, ..
-        } = &self.recording;
-        let missed = match (evaluation, expectation) {
+        let missed = match (evaluation, &self.expectation) {
             (Evaluation::Missed(why), _) => Some(why.clone()),
             (Evaluation::Pending, Some(it)) => Some(it.describe_miss(&self.record, now)),
             _ => None,
         };
-        let result = self.record.traffic_result();
-        let counted = result.and_then(|result| result.bombardier.as_ref());
-        let counted = counted.map(|counted| {
-            let all = counted.requests();
-            (counted.not_2xx(), all, "requests of the traffic")
-        });
-        let probed = Phase::of_traffic(&self.record).map(|probes| {
-            let all = probes.answered + probes.failed;
-            (probes.failed, all, "probes during the traffic")
-        });
         // A hold removes pods on purpose, with the requests that run on them.
-        let removes_pods = matches!(mode, Mode::Hold { .. });
-        let failed = counted.into_iter().chain(probed);
-        let failed =
-            failed.filter(|(failed, all, _)| *failed > 0 && (failed == all || !removes_pods));
-        let failed = failed
-            .map(|(failed, all, what)| format!("{failed} of {all} {what} got no 2xx response"));
-        let left = match mode {
+        let removes_pods = matches!(self.mode, Mode::Hold { .. });
+        let not_2xx = |failed: u64, all: u64, what: &str| {
+            let counts = failed > 0 && (failed == all || !removes_pods);
+            counts.then(|| format!("{failed} of {all} {what} got no 2xx response"))
+        };
+        let result = self.record.traffic_result();
+        let requests = result.and_then(|result| {
+            let counted = result.bombardier.as_ref()?;
+            not_2xx(
+                counted.not_2xx(),
+                counted.requests(),
+                "requests of the traffic",
+            )
+        });
+        let probes = Phase::of_traffic(&self.record).and_then(|probes| {
+            let all = probes.answered + probes.failed;
+            not_2xx(probes.failed, all, "probes during the traffic")
+        });
+        let left = match self.mode {
             Mode::Run {
                 until_idle: Some(limit),
                 ..
             } if !matches!(evaluation, Evaluation::Missed(_)) && !is_idle(&self.record.state) => {
                 let deployment = self.record.state.deployment.as_ref();
                 let left = replicas(deployment.map_or(0, |deployment| deployment.existing));
-                let limit = format::duration(*limit);
+                let limit = format::duration(limit);
                 Some(format!("there were still {left} {limit} after the traffic"))
             }
             _ => None,
         };
-        missed.into_iter().chain(failed).chain(left).collect()
+        [missed, requests, probes, left]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 
