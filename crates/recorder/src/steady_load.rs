@@ -10,7 +10,6 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
     fmt,
     ops::{Range, RangeInclusive},
     time::Duration,
@@ -20,14 +19,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     format::replicas,
-    record::State,
-    rules::{History, Reading, Rules, Unit, recommend_for_value},
+    record::{Metric, State},
+    rules::{History, Reading, Rules, recommend_for_value},
 };
 
-/// The `duration` of each paced request: after this long all replicas share the load.
-const REQUEST: &str = "10s";
-/// How long a paced request may take in all.
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// The CPU that a replica uses without traffic, in millicores: 4 to 6, seen under Spin 3.6.3 and
 /// Spin 4.0.2.
 pub const IDLE: f64 = 5.0;
@@ -42,7 +37,7 @@ const START: Duration = Duration::from_secs(90);
 pub const REST: Duration = Duration::from_secs(30);
 
 /// A number of connections, each of which uses a number of millicores.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SteadyLoad {
     pub connections: u32,
     pub millicores: u32,
@@ -66,14 +61,6 @@ impl SteadyLoad {
     pub fn total(self) -> u32 {
         self.connections * self.millicores
     }
-
-    /// The command that sends this load.
-    pub fn command(self, url: &str, duration: Duration) -> Vec<OsString> {
-        let url = url.trim_end_matches('/');
-        let url = format!("{url}/?cpu={}m&duration={REQUEST}", self.millicores);
-        let command = bombardier::command(self.connections, TIMEOUT, duration, &url);
-        command.into_iter().map(Into::into).collect()
-    }
 }
 
 impl fmt::Display for SteadyLoad {
@@ -83,7 +70,7 @@ impl fmt::Display for SteadyLoad {
 }
 
 /// The loads after which the autoscaler is at rest at the goal.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Default)]
 pub struct Plan {
     pub replicas: u32,
     pub first: Option<First>,
@@ -97,7 +84,6 @@ pub struct Plan {
 
 /// The first of two loads, until the number of replicas at rest is one from which the second load
 /// leads to the goal.
-#[derive(Clone, Debug, PartialEq)]
 pub struct First {
     pub load: SteadyLoad,
     pub rests: RangeInclusive<u32>,
@@ -142,8 +128,7 @@ impl fmt::Display for Plan {
 /// An autoscaler with ideal pods, which share the load evenly and count at once.
 struct Model<'a> {
     rules: &'a Rules,
-    goal: i64,
-    unit: Unit,
+    cpu: &'a Metric,
     /// CPU that a pod should use, in millicores.
     target: f64,
     idle: f64,
@@ -152,11 +137,9 @@ struct Model<'a> {
 impl<'a> Model<'a> {
     fn new(state: &'a State, idle: f64) -> Option<Self> {
         let autoscaler = state.autoscaler()?;
-        let cpu = autoscaler.cpu()?;
         Some(Self {
             rules: &autoscaler.rules,
-            goal: cpu.target,
-            unit: cpu.unit,
+            cpu: autoscaler.cpu()?,
             target: state.target_millicores()?,
             idle,
         })
@@ -172,7 +155,7 @@ impl<'a> Model<'a> {
         let all = self.min()..=self.rules.max.min(2 * goal + 4);
         // One that leads to the goal from all of them can neither stop short nor stay above.
         if let Some((load, _)) = self.widest(goal, all) {
-            let (_, takes) = self.settle(load, self.min())?;
+            let (_, takes) = self.settle(|| load, self.min())?;
             return Some(self.with(goal, None, load, takes + START));
         }
         // Farther away only costs pods.
@@ -190,7 +173,7 @@ impl<'a> Model<'a> {
         // The first loads, by the lowest and the highest number that they lead to.
         let mut firsts: BTreeMap<[u32; 2], Vec<f64>> = BTreeMap::new();
         for load in steps(self.target / 2.0..most).0 {
-            let rests = noisy(load).map(|load| self.settle(load, self.min()));
+            let rests = noisy(load).map(|load| self.settle(|| load, self.min()));
             if let [Some((lowest, _)), Some((highest, _))] = rests
                 && numbers.contains(&lowest)
                 && numbers.contains(&highest)
@@ -203,17 +186,15 @@ impl<'a> Model<'a> {
             Some((firsts[firsts.len() / 2], load, width))
         });
         let (first, load, _) = both.max_by(|(.., one), (.., other)| one.total_cmp(other))?;
-        let (rest, up) = self.settle(first, self.min())?;
+        let (rest, up) = self.settle(|| first, self.min())?;
         // It leads to the goal from further numbers.
         let reaches = |from: &u32| {
             let mut loads = noisy(load).into_iter();
             loads.all(|load| self.leads(load, *from, goal))
         };
-        let below = numbers.clone().filter(|from| *from <= rest).rev();
-        let above = numbers.clone().filter(|from| *from >= rest);
-        let lowest = below.take_while(reaches).last()?;
-        let highest = above.take_while(reaches).last()?;
-        let (_, onwards) = self.settle(load, rest)?;
+        let lowest = (*numbers.start()..=rest).rev().take_while(reaches).last()?;
+        let highest = (rest..=*numbers.end()).take_while(reaches).last()?;
+        let (_, onwards) = self.settle(|| load, rest)?;
         let first = First {
             load: SteadyLoad::split(first as u32, rest),
             rests: lowest..=highest,
@@ -241,9 +222,9 @@ impl<'a> Model<'a> {
         numbers.sort_by_key(|from| from.abs_diff(goal));
         let is_right = |load| numbers.iter().all(|from| self.leads(load, *from, goal));
         let goal = f64::from(goal);
-        let least = (goal - 2.0) * self.target - goal * self.idle;
+        let least = ((goal - 2.0) * self.target - goal * self.idle).max(0.0);
         // No load is too much for the maximum.
-        let (loads, step) = steps(least.max(0.0)..1.2 * goal * self.target);
+        let (loads, step) = steps(least..1.2 * goal * self.target);
         let loads: Vec<_> = loads.map(|load| (load, is_right(load))).collect();
         let runs = loads.chunk_by(|(_, one), (_, other)| one == other);
         let widest = runs.filter(|run| run[0].1).max_by_key(|run| run.len())?;
@@ -253,23 +234,22 @@ impl<'a> Model<'a> {
     }
 
     fn leads(&self, load: f64, from: u32, to: u32) -> bool {
-        self.settle(load, from).is_some_and(|(rest, _)| rest == to)
+        self.settle(|| load, from)
+            .is_some_and(|(rest, _)| rest == to)
     }
 
-    /// The number of replicas that a load leads to, starting from a number at rest, and how long it
-    /// takes.
-    fn settle(&self, load: f64, from: u32) -> Option<(u32, Duration)> {
-        self.play(|| load, from)
-    }
-
-    /// The same with a load that differs at each sync.
-    fn play(&self, mut load: impl FnMut() -> f64, from: u32) -> Option<(u32, Duration)> {
-        let period = self.rules.flags.sync_period;
-        let quiet = self.longest_memory() + 2.0 * period;
+    /// The number of replicas that a load, which may differ at each sync, leads to, starting from a
+    /// number at rest, and how long it takes.
+    fn settle(&self, mut load: impl FnMut() -> f64, from: u32) -> Option<(u32, Duration)> {
+        let Self { rules, .. } = self;
+        let period = rules.flags.sync_period;
+        let windows = rules.up_window().max(rules.down_window());
+        let longest_memory = f64::from(windows.max(rules.longest_period()));
+        let quiet = longest_memory + 2.0 * period;
         let mut history = History::default();
         // At rest, the number was recommended all the time.
-        for sync in 0..=(self.longest_memory() / period) as u32 {
-            history.recommend(self.rules, f64::from(sync) * -period, from);
+        for sync in 0..=(longest_memory / period) as u32 {
+            history.recommend(rules, f64::from(sync) * -period, from);
         }
         let (mut replicas, mut changed) = (from, 0.0);
         // More than any policy needs; a load that makes the replicas oscillate reaches no rest.
@@ -285,24 +265,13 @@ impl<'a> Model<'a> {
         None
     }
 
-    /// The longest of all windows and periods of policies, in seconds.
-    fn longest_memory(&self) -> f64 {
-        let Self { rules, .. } = self;
-        let longest = [
-            rules.up_window(),
-            rules.down_window(),
-            rules.longest_period(),
-        ];
-        f64::from(longest.into_iter().max().unwrap_or_default())
-    }
-
     fn sync(&self, load: f64, replicas: u32, history: &mut History, now: f64) -> u32 {
         let millicores = load / f64::from(replicas) + self.idle;
         let reading = Reading {
             // Kubernetes cuts the fraction off.
-            current: (millicores * self.goal as f64 / self.target) as i64,
-            target: self.goal,
-            unit: self.unit,
+            current: (millicores * self.cpu.target as f64 / self.target) as i64,
+            target: self.cpu.target,
+            unit: self.cpu.unit,
         };
         // All pods count, as those that share a value do.
         let recommended =
@@ -331,74 +300,64 @@ mod tests {
     use super::*;
     use crate::common;
 
-    /// A request of 100m and a target of 50 %.
-    fn state(behavior: Value) -> State {
-        let mut hpa = common::hpa(1, 1, 2);
-        hpa["spec"]["behavior"] = behavior;
-        let pod = common::pod("a");
-        common::record([(0.0, json!({"hpa": hpa})), (0.0, json!({"pod": pod}))]).state
-    }
-
-    /// A load whose readings deviate from it at random by up to a fraction.
-    fn noisy(load: f64, noise: f64, seed: &mut u64) -> impl FnMut() -> f64 {
-        move || {
-            // A linear congruential generator, as in Numerical Recipes.
-            *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223) % (1 << 32);
-            load * (1.0 + noise * (*seed as f64 / f64::from(1_u32 << 31) - 1.0))
-        }
-    }
-
-    /// Plays the plan for each number of replicas, and returns those that are reached by one load.
-    fn assert_held(behavior: Value, goals: impl IntoIterator<Item = u32>) -> Vec<u32> {
-        let state = state(behavior);
-        let model = Model::new(&state, IDLE).expect("it has a target");
-        let mut single = Vec::new();
-        for goal in goals {
-            let plan = model
-                .plan(goal)
-                .unwrap_or_else(|| panic!("no plan for {goal}"));
-            if plan.first.is_none() {
-                single.push(goal);
-            }
-            for (mut seed, share) in (1..=10).zip([-1.0, -0.5, 0.0, 0.5, 1.0].into_iter().cycle()) {
-                // All of the noise, or a part of it, is the same for all readings.
-                let noise = NOISE * (1.0 - f64::abs(share));
-                let mut play = |load: SteadyLoad, from| {
-                    let load = f64::from(load.total()) * (1.0 + NOISE * share);
-                    let played = model.play(noisy(load, noise, &mut seed), from);
-                    played.expect("it comes to rest").0
-                };
-                let mut from = model.min();
-                if let Some(first) = &plan.first {
-                    from = play(first.load, from);
-                    assert!(first.rests.contains(&from), "{plan}: it rests at {from}");
-                }
-                let reached = play(plan.load, from);
-                assert_eq!(reached, goal, "{plan}: from {from}, share {share}");
-            }
-        }
-        single
-    }
-
+    /// Without a `behavior`, with that of KEDA's documentation, and with a quick one.
     #[test]
     fn each_number_is_reached_and_held_in_spite_of_noise() {
-        let single = assert_held(Value::Null, 1..=20);
-        assert_eq!(single, [1, 2, 3, 4, 5, 20]);
-    }
-
-    #[test]
-    fn numbers_are_held_with_a_behavior_too() {
         let rules = |kind: &str, value: u32, period: u32, window: u32| {
             let policy = json!({"type": kind, "value": value, "periodSeconds": period});
             json!({"stabilizationWindowSeconds": window, "policies": [policy]})
         };
-        // That of KEDA's documentation, and one that is quick in both directions.
-        for (up, down) in [
-            (rules("Percent", 100, 15, 0), rules("Percent", 100, 15, 300)),
-            (rules("Pods", 4, 60, 0), rules("Percent", 100, 15, 60)),
+        let out = rules("Percent", 100, 15, 0);
+        let keda = json!({"scaleUp": out, "scaleDown": rules("Percent", 100, 15, 300)});
+        let out = rules("Pods", 4, 60, 0);
+        let quick = json!({"scaleUp": out, "scaleDown": rules("Percent", 100, 15, 60)});
+        for (behavior, step, by_one_load) in [
+            (Value::Null, 1, &[1, 2, 3, 4, 5, 20][..]),
+            (keda, 3, &[1, 4]),
+            (quick, 3, &[1, 4]),
         ] {
-            let behavior = json!({"scaleUp": up, "scaleDown": down});
-            assert_held(behavior, (1..=20).step_by(3));
+            let mut hpa = common::hpa(1, 1, 2);
+            hpa["spec"]["behavior"] = behavior;
+            let objects = [json!({"hpa": hpa}), json!({"pod": common::pod("a")})];
+            let state = common::record(objects.map(|object| (0.0, object))).state;
+            let model = Model::new(&state, IDLE).expect("it has a target");
+            let goals = (1..=20).step_by(step);
+            let single: Vec<_> = goals
+                .filter(|goal| is_held_by_one_load(&model, *goal))
+                .collect();
+            assert_eq!(single, by_one_load);
         }
+    }
+
+    /// Plays the plan with readings that deviate in turn by parts of the noise, and returns whether
+    /// it is one load.
+    fn is_held_by_one_load(model: &Model, goal: u32) -> bool {
+        let plan = model
+            .plan(goal)
+            .unwrap_or_else(|| panic!("no plan for {goal}"));
+        for noise in [
+            &[0.0][..],
+            &[-1.0],
+            &[1.0],
+            &[1.0, -1.0],
+            &[1.0, 0.0, 0.0, -1.0, 0.5],
+        ] {
+            let play = |load: SteadyLoad, from| {
+                let loads = noise
+                    .iter()
+                    .map(|part| f64::from(load.total()) * (1.0 + NOISE * part));
+                let mut loads = loads.cycle();
+                let played = model.settle(|| loads.next().expect("a cycle"), from);
+                played.expect("it comes to rest").0
+            };
+            let mut from = model.min();
+            if let Some(first) = &plan.first {
+                from = play(first.load, from);
+                assert!(first.rests.contains(&from), "{plan}: it rests at {from}");
+            }
+            let reached = play(plan.load, from);
+            assert_eq!(reached, goal, "{plan}: from {from}, {noise:?}");
+        }
+        plan.first.is_none()
     }
 }
