@@ -174,91 +174,61 @@ mod tests {
     use super::*;
     use crate::common;
 
-    fn expect(replicas: u32, within: u64, hold: Option<u64>) -> Expectation {
-        Expectation {
+    #[test]
+    fn replicas_are_awaited_from_the_start_of_the_traffic_and_held_without_a_gap() {
+        let expect = |replicas, within, hold: Option<u64>| Expectation {
             replicas,
             within: Some(Duration::from_secs(within)),
             hold: hold.map(Duration::from_secs),
-        }
-    }
-
-    /// The outcome at a time, without the expectation. The rows have the time and the existing and
-    /// the ready replicas.
-    fn outcome(
-        expectation: &Expectation,
-        traffic: Option<f64>,
-        rows: &[(f64, u32, u32)],
-        now: f64,
-    ) -> String {
-        let rows = rows.iter().map(|(at, existing, ready)| {
-            let deployment = common::deployment(*existing, *ready);
-            (*at, json!({"deployment": deployment}))
-        });
-        let started = traffic.map(|at| (at, json!({"traffic_started": "40 connections"})));
-        let mut all: Vec<(f64, Value)> = rows.chain(started).collect();
-        all.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-        match expectation.evaluate(&common::record(all), now) {
-            Evaluation::Met(how) => how.replace(&format!("{expectation}; "), ""),
-            Evaluation::Pending => "pending".into(),
-            Evaluation::Missed(why) => why.replace(&format!("expected {expectation}; "), ""),
-        }
-    }
-
-    #[test]
-    fn replicas_are_awaited_from_the_start_of_the_traffic() {
-        let rows = [(0.0, 1, 1), (30.0, 4, 1), (50.0, 4, 4)];
-        let again = [(0.0, 2, 2), (30.0, 2, 0), (40.0, 2, 2)];
-        let ready = [(0.1, 2, 2), (30.0, 3, 3)];
-        for (rows, traffic, replicas, within, now, expected) in [
-            (&rows[..], Some(10.0), 4, 60, 60.0, "after 40s"),
-            (&rows, Some(10.0), 8, 60, 60.0, "pending"),
-            (
-                &rows,
-                Some(10.0),
-                8,
-                60,
-                71.0,
-                "the highest number was 4, after 40s",
-            ),
-            (&rows, Some(10.0), 4, 30, 51.0, "reached only after 40s"),
-            (
-                &rows,
-                Some(10.0),
-                1,
-                60,
-                11.0,
-                "already true before the traffic",
-            ),
-            (&again, Some(35.0), 2, 60, 50.0, "after 5s"),
-            (&ready, None, 2, 60, 40.0, "already true at the start"),
-            (&ready, None, 3, 60, 40.0, "after 30s"),
-        ] {
-            let expectation = expect(replicas, within, None);
-            assert_eq!(outcome(&expectation, traffic, rows, now), expected);
-        }
-        assert_eq!(
-            expect(8, 60, None).to_string(),
-            "8 replicas ready within 1m"
-        );
-    }
-
-    #[test]
-    fn a_hold_is_neither_more_nor_fewer_and_without_a_gap() {
-        let rows = [(0.0, 1, 1), (20.0, 4, 4), (50.0, 4, 3), (60.0, 4, 4)];
-        let left = [&rows[..], &[(95.0, 5, 4)]].concat();
-        let late = [(0.0, 1, 1), (100.0, 4, 4)];
-        let held = expect(4, 100, Some(40));
-        for (rows, now, expected) in [
-            (&rows[..], 99.0, "pending"),
-            (&rows, 100.0, "after 50s"),
-            (&left, 111.0, "the longest was 35s, 50s after the start"),
-            // One that begins in time may end later.
-            (&late, 139.0, "pending"),
-            (&late, 140.0, "after 1m30s"),
-        ] {
-            assert_eq!(outcome(&held, Some(10.0), rows, now), expected);
-        }
+        };
+        let ready = |replicas, within| expect(replicas, within, None);
+        let held = || expect(4, 100, Some(40));
+        assert_eq!(ready(8, 60).to_string(), "8 replicas ready within 1m");
         let text = "exactly 4 replicas for 40s, starting within 1m40s";
-        assert_eq!(held.to_string(), text);
+        assert_eq!(held().to_string(), text);
+        // The times, and the existing and the ready replicas.
+        let slow = [(0.0, 1, 1), (30.0, 4, 1), (50.0, 4, 4)];
+        let again = [(0.0, 2, 2), (30.0, 2, 0), (40.0, 2, 2)];
+        let quick = [(0.1, 2, 2), (30.0, 3, 3)];
+        let gap = [(0.0, 1, 1), (20.0, 4, 4), (50.0, 4, 3), (60.0, 4, 4)];
+        let left = [&gap[..], &[(95.0, 5, 4)]].concat();
+        let late = [(0.0, 1, 1), (100.0, 4, 4)];
+        let highest = "the highest number was 4, after 40s";
+        let longest = "the longest was 35s, 50s after the start";
+        let before = "already true before the traffic";
+        let at_start = "already true at the start";
+        let traffic = Some(10.0);
+        for (rows, traffic, expectation, now, expected) in [
+            (&slow[..], traffic, ready(4, 60), 60.0, "after 40s"),
+            (&slow, traffic, ready(8, 60), 60.0, "pending"),
+            (&slow, traffic, ready(8, 60), 71.0, highest),
+            (&slow, traffic, ready(4, 30), 51.0, "reached only after 40s"),
+            (&slow, traffic, ready(1, 60), 11.0, before),
+            (&again, Some(35.0), ready(2, 60), 50.0, "after 5s"),
+            (&quick, None, ready(2, 60), 40.0, at_start),
+            (&quick, None, ready(3, 60), 40.0, "after 30s"),
+            (&gap, traffic, held(), 99.0, "pending"),
+            (&gap, traffic, held(), 100.0, "after 50s"),
+            (&left, traffic, held(), 111.0, longest),
+            // One that begins in time may end later.
+            (&late, traffic, held(), 139.0, "pending"),
+            (&late, traffic, held(), 140.0, "after 1m30s"),
+        ] {
+            let seen = rows.iter().map(|(at, existing, ready)| {
+                (
+                    *at,
+                    json!({"deployment": common::deployment(*existing, *ready)}),
+                )
+            });
+            let started = traffic.map(|at| (at, json!({"traffic_started": "40 connections"})));
+            let mut seen: Vec<(f64, Value)> = seen.chain(started).collect();
+            seen.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+            let outcome = match expectation.evaluate(&common::record(seen), now) {
+                Evaluation::Met(how) => how.replace(&format!("{expectation}; "), ""),
+                Evaluation::Pending => "pending".into(),
+                Evaluation::Missed(why) => why.replace(&format!("expected {expectation}; "), ""),
+            };
+            assert_eq!(outcome, expected);
+        }
     }
 }

@@ -117,15 +117,7 @@ impl<'a> Report<'a> {
         if self.decisions.is_empty() {
             return "The autoscaler decided nothing.".into();
         }
-        let header = [
-            "seconds",
-            "from",
-            "to",
-            "CPU / target",
-            "computed",
-            "reason",
-        ];
-        let mut table = table(&header);
+        let mut table = table("seconds | from | to | CPU / target | computed | reason");
         table.add_rows(self.decisions.iter().map(cells));
         table.to_string()
     }
@@ -152,7 +144,7 @@ impl<'a> Report<'a> {
             Some(_) => "from the start of the traffic to",
             None => "from the start of the recording to",
         };
-        let mut table = table(&[from, "seconds"]);
+        let mut table = table(&format!("{from} | seconds"));
         for (what, when) in rows {
             if let Some(when) = when {
                 table.add_row([what.to_string(), format!("{when:.1}")]);
@@ -162,8 +154,7 @@ impl<'a> Report<'a> {
     }
 
     fn probed(&self) -> Option<String> {
-        let of = "one request a second";
-        let mut table = table(&[of, "answered", "failed", "p50", "p95", "max"]);
+        let mut table = table("one request a second | answered | failed | p50 | p95 | max");
         for phase in &self.latency {
             let took = |seconds: Option<f64>| seconds.map_or("none".into(), latency);
             table.add_row([
@@ -279,10 +270,11 @@ impl fmt::Display for Bombardier<'_> {
     }
 }
 
-fn table(header: &[&str]) -> Table {
+/// The header is a row of Markdown.
+fn table(header: &str) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
-    table.set_header(header.iter().map(Cell::new));
+    table.set_header(header.split(" | ").map(Cell::new));
     for column in table.column_iter_mut().skip(1).take(4) {
         column.set_cell_alignment(CellAlignment::Right);
     }

@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
     task::{JoinHandle, spawn_blocking},
@@ -68,10 +68,8 @@ type Shared = extract::State<Arc<State>>;
 struct Recorded {
     /// Copied only if an observation is made while it is being explained.
     record: Arc<Record>,
-    /// Seconds since the recording began.
-    at: f64,
-    status: String,
-    has_ended: bool,
+    /// What the page shows above the chart.
+    status: Value,
     /// When a page last asked.
     asked: Option<Instant>,
 }
@@ -93,11 +91,10 @@ impl Page {
     pub async fn serve(address: SocketAddr, header: Header, record: Record) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
+        let deployment = &header.deployment;
         let recorded = Recorded {
             record: Arc::new(record),
-            at: 0.0,
-            status: String::new(),
-            has_ended: false,
+            status: json!({"deployment": deployment, "numbers": "", "status": "", "ended": false}),
             asked: None,
         };
         let state = Arc::new(State {
@@ -115,8 +112,14 @@ impl Page {
         }
         let router = router
             .route("/status", get(status))
-            .route("/report.md", get(report))
-            .route("/autoscale.svg", get(picture))
+            .route(
+                "/report.md",
+                get(|state| explained(state, "text/markdown; charset=utf-8", |it| &it.report)),
+            )
+            .route(
+                "/autoscale.svg",
+                get(|state| explained(state, "image/svg+xml", |it| &it.chart)),
+            )
             .with_state(state.clone())
             .layer(middleware::from_fn(protect));
         let server = tokio::spawn(axum::serve(listener, router).into_future());
@@ -131,14 +134,16 @@ impl Page {
 
     pub fn show(&self, at: f64, status: String) {
         let mut recorded = lock(&self.state.recorded);
-        (recorded.at, recorded.status) = (at, status);
+        recorded.status["numbers"] = numbers(&recorded.record, at).into();
+        recorded.status["status"] = status.into();
     }
 
     /// Shows the verdict until an open page has had the time to ask for it.
     pub async fn end(self, verdict: &str) {
         let asked = {
             let mut recorded = lock(&self.state.recorded);
-            (recorded.status, recorded.has_ended) = (verdict.into(), true);
+            recorded.status["status"] = verdict.into();
+            recorded.status["ended"] = true.into();
             recorded.asked
         };
         if asked.is_some_and(|asked| asked.elapsed() < GRACE) {
@@ -155,22 +160,7 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 async fn status(state: Shared) -> impl IntoResponse {
     let mut recorded = lock(&state.recorded);
     recorded.asked = Some(Instant::now());
-    let status = json!({
-        "deployment": state.header.deployment,
-        "numbers": numbers(&recorded.record, recorded.at),
-        "status": recorded.status,
-        "ended": recorded.has_ended,
-    });
-    of_type("application/json", status.to_string())
-}
-
-async fn report(state: Shared) -> impl IntoResponse {
-    let content_type = "text/markdown; charset=utf-8";
-    explained(state, content_type, |explained| &explained.report).await
-}
-
-async fn picture(state: Shared) -> impl IntoResponse {
-    explained(state, "image/svg+xml", |explained| &explained.chart).await
+    of_type("application/json", recorded.status.to_string())
 }
 
 /// A part of the explanation, which is made once for each number of observations, in a thread of
