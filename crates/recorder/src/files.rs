@@ -80,27 +80,3 @@ fn csv(record: &Record) -> anyhow::Result<Vec<u8>> {
     rows.iter().try_for_each(|row| csv.serialize(row))?;
     Ok(csv.into_inner()?)
 }
-
-#[cfg(test)]
-mod tests {
-    use std::env;
-
-    use schemars::generate::SchemaSettings;
-
-    use super::*;
-
-    /// `UPDATE_SCHEMA=1 cargo test --package recorder schema` writes the file again.
-    #[test]
-    fn the_schema_describes_the_types() {
-        let settings = SchemaSettings::draft2020_12().for_serialize();
-        let schema = settings.into_generator().into_root_schema_for::<Report>();
-        let schema = format!("{:#}\n", schema.to_value());
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("autoscale.schema.json");
-        if env::var_os("UPDATE_SCHEMA").is_some() {
-            fs::write(&path, &schema).expect("it can be written");
-        }
-        let committed = fs::read_to_string(path).expect("it is there");
-        let remedy = "UPDATE_SCHEMA=1 cargo test --package recorder schema";
-        assert!(committed == schema, "it is out of date: run {remedy}");
-    }
-}
