@@ -30,30 +30,18 @@ pub const METRICS: &str = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods"
 
 #[derive(Default)]
 struct Server {
-    /// The changes of the objects: the number of a change is its place.
-    log: Vec<Change>,
+    /// The path and the event of each change: the number of a change is its place.
+    log: Vec<(&'static str, Value)>,
     /// The watches that have not been broken, by path.
     watches: Vec<(String, UnboundedSender<io::Result<String>>)>,
     watch_count: usize,
     /// What the recorder may not read, and how often it asked.
-    forbidden: Option<(&'static str, usize)>,
+    forbidden: Option<&'static str>,
+    refusals: usize,
     /// The label selectors of the requests.
     selectors: Vec<String>,
     /// The queries of the GET requests to an app.
     queries: Vec<String>,
-}
-
-struct Change {
-    path: &'static str,
-    is_deleted: bool,
-    object: Value,
-}
-
-impl Change {
-    fn line(&self) -> String {
-        let kind = if self.is_deleted { "DELETED" } else { "ADDED" };
-        format!("{}\n", json!({"type": kind, "object": self.object}))
-    }
 }
 
 pub struct Fake {
@@ -92,14 +80,13 @@ impl Fake {
     }
 
     pub fn set(&self, path: &'static str, object: Value) {
-        self.lock().change(path, object, false);
+        self.lock().change(path, "ADDED", object);
     }
 
     pub fn delete(&self, path: &'static str, of: &str) {
         let mut server = self.lock();
-        let mut objects = server.objects(path).into_iter();
-        let object = objects.find(|one| name(one) == of);
-        server.change(path, object.expect("it is there"), true);
+        let object = server.get(&format!("{path}/{of}"));
+        server.change(path, "DELETED", object.expect("it is there"));
     }
 
     /// Interrupts all watches, and has forgotten the changes when they are asked for again.
@@ -112,15 +99,19 @@ impl Fake {
         }
     }
 
-    /// Waits until the recorder has begun this number of watches.
-    pub async fn watched(&self, times: usize) {
-        while self.lock().watch_count < times {
+    async fn wait(&self, is_done: impl Fn(&Server) -> bool) {
+        while !is_done(&self.lock()) {
             sleep(Duration::from_millis(10)).await;
         }
     }
 
+    /// Waits until the recorder has begun this number of watches.
+    pub async fn watched(&self, times: usize) {
+        self.wait(|server| server.watch_count >= times).await;
+    }
+
     pub fn forbid(&self, path: &'static str) {
-        self.lock().forbidden = Some((path, 0));
+        self.lock().forbidden = Some(path);
     }
 
     pub fn allow_all(&self) {
@@ -129,13 +120,7 @@ impl Fake {
 
     /// Waits until the recorder has asked this often for what is forbidden.
     pub async fn refused(&self, times: usize) {
-        while self
-            .lock()
-            .forbidden
-            .is_some_and(|(_, asked)| asked < times)
-        {
-            sleep(Duration::from_millis(10)).await;
-        }
+        self.wait(|server| server.refusals >= times).await;
     }
 
     pub fn selectors(&self) -> String {
@@ -148,27 +133,24 @@ impl Fake {
 }
 
 impl Server {
-    fn change(&mut self, path: &'static str, mut object: Value, is_deleted: bool) {
+    fn change(&mut self, path: &'static str, kind: &str, mut object: Value) {
         let version = (self.log.len() + 1).to_string();
         object["metadata"]["resourceVersion"] = version.into();
-        let change = Change {
-            path,
-            is_deleted,
-            object,
-        };
+        let event = json!({"type": kind, "object": object});
         for (_, watch) in self.watches.iter().filter(|(of, _)| of == path) {
             // A recorder that has ended does not receive it.
-            let _ = watch.unbounded_send(Ok(change.line()));
+            let _ = watch.unbounded_send(Ok(format!("{event}\n")));
         }
-        self.log.push(change);
+        self.log.push((path, event));
     }
 
-    fn objects(&self, path: &str) -> Vec<Value> {
-        let mut objects: Vec<Value> = Vec::new();
-        for change in self.log.iter().filter(|change| change.path == path) {
-            objects.retain(|one| name(one) != name(&change.object));
-            if !change.is_deleted {
-                objects.push(change.object.clone());
+    fn objects(&self, path: &str) -> Vec<&Value> {
+        let mut objects: Vec<&Value> = Vec::new();
+        for (_, event) in self.log.iter().filter(|(of, _)| *of == path) {
+            let object = &event["object"];
+            objects.retain(|one| name(one) != name(object));
+            if event["type"] != "DELETED" {
+                objects.push(object);
             }
         }
         objects
@@ -178,8 +160,8 @@ impl Server {
     fn watch(&mut self, path: &str, since: usize) -> Body {
         let (sender, lines) = unbounded();
         let past = self.log.iter().skip(since);
-        for change in past.filter(|change| change.path == path) {
-            let _ = sender.unbounded_send(Ok(change.line()));
+        for (_, event) in past.filter(|(of, _)| *of == path) {
+            let _ = sender.unbounded_send(Ok(format!("{event}\n")));
         }
         self.watches.push((path.into(), sender));
         self.watch_count += 1;
@@ -188,15 +170,14 @@ impl Server {
 
     /// A list of the objects, or one of them.
     fn get(&self, path: &str) -> Option<Value> {
-        let version = self.log.len().to_string();
-        if self.log.iter().any(|change| change.path == path) {
+        if self.log.iter().any(|(of, _)| *of == path) {
+            let metadata = json!({"resourceVersion": self.log.len().to_string()});
             let items = self.objects(path);
-            let metadata = json!({"resourceVersion": version});
             return Some(json!({"kind": "List", "metadata": metadata, "items": items}));
         }
         let (folder, wanted) = path.rsplit_once('/')?;
         let mut objects = self.objects(folder).into_iter();
-        objects.find(|one| name(one) == wanted)
+        objects.find(|one| name(one) == wanted).cloned()
     }
 
     /// The response of an app: of cpu-load-gen, of one that fails after its first response, or of
@@ -233,10 +214,8 @@ async fn respond(
         let since = version.and_then(|version| version.parse().ok());
         return server.watch(path, since.unwrap_or(0)).into_response();
     }
-    if let Some((forbidden, asked)) = &mut server.forbidden
-        && *forbidden == path
-    {
-        *asked += 1;
+    if server.forbidden == Some(path) {
+        server.refusals += 1;
         return failure(StatusCode::FORBIDDEN, path, "Forbidden");
     }
     match server.get(path) {
