@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
-    decisions::Decision,
+    computation::Decision,
     record::{Observation, ObservationKind, Record, Response, State},
 };
 
@@ -163,8 +163,9 @@ impl Phase {
             if response.failed.is_some() {
                 failed += 1;
             } else {
-                let took = histogram.record(response.took.as_micros() as u64);
-                took.expect("a histogram without an upper bound grows");
+                let took = Duration::try_from_secs_f64(response.seconds).unwrap_or_default();
+                let recorded = histogram.record(took.as_micros() as u64);
+                recorded.expect("a histogram without an upper bound grows");
             }
         }
         let seconds = |quantile| {
@@ -186,7 +187,7 @@ impl Phase {
 pub fn probes(record: &Record) -> impl Iterator<Item = (f64, &Response)> {
     let observations = record.observations.iter();
     observations.filter_map(|Observation { at, kind }| match kind {
-        ObservationKind::Response(response) => Some((at - response.took.as_secs_f64(), response)),
+        ObservationKind::Response(response) => Some((at - response.seconds, response)),
         _ => None,
     })
 }

@@ -10,7 +10,7 @@ use plotters::{
 
 use crate::{
     analysis::{desired, probes, ready_pods},
-    decisions::Decision,
+    computation::Decision,
     record::{ObservationKind, Record, State},
     report::Report,
 };
@@ -249,7 +249,7 @@ impl<'a> Chart<'a> {
             };
             let at = observation.at - self.record.time_origin();
             // A sample is an average over its window, which ends when it was seen at the latest.
-            let windows = usage.values().map(|one| one.window.length.as_secs_f64());
+            let windows = usage.iter().map(|one| one.window.length.as_secs_f64());
             let window = windows.fold(0.0, f64::max);
             let is_gap = at - known_until > LONGEST_SAMPLE.max(window);
             let start = if is_gap {
@@ -278,7 +278,7 @@ impl<'a> Chart<'a> {
         for (sent, response) in probes(self.record) {
             let at = sent - self.record.time_origin();
             // The axis is logarithmic.
-            let point = (at, response.took.as_secs_f64().max(1e-4).log10());
+            let point = (at, response.seconds.max(1e-4).log10());
             if response.failed.is_some() {
                 failed.push(point);
             } else {

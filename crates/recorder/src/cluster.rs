@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, future::ready, stream};
 use hyper_util::client::proxy::matcher::Matcher;
 use k8s_openapi::api::{
     apps::v1 as apps, autoscaling::v2::HorizontalPodAutoscaler, core::v1 as core,
@@ -22,6 +22,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tokio::{
     sync::mpsc::UnboundedSender,
     task::spawn_local,
@@ -30,8 +31,8 @@ use tokio::{
 
 use crate::{
     format::{root_cause, without_login},
-    observations::{AUTOSCALERS, PodMetrics, RawObservation},
-    record::{ObservationKind, State},
+    observations::AUTOSCALERS,
+    record::{ObservationKind, State, Usage},
 };
 
 /// metrics-server measures every 15 s.
@@ -39,6 +40,9 @@ const METRICS_EVERY: Duration = Duration::from_secs(5);
 const RESPONSE_WITHIN: Duration = Duration::from_secs(20);
 /// An autoscaler computes every 15 s, so that a connection is not lost for long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Observations, as `observations.jsonl` has them, or why there are none.
+type News = Result<Vec<Value>, String>;
 
 /// A Deployment, and what targets it.
 pub struct Target {
@@ -114,53 +118,48 @@ impl Target {
         })
     }
 
-    /// Watches until the receiver is dropped. Reconnects when a connection breaks, and then
-    /// observes the changes made meanwhile.
-    pub fn watch(&self, seen: &UnboundedSender<RawObservation>) {
+    /// Sends what it sees, as `observations.jsonl` has it, until the receiver is dropped. Reconnects
+    /// when a connection breaks, and then sends the changes made meanwhile.
+    pub fn watch(&self, seen: &UnboundedSender<Value>) {
         let all = watcher::Config::default();
         self.follow(
-            Sender::new("Deployments", seen),
+            ("Deployments", seen),
             all.clone().fields(&format!("metadata.name={}", self.name)),
-            |_| true,
-            RawObservation::Deployment,
-            |_| RawObservation::DeploymentGone(true.into()),
+            |_: &apps::Deployment| true,
+            |one| json!({"deployment": one}),
+            |_| json!({"deployment_gone": true}),
         );
         self.follow(
-            Sender::new("pods", seen),
+            ("pods", seen),
             all.clone().labels_from(&self.selector),
-            |_| true,
-            RawObservation::Pod,
-            RawObservation::PodGone,
+            |_: &core::Pod| true,
+            |one| json!({"pod": one}),
+            |name| json!({"pod_gone": name}),
         );
         let name = self.name.clone();
         let autoscalers = self.follow(
-            Sender::new(AUTOSCALERS, seen),
+            (AUTOSCALERS, seen),
             all.clone(),
             move |one| targets(one, &name),
-            RawObservation::Hpa,
-            |name| RawObservation::HpaGone(name.into()),
+            |one| json!({"hpa": one}),
+            |name| json!({"hpa_gone": name}),
         );
         let events = Api::<core::Event>::namespaced(self.client.clone(), &self.namespace);
         let events = watcher(events, all);
-        let news = new_events(self.name.clone(), autoscalers);
-        spawn_local(forward(events, Sender::new("events", seen), news));
-        spawn_local(poll_usage(
-            self.client.clone(),
-            self.namespace.clone(),
-            self.selector.clone(),
-            Sender::new("the metrics API", seen),
-        ));
+        let events = news(events, new_events(self.name.clone(), autoscalers));
+        spawn_local(forward("events", events, seen.clone()));
+        spawn_local(forward("the metrics API", self.usage(), seen.clone()));
     }
 
     /// Sends each change of the objects that matter, and which of them are gone. Returns all
     /// objects as they were last seen.
     fn follow<K>(
         &self,
-        sender: Sender,
+        (what, seen): (&'static str, &UnboundedSender<Value>),
         config: watcher::Config,
         matters: impl Fn(&K) -> bool + 'static,
-        changed: fn(Box<K>) -> RawObservation,
-        gone: fn(String) -> RawObservation,
+        changed: fn(K) -> Value,
+        gone: fn(&String) -> Value,
     ) -> Store<K>
     where
         K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -174,43 +173,81 @@ impl Target {
         let (store, writer) = reflector::store();
         let api = Api::<K>::namespaced(self.client.clone(), &self.namespace);
         let events = watcher(api, config).reflect(writer);
-        let (seen, mut known) = (store.clone(), BTreeSet::<String>::new());
-        let news = move |event: Event<K>| {
+        let (all, mut known) = (store.clone(), BTreeSet::<String>::new());
+        let news = news(events, move |event| {
             // An object that was deleted while the connection was lost is not in the next list.
-            let present = seen.state_filter(&matters);
+            let present = all.state_filter(&matters);
             let present = present.iter().map(|one| one.name_any()).collect();
             let before = replace(&mut known, present);
-            let mut news: Vec<_> = before.difference(&known).cloned().map(gone).collect();
+            let mut news: Vec<_> = before.difference(&known).map(gone).collect();
             if let Event::InitApply(one) | Event::Apply(one) = event
                 && matters(&one)
             {
-                news.push(changed(Box::new(one)));
+                news.push(changed(one));
             }
             news
-        };
-        spawn_local(forward(events, sender, news));
+        });
+        spawn_local(forward(what, news, seen.clone()));
         store
+    }
+
+    /// The usage of the pods, whenever it has changed.
+    fn usage(&self) -> impl Stream<Item = News> + use<> {
+        let namespace = &self.namespace;
+        let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods");
+        let (client, pods) = (self.client.clone(), Request::new(path));
+        let own = ListParams::default().labels_from(&self.selector);
+        let polls = stream::unfold(Duration::ZERO, move |wait| {
+            let request = pods.list(&own).expect("the selector is valid");
+            let client = client.clone();
+            async move {
+                sleep(wait).await;
+                let polled = client.request::<ObjectList<Usage>>(request);
+                Some((timeout(RESPONSE_WITHIN, polled).await, METRICS_EVERY))
+            }
+        });
+        let mut last = None;
+        polls.map(move |polled| {
+            let polled = polled.map_err(|_| "no response in time".to_string())?;
+            let usage = polled.map_err(|error| root_cause(&error))?.items;
+            let is_new = last.as_ref() != Some(&usage);
+            let news = is_new.then(|| json!({"usage": usage}));
+            last = Some(usage);
+            Ok(news.into_iter().collect())
+        })
     }
 }
 
-/// Sends what the events of a watch say.
-async fn forward<K>(
+/// What the events of a watch say.
+fn news<K>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
-    mut sender: Sender,
-    mut news: impl FnMut(Event<K>) -> Vec<RawObservation>,
-) {
-    let mut events = pin!(events);
-    while let Some(event) = events.next().await {
-        // Its list is not even asked for yet.
-        if matches!(event, Ok(Event::Init)) {
-            continue;
-        }
-        let has_failed = event.is_err();
-        let news = event.map(&mut news).map_err(|error| root_cause(&error));
-        if !sender.send(news) {
+    mut tell: impl FnMut(Event<K>) -> Vec<Value>,
+) -> impl Stream<Item = News> {
+    events.filter_map(move |event| {
+        ready(match event {
+            // Its list is not even asked for yet.
+            Ok(Event::Init) => None,
+            event => Some(event.map(&mut tell).map_err(|error| root_cause(&error))),
+        })
+    })
+}
+
+/// Sends news until the receiver is dropped; reports once that they are lost, and once that they
+/// are back.
+async fn forward(what: &'static str, news: impl Stream<Item = News>, seen: UnboundedSender<Value>) {
+    let (mut news, mut is_lost) = (pin!(news), false);
+    while let Some(news) = news.next().await {
+        let was_lost = replace(&mut is_lost, news.is_err());
+        let change = match &news {
+            Err(why) if !was_lost => Some(json!({"lost": {"what": what, "why": why}})),
+            Ok(_) if was_lost => Some(json!({"regained": {"what": what}})),
+            _ => None,
+        };
+        let mut news = change.into_iter().chain(news.unwrap_or_default());
+        if news.any(|one| seen.send(one).is_err()) || seen.is_closed() {
             return;
         }
-        if has_failed {
+        if is_lost {
             sleep(RETRY_AFTER).await;
         }
     }
@@ -220,7 +257,7 @@ async fn forward<K>(
 fn new_events(
     deployment: String,
     autoscalers: Store<HorizontalPodAutoscaler>,
-) -> impl FnMut(Event<core::Event>) -> Vec<RawObservation> {
+) -> impl FnMut(Event<core::Event>) -> Vec<Value> {
     let (mut known, mut is_listed) = (BTreeSet::new(), false);
     move |event| {
         let event = match event {
@@ -236,7 +273,7 @@ fn new_events(
             found.is_some_and(|one| targets(&one, &deployment))
         };
         let is_own = is_new && concerns(&event, &deployment, is_autoscaler);
-        let observed = is_own.then(|| RawObservation::Event(Box::new(event)));
+        let observed = is_own.then(|| json!({"event": event}));
         observed.into_iter().collect()
     }
 }
@@ -284,68 +321,6 @@ fn concerns(event: &core::Event, deployment: &str, is_autoscaler: impl Fn(&str) 
         "ReplicaSet" => is_warning && generated() == Some(1),
         "Pod" => is_warning && generated() == Some(2),
         _ => false,
-    }
-}
-
-/// Sends observations; reports once that a connection is lost, and once that it is back.
-struct Sender {
-    what: &'static str,
-    seen: UnboundedSender<RawObservation>,
-    is_lost: bool,
-}
-
-impl Sender {
-    fn new(what: &'static str, seen: &UnboundedSender<RawObservation>) -> Self {
-        Self {
-            what,
-            seen: seen.clone(),
-            is_lost: false,
-        }
-    }
-
-    /// Returns whether there still is a receiver.
-    fn send(&mut self, news: Result<Vec<RawObservation>, String>) -> bool {
-        let what = self.what.to_string();
-        let was_lost = replace(&mut self.is_lost, news.is_err());
-        let news = match news {
-            Ok(mut news) => {
-                if was_lost {
-                    news.insert(0, RawObservation::Regained { what });
-                }
-                news
-            }
-            Err(_) if was_lost => Vec::new(),
-            Err(why) => vec![RawObservation::Lost { what, why }],
-        };
-        let mut news = news.into_iter();
-        news.all(|one| self.seen.send(one.reduced()).is_ok()) && !self.seen.is_closed()
-    }
-}
-
-async fn poll_usage(client: Client, namespace: String, selector: Selector, mut sender: Sender) {
-    let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods");
-    let pods = Request::new(path);
-    let own = ListParams::default().labels_from(&selector);
-    let mut last = None;
-    loop {
-        let request = pods.list(&own).expect("the selector is valid");
-        let polled = client.request::<ObjectList<PodMetrics>>(request);
-        let polled = match timeout(RESPONSE_WITHIN, polled).await {
-            Ok(polled) => polled.map_err(|error| root_cause(&error)),
-            Err(_) => Err("no response in time".into()),
-        };
-        let news = polled.map(|pods| {
-            let usage: Vec<_> = pods.into_iter().collect();
-            if last.as_ref() == Some(&usage) {
-                return Vec::new();
-            }
-            last = Some(usage.clone());
-            vec![RawObservation::Usage(usage)]
-        });
-        if !sender.send(news) {
-            return;
-        }
-        sleep(METRICS_EVERY).await;
     }
 }
 

@@ -4,17 +4,104 @@
 //! them, so there are several possible inputs. What its conditions say about the computation
 //! decides between them.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, mem::discriminant};
+
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::{
     evidence::Evidence,
-    record::{Autoscaler, Metric, Pod, Source},
-    rules::{Constraint, Memory, Pods, Sample, recommend, recommend_for_value},
+    record::{Autoscaler, Metric, MetricKind, Pod},
+    rules::{Constraint, Memory, Pods, Reading, Sample, recommend, recommend_for_value},
 };
 
 const ALIKE: &str = "assuming that all pods use and request the same";
 const NO_WINDOW: &str = "assuming that no window held";
 const SEEN_PODS: &str = "assuming that it counted the pods that were seen";
+const RESTARTED: &str = "assuming that the controller manager was restarted";
+
+/// A change of the number of replicas, or a computation that made none although the formula asked
+/// for one.
+#[derive(Clone, Debug, Default, JsonSchema, PartialEq, Serialize)]
+pub struct Decision {
+    /// In seconds since the traffic started.
+    #[serde(rename = "seconds")]
+    pub at: f64,
+    /// When it was last made, and how often in succession.
+    #[serde(rename = "last_seconds")]
+    pub until: f64,
+    #[serde(rename = "count")]
+    pub times: u32,
+    #[serde(rename = "from_replicas")]
+    pub from: u32,
+    #[serde(rename = "to_replicas")]
+    pub to: u32,
+    /// The metric that decided, as the autoscaler names it, if it has several.
+    pub metric: Option<String>,
+    /// The reading of that metric; there is none if a bound alone decided.
+    pub reading: Option<Reading>,
+    /// `ceil(from × current ÷ target)`.
+    #[serde(rename = "computed_replicas")]
+    pub computed: Option<u32>,
+    /// The recommendation of the metrics, before the windows and the limits, unless it rests on
+    /// what the remark assumes.
+    #[serde(rename = "recommended_replicas")]
+    pub recommended: Option<u32>,
+    /// The rules that led to another number than the computed one.
+    pub constraints: Vec<Constraint>,
+    /// The result of the rules, if it differs from the decision.
+    #[serde(rename = "expected_replicas")]
+    pub by_rules: Option<u32>,
+    /// What is assumed, or else what the autoscaler says if the rules do not explain the decision.
+    pub remark: Option<String>,
+}
+
+impl Decision {
+    pub fn new(at: f64, from: u32, to: u32) -> Self {
+        Self {
+            at,
+            until: at,
+            times: 1,
+            from,
+            to,
+            ..Self::default()
+        }
+    }
+
+    /// Adds the computation that led to it.
+    pub fn explain(&mut self, autoscaler: &Autoscaler, computation: Computation) {
+        let candidate = computation.candidate;
+        let assumption = candidate.assumption;
+        self.recommended = Some(candidate.recommended).filter(|_| assumption.is_none());
+        let restarted = computation.is_restarted.then_some(RESTARTED);
+        self.remark = restarted.or(assumption).map(Into::into);
+        self.constraints = computation.constraints;
+        if let Some(metric) = candidate.metric {
+            let several = autoscaler.metrics.len() > 1;
+            self.metric = several.then(|| autoscaler.deciding_metric(metric));
+            self.reading = metric.reading();
+            self.computed = self.reading.map(|reading| reading.formula(self.from));
+            // Only the autoscaler knows the inputs of a value that is not about the pods.
+            let is_other = !computation.agrees && computation.result != self.to;
+            self.by_rules = (is_other && metric.is_resource()).then_some(computation.result);
+        }
+    }
+
+    /// Whether it is worth a row.
+    pub fn is_noteworthy(&self) -> bool {
+        self.from != self.to || self.computed.is_some_and(|computed| computed != self.to)
+    }
+
+    /// Whether both changed nothing, for the same reasons.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let reasons = |row: &Self| row.constraints.iter().map(discriminant).collect::<Vec<_>>();
+        self.from == self.to
+            && (self.from, self.to) == (other.from, other.to)
+            && self.metric == other.metric
+            && reasons(self) == reasons(other)
+            && self.by_rules.is_some() == other.by_rules.is_some()
+    }
+}
 
 /// The computation that fits the status of an autoscaler best.
 pub struct Computation<'a> {
@@ -53,7 +140,7 @@ const WITHIN: &str = "DesiredWithinRange";
 
 impl<'a> Said<'a> {
     pub fn of(autoscaler: &'a Autoscaler) -> Self {
-        let reason = |kind| autoscaler.condition(kind).map(|one| one.reason.as_str());
+        let reason = |kind| autoscaler.condition(kind)?.reason.as_deref();
         Self {
             is_held: match reason("AbleToScale") {
                 Some("ReadyForNewScale") => Some(false),
@@ -210,8 +297,8 @@ impl Evidence<'_> {
     fn recommend<'a>(&self, metric: &'a Metric, autoscaler: &Autoscaler) -> Option<Candidate<'a>> {
         let reading = metric.reading()?;
         let (from, tolerance) = (autoscaler.from, autoscaler.rules.tolerance());
-        let Source::Resource { name, container } = &metric.source else {
-            let is_per_pod = matches!(metric.source, Source::PerPod(_));
+        if !metric.is_resource() {
+            let is_per_pod = metric.kind == MetricKind::PerPod;
             let counts = |pod: &&&Pod| !pod.state.leaving && (is_per_pod || pod.is_ready());
             let pods = self.pods.values().filter(counts).count() as u32;
             let of = |pods| recommend_for_value(reading, tolerance, from, pods, is_per_pod);
@@ -222,8 +309,8 @@ impl Evidence<'_> {
                 pods: None,
                 exact: 0,
             });
-        };
-        let samples = self.measure(name, container.as_deref());
+        }
+        let samples = self.measure(&metric.name, metric.container.as_deref());
         let of =
             |samples: &[Sample]| recommend(metric.target, metric.unit, tolerance, from, samples);
         let exact = of(&samples).filter(|one| {

@@ -55,7 +55,7 @@ pub struct Sightings<'a> {
     record: &'a Record,
     /// Each change of a pod, by its name; `None` if it was gone.
     pods: Vec<(f64, &'a str, Option<&'a Pod>)>,
-    usages: Vec<(f64, &'a BTreeMap<String, Usage>)>,
+    usages: Vec<(f64, &'a [Usage])>,
 }
 
 impl<'a> Sightings<'a> {
@@ -80,9 +80,7 @@ impl<'a> Sightings<'a> {
     pub fn around(&self, at: f64, is_change: bool) -> Vec<Evidence<'a>> {
         let next = self.usages.partition_point(|(polled, _)| *polled <= at);
         let before = self.usages[..next].last();
-        let by_name = |(_, usage): &(f64, &'a BTreeMap<String, Usage>)| {
-            usage.iter().map(|(name, usage)| (name.as_str(), usage))
-        };
+        let by_name = |(_, usage): &(f64, &'a [Usage])| usage.iter().map(|one| (one.pod(), one));
         let before: BTreeMap<_, _> = before.into_iter().flat_map(by_name).collect();
         let after = self.usages.get(next);
         let after = after.filter(|(polled, _)| *polled <= at + LAG);

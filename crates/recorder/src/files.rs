@@ -55,7 +55,7 @@ fn csv(record: &Record) -> anyhow::Result<Vec<u8>> {
         let deployment = state.deployment.as_ref();
         let latency = match kind {
             ObservationKind::Response(response) if response.failed.is_none() => {
-                Some(response.took.as_secs_f64())
+                Some(response.seconds)
             }
             _ => None,
         };

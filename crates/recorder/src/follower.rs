@@ -8,11 +8,11 @@ use std::mem::replace;
 use jiff::Timestamp;
 
 use crate::{
-    computation::{Computation, Said},
+    computation::{Computation, Decision, Said},
     evidence::Sightings,
     notes::Note,
     observations::AUTOSCALERS,
-    record::{Autoscaler, Observation, ObservationKind, Record},
+    record::{Autoscaler, Observation, ObservationKind, Record, quote},
     rules::{History, Moment},
 };
 
@@ -22,18 +22,6 @@ const JITTER: f64 = 1.0;
 const SKEW: f64 = 4.0;
 /// A watch that is regained lists what changed meanwhile within this time.
 const LISTING: f64 = 1.0;
-
-/// A result of an autoscaler, and the computation that explains it.
-pub struct Explained<'a> {
-    /// When it was seen, in seconds since the recording began.
-    pub at: f64,
-    pub from: u32,
-    pub to: u32,
-    /// None if its status was not seen.
-    pub autoscaler: Option<&'a Autoscaler>,
-    /// None if its inputs are not known, or do not matter since the replicas were beyond a bound.
-    pub computation: Option<Computation<'a>>,
-}
 
 /// A change of the replicas by an event of an autoscaler.
 struct Rescale {
@@ -109,7 +97,7 @@ pub struct Follower<'a> {
     record: &'a Record,
     sightings: &'a Sightings<'a>,
     name: &'a str,
-    results: Vec<Explained<'a>>,
+    decisions: Vec<Decision>,
     notes: Vec<Note>,
     history: History,
     /// The time since which all of its recommendations are known; earlier ones may still count.
@@ -138,7 +126,7 @@ impl<'a> Follower<'a> {
             record,
             sightings,
             name,
-            results: Vec::new(),
+            decisions: Vec::new(),
             notes: Vec::new(),
             history: History::default(),
             known_since: f64::NEG_INFINITY,
@@ -154,8 +142,8 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// All results of the autoscaler, and notes about it.
-    pub fn follow(mut self) -> (Vec<Explained<'a>>, Vec<Note>) {
+    /// All decisions of the autoscaler, and notes about it.
+    pub fn follow(mut self) -> (Vec<Decision>, Vec<Note>) {
         for Observation { at, kind } in &self.record.observations {
             match kind {
                 ObservationKind::Autoscaler(one) if one.name == self.name => self.status(*at, one),
@@ -173,22 +161,22 @@ impl<'a> Follower<'a> {
             }
         }
         if let (Some(_), Some(last)) = (self.lost, &self.last) {
-            let unseen = self.rescaled(last.autoscaler.last_scaled, Some(Timestamp::MAX));
+            let unseen = self.rescaled(last.autoscaler.last_scaled(), Some(Timestamp::MAX));
             self.add_unseen(unseen);
         }
-        (self.results, self.notes)
+        (self.decisions, self.notes)
     }
 
     fn status(&mut self, at: f64, autoscaler: &'a Autoscaler) {
         self.forget_if_gone(at);
         let was_known = replace(&mut self.is_known, true);
         // A new one has no conditions until it computes.
-        if autoscaler.conditions.is_empty() {
+        if autoscaler.status.conditions.is_none() {
             return;
         }
         let was_lost = self.lost.take().is_some_and(|until| at <= until);
         if let Some(last) = &mut self.last
-            && last.autoscaler.has_status_of(autoscaler)
+            && last.autoscaler.status == autoscaler.status
         {
             last.edits.push((at, autoscaler));
             return;
@@ -217,10 +205,10 @@ impl<'a> Follower<'a> {
         self.replicas = Some(autoscaler.from);
         if autoscaler.has_decided() {
             self.replicas = Some(autoscaler.to);
-            let result = self.explain(&sync);
+            let decision = self.explain(&sync);
             // The first status is of a decision before the recording.
             let is_new = was_known && (!was_lost || autoscaler.from != autoscaler.to);
-            self.results.extend(is_new.then_some(result));
+            self.decisions.extend(is_new.then_some(decision));
         }
         self.set.clear();
         self.last = Some(sync);
@@ -282,8 +270,8 @@ impl<'a> Follower<'a> {
     fn catch_up(&mut self, autoscaler: &Autoscaler) -> Option<f64> {
         let to = autoscaler.to;
         let last = self.last.as_ref()?.autoscaler;
-        let mut changes = self.rescaled(last.last_scaled, autoscaler.last_scaled);
-        let has_scaled = last.last_scaled != autoscaler.last_scaled;
+        let mut changes = self.rescaled(last.last_scaled(), autoscaler.last_scaled());
+        let has_scaled = last.last_scaled() != autoscaler.last_scaled();
         // The event of the last change may have been missed, too.
         let scaled = self.last_scaled(autoscaler).filter(|_| has_scaled);
         let is_seen = |at: &f64| changes.last().is_some_and(|(seen, _)| *seen > at - SKEW);
@@ -315,20 +303,14 @@ impl<'a> Follower<'a> {
             let before = before.map(|(_, replicas)| *replicas).or(self.replicas);
             (last, self.replicas) = (at, Some(to));
             if let Some(from) = before.filter(|from| *from != to) {
-                self.results.push(Explained {
-                    at,
-                    from,
-                    to,
-                    autoscaler: None,
-                    computation: None,
-                });
+                self.decisions.push(Decision::new(at, from, to));
             }
         }
     }
 
     /// When it last changed the replicas, at the end of that second.
     fn last_scaled(&self, autoscaler: &Autoscaler) -> Option<f64> {
-        Some(self.record.seconds_at(autoscaler.last_scaled?) + 1.0)
+        Some(self.record.seconds_at(autoscaler.last_scaled()?) + 1.0)
     }
 
     fn note_other_changes(&mut self, at: f64, autoscaler: &Autoscaler, was_lost: bool) {
@@ -339,8 +321,7 @@ impl<'a> Follower<'a> {
         let set = self.set.iter().rfind(|(_, replicas)| *replicas == to);
         let by = if was_lost {
             "while the connection was lost, the replicas changed"
-        } else if autoscaler.scaled_object.is_some()
-            && (from == 0 || to == 0 && autoscaler.may_scale_to_zero())
+        } else if autoscaler.is_of_keda && (from == 0 || to == 0 && autoscaler.may_scale_to_zero())
         {
             "KEDA set the replicas:"
         } else {
@@ -354,10 +335,10 @@ impl<'a> Follower<'a> {
 
     fn note_complaint(&mut self, at: f64, autoscaler: &Autoscaler) {
         let complaint = autoscaler.complaint().filter(|_| !autoscaler.has_decided());
-        let reason = complaint.map(|one| one.reason.clone());
+        let reason = complaint.map(|one| one.reason.clone().unwrap_or_default());
         if reason != self.complaint {
             let text = match complaint {
-                Some(why) => format!("the autoscaler cannot decide: {why}"),
+                Some(why) => format!("the autoscaler cannot decide: {}", quote(why)),
                 None => "the autoscaler can decide again".into(),
             };
             self.notes.push(Note { at, text });
@@ -366,35 +347,30 @@ impl<'a> Follower<'a> {
     }
 
     /// Repeats a computation of the autoscaler and remembers it.
-    fn explain(&mut self, sync: &Sync<'a>) -> Explained<'a> {
-        let Sync {
-            at,
-            made,
-            autoscaler,
-            ..
-        } = *sync;
+    fn explain(&mut self, sync: &Sync<'a>) -> Decision {
+        let (made, autoscaler) = (sync.made, sync.autoscaler);
         let (from, to, rules) = (autoscaler.from, autoscaler.to, &autoscaler.rules);
-        let mut computation = None;
-        if rules.bound(from).is_none() {
-            computation = self.compute(sync);
-        }
-        if let Some(computation) = &computation {
+        let mut decision = Decision::new(sync.at, from, to);
+        // Beyond a bound, its inputs do not matter.
+        if let Some((bound, constraint)) = rules.bound(from) {
+            decision.constraints = vec![constraint];
+            decision.by_rules = Some(bound).filter(|bound| *bound != to);
+        } else if let Some(computation) = self.compute(sync) {
             if computation.is_restarted {
                 self.history = restarted(autoscaler, made.at);
             }
             let recommended = computation.candidate.recommended;
             self.history.recommend(rules, made, recommended);
+            decision.explain(autoscaler, computation);
+        }
+        if decision.by_rules.is_some() && decision.remark.is_none() {
+            let able = autoscaler.condition("AbleToScale");
+            decision.remark = autoscaler.complaint().or(able).map(quote);
         }
         if from != to {
             self.history.scale(rules, made, from, to);
         }
-        Explained {
-            at,
-            from,
-            to,
-            autoscaler: Some(autoscaler),
-            computation,
-        }
+        decision
     }
 
     fn compute(&self, sync: &Sync<'a>) -> Option<Computation<'a>> {
@@ -427,9 +403,9 @@ impl<'a> Follower<'a> {
 /// The changes that the events of an autoscaler report, in the order in which it made them.
 fn rescales(record: &Record, name: &str) -> Vec<Rescale> {
     let rescale = |Observation { at, kind }: &Observation| match kind {
-        ObservationKind::Event(event) if event.about == name => {
+        ObservationKind::Event(event) if event.about() == name => {
             let to = event.new_size()?;
-            let time = event.time.unwrap_or(record.clock(*at));
+            let time = event.time().unwrap_or(record.clock(*at));
             let ended = record.seconds_at(time) + 1.0;
             // Its own time has whole seconds.
             let is_live = (ended - at).abs() <= SKEW;

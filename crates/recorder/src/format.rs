@@ -41,7 +41,7 @@ pub fn describe(seen: &ObservationKind) -> String {
             Some(why) => no_response(why),
         },
         ObservationKind::Event(event) => {
-            format!("{} {}: {}", event.about, event.reason, event.message)
+            format!("{} {}: {}", event.about(), event.reason, event.message)
         }
         ObservationKind::TrafficStarted(label) => format!("the traffic starts: {label}"),
         ObservationKind::TrafficEnded(report) => report

@@ -5,104 +5,33 @@
 //! from such a file are handled alike.
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::{self, BufRead, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{
-    api::{
-        apps::v1 as apps,
-        autoscaling::v2::{self as autoscaling, HorizontalPodAutoscaler, MetricValueStatus},
-        core::v1 as core,
-    },
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    apps::v1 as apps,
+    autoscaling::v2::{HorizontalPodAutoscaler, MetricIdentifier, MetricSpec, MetricValueStatus},
+    core::v1 as core,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use thiserror::Error;
 
 use crate::{
     quantity::thousandths,
     record::{
-        Autoscaler, Condition, Deployment, KubeEvent, Metric, ObservationKind, Pod, Record,
-        Resources, Response, Source, Usage,
+        Autoscaler, Container, Deployment, Metric, MetricKind, Observation, ObservationKind, Pod,
+        Record,
     },
-    rules::{Flags, MetricsWindow, PodState, Readiness, Rules, Unit},
-    traffic::TrafficResult,
+    rules::{Flags, PodState, Readiness, Rules, Unit},
 };
 
 /// The name of the watch of autoscalers, in `lost` and `regained`.
 pub const AUTOSCALERS: &str = "autoscalers";
-
-/// An observation as the API returned it: its key and its value in a line of the file.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RawObservation {
-    Hpa(Box<HorizontalPodAutoscaler>),
-    /// Its name, or `true` if there is only one.
-    HpaGone(Value),
-    Deployment(Box<apps::Deployment>),
-    DeploymentGone(Value),
-    Pod(Box<core::Pod>),
-    PodGone(String),
-    /// A Kubernetes event about the Deployment, its autoscaler or one of its pods.
-    Event(Box<core::Event>),
-    /// The usage of all pods in the metrics API.
-    Usage(Vec<PodMetrics>),
-    #[serde(alias = "answer")]
-    Response(Response),
-    /// A label of the traffic.
-    #[serde(alias = "load_started")]
-    TrafficStarted(Value),
-    #[serde(alias = "load_ended")]
-    TrafficEnded(Box<TrafficResult>),
-    /// A watch or poll that failed, and why.
-    Lost {
-        what: String,
-        why: String,
-    },
-    Regained {
-        what: String,
-    },
-}
-
-/// The usage of a pod in the metrics API.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct PodMetrics {
-    pub metadata: ObjectMeta,
-    pub timestamp: Timestamp,
-    pub window: SignedDuration,
-    pub containers: Vec<ContainerMetrics>,
-}
-
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct ContainerMetrics {
-    pub name: String,
-    pub usage: BTreeMap<String, Quantity>,
-}
-
-#[derive(Debug, Error)]
-pub enum Error {
-    #[error("{path} cannot be read")]
-    Unreadable { path: PathBuf, source: io::Error },
-    #[error(
-        "{path}: the first line must be \
-         {{\"began\": \"<RFC 3339>\", \"deployment\": \"<name>\"}}: {why}"
-    )]
-    Header {
-        path: PathBuf,
-        why: serde_json::Error,
-    },
-    #[error("{path}, line {}: not an observation: {why}", .why.line())]
-    Line {
-        path: PathBuf,
-        why: serde_json::Error,
-    },
-}
 
 /// The first line of the file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -147,12 +76,12 @@ impl Verdict {
 }
 
 /// Any other line.
-#[derive(Debug, Deserialize, Serialize)]
-pub struct Line<S = RawObservation> {
+#[derive(Serialize)]
+struct Line<'a> {
     /// Seconds since the recording began.
-    pub at: f64,
+    at: f64,
     #[serde(flatten)]
-    pub seen: S,
+    seen: &'a Value,
 }
 
 /// The file of a running recording. It has each line as soon as it is added, so that nothing is
@@ -167,8 +96,11 @@ impl Log {
         Ok(log)
     }
 
-    pub fn add(&mut self, at: f64, seen: &RawObservation) -> io::Result<()> {
-        self.write(&Line { at, seen })
+    /// Adds what was seen to the file, such as `{"pod": {…}}`, and returns what its line says.
+    pub fn add(&mut self, at: f64, mut seen: Value) -> io::Result<ObservationKind> {
+        reduce(&mut seen);
+        self.write(&Line { at, seen: &seen })?;
+        Ok(ObservationKind::deserialize(seen)?)
     }
 
     /// Replaces the header; the old file stays until the new one is complete.
@@ -188,121 +120,69 @@ impl Log {
     }
 }
 
-/// Reads a recording from the file of its observations.
+/// Reads a recording from the file of its observations. `flags` changes those that the recording
+/// assumed.
 ///
-/// `flags` changes those that the recording assumed.
-pub fn read(path: &Path, flags: impl Fn(&mut Flags)) -> Result<(Header, Record), Error> {
-    let unreadable = |source| Error::Unreadable {
-        path: path.into(),
-        source,
-    };
-    let text = fs::read_to_string(path).map_err(unreadable)?;
+/// # Errors
+/// If the file cannot be read, or if a line of it is not an observation.
+pub fn read(path: &Path, flags: impl Fn(&mut Flags)) -> Result<(Header, Record)> {
+    let file = path.display();
+    let text = fs::read_to_string(path).with_context(|| format!("{file} cannot be read"))?;
     let mut lines = serde_json::Deserializer::from_str(&text);
-    let header = Header::deserialize(&mut lines);
-    let mut header = header.map_err(|why| Error::Header {
-        path: path.into(),
-        why,
+    let mut header = Header::deserialize(&mut lines).with_context(|| {
+        format!(
+            "{file}: the first line must be \
+             {{\"began\": \"<RFC 3339>\", \"deployment\": \"<name>\"}}"
+        )
     })?;
     flags(&mut header.flags);
-    let mut record = Record::new(header.began);
-    record.flags = header.flags;
-    for line in lines.into_iter::<Line>() {
+    let mut record = Record::new(header.began, header.flags);
+    for line in lines.into_iter::<Observation>() {
         match line {
-            Ok(Line { at, seen }) => record.add(at, seen.into()),
+            Ok(Observation { at, kind }) => record.add(at, kind),
             // The disk was full, or the machine was turned off.
             Err(why) if why.is_eof() => {}
-            Err(why) => {
-                return Err(Error::Line {
-                    path: path.into(),
-                    why,
-                });
-            }
+            Err(why) => bail!("{file}, line {}: not an observation: {why}", why.line()),
         }
     }
     Ok((header, record))
 }
 
-impl RawObservation {
-    /// Removes the fields that the explanation does not need. Above all no secret may get into a
-    /// file: no environment, no command, no annotations (kubectl keeps whole objects there).
-    pub fn reduced(mut self) -> Self {
-        match &mut self {
-            Self::Hpa(object) => reduce(&mut object.metadata),
-            Self::Event(object) => reduce(&mut object.metadata),
-            Self::Usage(pods) => pods.iter_mut().for_each(|pod| reduce(&mut pod.metadata)),
-            Self::Deployment(object) => {
-                reduce(&mut object.metadata);
-                if let Some(apps::DeploymentSpec { template, .. }) = &mut object.spec {
-                    template.metadata.iter_mut().for_each(reduce);
-                    template.spec = template.spec.as_ref().map(reduced_spec);
-                }
+/// Removes the fields that the explanation does not need. Above all no secret may get into a file:
+/// no environment, no command, no annotations (kubectl keeps whole objects there).
+fn reduce(seen: &mut Value) {
+    for spec in ["/pod/spec", "/deployment/spec/template/spec"] {
+        let fields = ["containers", "initContainers", "overhead", "resources"];
+        keep(seen.pointer_mut(spec), &fields);
+        for containers in ["containers", "initContainers"] {
+            let containers = seen.pointer_mut(&format!("{spec}/{containers}"));
+            let containers = containers.and_then(Value::as_array_mut);
+            for container in containers.into_iter().flatten() {
+                let fields = ["image", "name", "resources", "restartPolicy"];
+                keep(Some(container), &fields);
             }
-            Self::Pod(object) => {
-                reduce(&mut object.metadata);
-                object.spec = object.spec.as_ref().map(reduced_spec);
-                // The states of containers include the last output of the app.
-                object.status = object.status.take().map(|status| core::PodStatus {
-                    phase: status.phase,
-                    conditions: status.conditions,
-                    start_time: status.start_time,
-                    reason: status.reason,
-                    message: status.message,
-                    ..Default::default()
-                });
-            }
-            _ => {}
         }
-        self
+    }
+    // The states of containers include the last output of the app.
+    let fields = ["conditions", "message", "phase", "reason", "startTime"];
+    keep(seen.pointer_mut("/pod/status"), &fields);
+    remove_annotations(seen);
+}
+
+fn keep(object: Option<&mut Value>, fields: &[&str]) {
+    if let Some(object) = object.and_then(Value::as_object_mut) {
+        object.retain(|field, _| fields.contains(&&**field));
     }
 }
 
-fn reduce(metadata: &mut ObjectMeta) {
-    metadata.annotations = None;
-    metadata.managed_fields = None;
-}
-
-fn reduced_spec(spec: &core::PodSpec) -> core::PodSpec {
-    let reduced = |container: &core::Container| core::Container {
-        name: container.name.clone(),
-        image: container.image.clone(),
-        resources: container.resources.clone(),
-        restart_policy: container.restart_policy.clone(),
-        ..Default::default()
-    };
-    let init_containers = spec.init_containers.as_ref();
-    core::PodSpec {
-        containers: spec.containers.iter().map(reduced).collect(),
-        init_containers: init_containers.map(|all| all.iter().map(reduced).collect()),
-        resources: spec.resources.clone(),
-        overhead: spec.overhead.clone(),
-        ..Default::default()
-    }
-}
-
-impl From<RawObservation> for ObservationKind {
-    fn from(seen: RawObservation) -> Self {
-        let name = |value: Value| value.as_str().unwrap_or_default().to_string();
-        match seen {
-            RawObservation::Hpa(object) => Self::Autoscaler((*object).into()),
-            RawObservation::HpaGone(value) => Self::AutoscalerGone(name(value)),
-            RawObservation::Deployment(object) => Self::Deployment((*object).into()),
-            RawObservation::DeploymentGone(_) => Self::DeploymentGone,
-            RawObservation::Pod(object) => Self::Pod((*object).into()),
-            RawObservation::PodGone(name) => Self::PodGone(name),
-            RawObservation::Event(object) => Self::Event((*object).into()),
-            RawObservation::Usage(pods) => {
-                let named = |pod: PodMetrics| {
-                    let name = pod.metadata.name.clone();
-                    (name.unwrap_or_default(), pod.into())
-                };
-                Self::Usage(pods.into_iter().map(named).collect())
-            }
-            RawObservation::Response(response) => Self::Response(response),
-            RawObservation::TrafficStarted(label) => Self::TrafficStarted(name(label)),
-            RawObservation::TrafficEnded(result) => Self::TrafficEnded(*result),
-            RawObservation::Lost { what, why } => Self::Lost { what, why },
-            RawObservation::Regained { what } => Self::Regained { what },
+fn remove_annotations(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(remove_annotations),
+        Value::Object(fields) => {
+            fields.retain(|field, _| field != "annotations" && field != "managedFields");
+            fields.values_mut().for_each(remove_annotations);
         }
+        _ => {}
     }
 }
 
@@ -359,52 +239,22 @@ impl From<core::Pod> for Pod {
 
 /// The requests of each container; a container without a request gets its limit, as the API server
 /// sets it for a pod. The empty name is the pod's own request, which takes precedence.
-fn requests(pod: &core::PodSpec) -> Resources {
-    let requests = |resources: Option<&core::ResourceRequirements>| {
+fn requests(pod: &core::PodSpec) -> Vec<Container> {
+    let requests = |name: &str, resources: Option<&core::ResourceRequirements>| {
         let resources = resources.cloned().unwrap_or_default();
         let mut requests = resources.limits.unwrap_or_default();
         requests.extend(resources.requests.unwrap_or_default());
-        quantities(&requests)
+        Container {
+            name: name.into(),
+            resources: requests,
+        }
     };
     let init_containers = pod.init_containers.iter().flatten();
     let sidecars = init_containers.filter(|one| one.restart_policy.as_deref() == Some("Always"));
     let containers = pod.containers.iter().chain(sidecars);
-    let mut all: Resources = containers
-        .map(|one| (one.name.clone(), requests(one.resources.as_ref())))
-        .collect();
-    if pod.resources.is_some() {
-        all.insert(String::new(), requests(pod.resources.as_ref()));
-    }
-    all
-}
-
-impl From<PodMetrics> for Usage {
-    fn from(metrics: PodMetrics) -> Self {
-        let containers = metrics.containers.into_iter();
-        Self {
-            window: MetricsWindow {
-                ended: metrics.timestamp,
-                length: metrics.window,
-            },
-            containers: containers
-                .map(|container| (container.name, quantities(&container.usage)))
-                .collect(),
-        }
-    }
-}
-
-impl From<core::Event> for KubeEvent {
-    fn from(object: core::Event) -> Self {
-        let last = object.last_timestamp.map(|time| time.0);
-        let only = object.event_time.map(|time| time.0);
-        Self {
-            time: last.or(only).or(object.first_timestamp.map(|time| time.0)),
-            kind: object.involved_object.kind.unwrap_or_default(),
-            about: object.involved_object.name.unwrap_or_default(),
-            reason: object.reason.unwrap_or_default(),
-            message: object.message.unwrap_or_default(),
-        }
-    }
+    let containers = containers.map(|one| requests(&one.name, one.resources.as_ref()));
+    let own = pod.resources.iter().map(|own| requests("", Some(own)));
+    containers.chain(own).collect()
 }
 
 impl From<HorizontalPodAutoscaler> for Autoscaler {
@@ -412,18 +262,11 @@ impl From<HorizontalPodAutoscaler> for Autoscaler {
         let spec = object.spec.unwrap_or_default();
         let status = object.status.unwrap_or_default();
         let statuses = status.current_metrics.iter().flatten();
-        let statuses: Vec<_> = statuses.filter_map(source_and_value).collect();
-        // After an edit the status is still that of the old metrics.
-        let mut unused = statuses.clone();
+        // After an edit they are still those of the old metrics.
+        let mut statuses = statuses.filter_map(source).collect();
         let metrics = spec.metrics.iter().flatten();
-        let metrics = metrics
-            .filter_map(|spec| metric(spec, &mut unused))
-            .collect();
+        let metrics = metrics.filter_map(|spec| metric(spec, &mut statuses));
         let owners = object.metadata.owner_references.unwrap_or_default();
-        let scaled_object = owners
-            .into_iter()
-            .find(|owner| owner.kind == "ScaledObject");
-        let conditions = status.conditions.unwrap_or_default().into_iter();
         Self {
             name: object.metadata.name.unwrap_or_default(),
             rules: Rules {
@@ -432,86 +275,86 @@ impl From<HorizontalPodAutoscaler> for Autoscaler {
                 behavior: spec.behavior,
                 flags: Flags::default(),
             },
-            metrics,
-            scaled_object: scaled_object.map(|owner| owner.name),
+            metrics: metrics.collect(),
+            is_of_keda: owners.iter().any(|owner| owner.kind == "ScaledObject"),
             from: count(status.current_replicas),
             to: count(Some(status.desired_replicas)),
-            last_scaled: status.last_scale_time.map(|time| time.0),
-            conditions: conditions
-                .map(|condition| Condition {
-                    kind: condition.type_,
-                    is_true: condition.status == "True",
-                    reason: condition.reason.unwrap_or_default(),
-                    message: condition.message.unwrap_or_default(),
-                })
-                .collect(),
-            statuses,
+            status,
         }
     }
 }
 
-/// The source of a metric of the specification or of the status, in the API's field for its type.
+/// A metric of the specification with its target, or of the status with its current value.
 #[derive(Deserialize)]
-struct AnySource {
-    /// That of a resource; the other sources have a metric.
+struct Source {
+    /// That of a resource; all other sources have a metric.
     #[serde(default)]
     name: String,
     container: Option<String>,
-    metric: Option<autoscaling::MetricIdentifier>,
+    metric: Option<MetricIdentifier>,
     #[serde(rename = "target", alias = "current")]
     value: MetricValueStatus,
 }
 
-/// The source of a metric with its target or its current value; nothing if the metric fails.
-fn source_and_value(metric: &impl Serialize) -> Option<(Source, MetricValueStatus)> {
+/// Nothing if the metric fails.
+fn source(metric: impl Serialize) -> Option<Source> {
     let metric = serde_json::to_value(metric).ok()?;
-    let fields = metric.as_object()?;
     // The other field is the type.
-    let (kind, source) = fields.iter().find(|(_, value)| value.is_object())?;
-    let source = AnySource::deserialize(source).ok()?;
-    let is_average = source.value.average_value.is_some();
-    let name = match source.metric {
-        Some(metric) if is_average && kind != "pods" => Source::PerPod(metric.name),
-        Some(metric) => Source::Value(metric.name),
-        None => Source::Resource {
-            name: source.name,
-            container: source.container,
-        },
-    };
-    Some((name, source.value))
+    let source = metric
+        .as_object()?
+        .values()
+        .find(|value| value.is_object())?;
+    Source::deserialize(source).ok()
+}
+
+impl Source {
+    fn name(&self) -> &str {
+        let metric = self.metric.as_ref().map(|metric| &metric.name);
+        metric.unwrap_or(&self.name)
+    }
+
+    /// Whether it is the same metric, with or without an average.
+    fn is_metric_of(&self, other: &Self) -> bool {
+        self.metric.is_some() == other.metric.is_some()
+            && (self.name(), &self.container) == (other.name(), &other.container)
+    }
 }
 
 /// Nothing unless the specification has a target, above 0 as the API server demands. Takes the
 /// status of the metric out of `statuses`.
-fn metric(
-    spec: &autoscaling::MetricSpec,
-    statuses: &mut Vec<(Source, MetricValueStatus)>,
-) -> Option<Metric> {
-    let (source, target) = source_and_value(spec)?;
-    let mut statuses_of = statuses.iter();
-    let place = statuses_of.position(|(other, _)| source.is_metric_of(other));
-    let status = place.map_or_else(Default::default, |place| statuses.remove(place).1);
-    let average = value(&status).filter(|value| is_value(*value));
-    let (target, unit, current) = if let Some(target) = target.average_utilization {
-        let current = status.average_utilization.map(i64::from);
-        (target.into(), Unit::Percent, current)
-    } else if source.is_cpu() {
-        (value(&target)?, Unit::Millicores, average)
-    } else {
-        (value(&target)?, Unit::Thousandths, average)
+fn metric(spec: &MetricSpec, statuses: &mut Vec<Source>) -> Option<Metric> {
+    let source = source(spec)?;
+    let place = statuses
+        .iter()
+        .position(|status| source.is_metric_of(status));
+    let status = place.map_or_else(Default::default, |place| statuses.remove(place).value);
+    // If it is divided by 0 pods, an autoscaler writes infinity as an integer.
+    let average = value(&status).filter(|value| !matches!(*value, i64::MIN | i64::MAX));
+    let is_average = source.value.average_value.is_some() && spec.type_ != "Pods";
+    let kind = match source.metric {
+        None => MetricKind::Resource,
+        Some(_) if is_average => MetricKind::PerPod,
+        Some(_) => MetricKind::Value,
     };
-    (target > 0).then_some(Metric {
-        source,
+    let (target, unit, current) = match source.value.average_utilization {
+        Some(target) => {
+            let current = status.average_utilization.map(i64::from);
+            (target.into(), Unit::Percent, current)
+        }
+        None if kind == MetricKind::Resource && source.name == "cpu" => {
+            (value(&source.value)?, Unit::Millicores, average)
+        }
+        None => (value(&source.value)?, Unit::Thousandths, average),
+    };
+    (target > 0).then(|| Metric {
+        kind,
+        name: source.name().into(),
+        container: source.container.clone(),
         target,
         unit,
         current,
         average,
     })
-}
-
-/// Not what an autoscaler writes if it divides by 0 pods: infinity as an integer.
-fn is_value(value: i64) -> bool {
-    !matches!(value, i64::MIN | i64::MAX)
 }
 
 fn value(status: &MetricValueStatus) -> Option<i64> {
@@ -521,13 +364,6 @@ fn value(status: &MetricValueStatus) -> Option<i64> {
 
 fn count(number: Option<i32>) -> u32 {
     number.unwrap_or_default().try_into().unwrap_or_default()
-}
-
-fn quantities(quantities: &BTreeMap<String, Quantity>) -> BTreeMap<String, i64> {
-    let quantities = quantities.iter();
-    quantities
-        .filter_map(|(resource, quantity)| Some((resource.clone(), thousandths(quantity)?)))
-        .collect()
 }
 
 #[cfg(test)]
@@ -550,8 +386,8 @@ mod tests {
             ),
             cpu,
         ]);
-        let object: HorizontalPodAutoscaler = serde_json::from_value(object).expect("it is an HPA");
-        let metrics = Autoscaler::from(object).metrics.into_iter();
+        let object: Autoscaler = serde_json::from_value(object).expect("it is an HPA");
+        let metrics = object.metrics.iter();
         let short: Vec<_> = metrics.map(|one| (one.target, one.current)).collect();
         assert_eq!(short, [(50, Some(7))]);
     }

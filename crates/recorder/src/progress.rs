@@ -105,11 +105,12 @@ impl Events {
     /// Whether it is the first of its kind. Each of many pods has the same events, with other
     /// messages, and so has a ReplicaSet for each pod that it cannot create.
     fn add(&mut self, event: &KubeEvent) -> bool {
-        let message = match event.kind.as_str() {
+        let kind = event.involved_object.kind.clone().unwrap_or_default();
+        let message = match kind.as_str() {
             "Pod" | "ReplicaSet" => "",
             _ => &event.message,
         };
-        let key = [&event.kind, &event.reason].map(Clone::clone);
+        let key = [kind, event.reason.clone()];
         let (messages, count) = self.0.entry(key).or_default();
         *count += 1;
         messages.insert(message.into())
@@ -131,10 +132,10 @@ fn seconds(record: &Record, at: f64) -> String {
 pub fn numbers(record: &Record, at: f64) -> String {
     let latency = match &record.state.response {
         None => String::new(),
-        Some(Response { took, failed: None }) => format!(", {}", latency(took.as_secs_f64())),
-        Some(Response {
-            failed: Some(why), ..
-        }) => format!(", {}", no_response(why)),
+        Some(Response { seconds, failed }) => match failed {
+            None => format!(", {}", latency(*seconds)),
+            Some(why) => format!(", {}", no_response(why)),
+        },
     };
     let replicas = replicas(&record.state);
     format!("{}  {replicas}{latency}", seconds(record, at))
@@ -163,9 +164,9 @@ fn cpu(state: &State) -> String {
     match cpu.current {
         Some(current) => format!("CPU {} of {target}", cpu.unit.format(current)),
         None => {
-            let active = autoscaler.condition("ScalingActive");
-            let why = active.filter(|active| !active.is_true);
-            let why = why.map_or(String::new(), |why| format!(" ({})", why.reason));
+            let why = autoscaler.condition_with("ScalingActive", "False");
+            let why = why.and_then(|why| why.reason.as_deref());
+            let why = why.map_or(String::new(), |why| format!(" ({why})"));
             format!("CPU not known yet, of {target}{why}")
         }
     }
@@ -173,8 +174,6 @@ fn cpu(state: &State) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::json;
 
     use super::*;
@@ -194,15 +193,10 @@ mod tests {
             (false, hpa, "SuccessfulRescale", "New size: 4"),
             (false, hpa, "SuccessfulRescale", "New size: 8"),
         ] {
-            let [kind, reason, message] = [kind, reason, message].map(Into::into);
-            let about = "a".into();
-            let event = KubeEvent {
-                time: None,
-                kind,
-                about,
-                reason,
-                message,
-            };
+            let event = json!({
+                "involvedObject": {"kind": kind}, "reason": reason, "message": message,
+            });
+            let event = serde_json::from_value(event).expect("it is an event");
             assert_eq!(events.add(&event), is_printed, "{event:?}");
         }
         let repeated: Vec<_> = events.repeated().collect();
@@ -223,8 +217,8 @@ mod tests {
         for (failed, times) in [(false, 1), (true, 3), (false, 4), (true, 1), (false, 9)] {
             for _ in 0..times {
                 let failed = failed.then(|| "503".to_string());
-                let took = Duration::ZERO;
-                said.extend(outage.add(&Response { took, failed }));
+                let seconds = 0.0;
+                said.extend(outage.add(&Response { seconds, failed }));
             }
         }
         assert_eq!(said, ["no 2xx response: 503", "the app responds again"]);

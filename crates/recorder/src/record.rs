@@ -1,32 +1,51 @@
 //! The observations in their order; everything else is computed from them.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::autoscaling::v2::MetricValueStatus;
-use serde::{Deserialize, Serialize};
+use k8s_openapi::{
+    api::{
+        apps::v1 as apps,
+        autoscaling::v2::{
+            HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition as Condition,
+            HorizontalPodAutoscalerStatus,
+        },
+        core::v1 as core,
+    },
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
+};
+use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
+use serde_json::Value;
 
 use crate::{
+    quantity::thousandths,
     rules::{Class, Flags, MetricsWindow, PodState, Pods, Readiness, Reading, Rules, Unit},
     traffic::TrafficResult,
 };
 
-#[derive(Clone, Debug)]
+/// The key and the value in a line of `observations.jsonl`, in which objects are those of the API.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ObservationKind {
     Deployment(Deployment),
+    #[serde(deserialize_with = "anything")]
     DeploymentGone,
+    #[serde(rename = "hpa")]
     Autoscaler(Autoscaler),
     /// Its name, unless there is only one.
+    #[serde(rename = "hpa_gone", deserialize_with = "text_or_nothing")]
     AutoscalerGone(String),
     Pod(Pod),
     PodGone(String),
     /// The usage of every pod in the metrics API.
-    Usage(BTreeMap<String, Usage>),
+    Usage(Vec<Usage>),
+    #[serde(alias = "answer")]
     Response(Response),
-    /// A Kubernetes event about the Deployment, its autoscaler or one of its pods.
     Event(KubeEvent),
     /// A label of the traffic, such as `40 connections`.
+    #[serde(alias = "load_started", deserialize_with = "text_or_nothing")]
     TrafficStarted(String),
+    #[serde(alias = "load_ended")]
     TrafficEnded(TrafficResult),
     /// A watch or poll that failed, and why.
     Lost {
@@ -38,17 +57,26 @@ pub enum ObservationKind {
     },
 }
 
-#[derive(Clone, Debug)]
+fn anything<'de, D: Deserializer<'de>>(value: D) -> Result<(), D::Error> {
+    IgnoredAny::deserialize(value).map(|_| ())
+}
+
+/// Anything but a text is none.
+fn text_or_nothing<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
+    let value = Value::deserialize(value)?;
+    Ok(value.as_str().unwrap_or_default().into())
+}
+
+#[derive(Clone, Debug, Deserialize)]
 pub struct Observation {
     /// Seconds since the recording began.
     pub at: f64,
+    #[serde(flatten)]
     pub kind: ObservationKind,
 }
 
-/// Resources in thousandths (millicores, thousandths of a byte), by container and by name.
-pub type Resources = BTreeMap<String, BTreeMap<String, i64>>;
-
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(from = "apps::Deployment")]
 pub struct Deployment {
     /// The number that the autoscaler set.
     pub desired: u32,
@@ -58,32 +86,33 @@ pub struct Deployment {
     pub updated: u32,
     pub ready: u32,
     /// The requests in its template.
-    pub requests: Resources,
+    pub requests: Vec<Container>,
     /// Why pods are not created, as a message of the API.
     pub failure: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(from = "HorizontalPodAutoscaler")]
 pub struct Autoscaler {
     pub name: String,
     pub rules: Rules,
     /// In the order of its specification.
     pub metrics: Vec<Metric>,
-    /// The name of KEDA's ScaledObject that owns it.
-    pub scaled_object: Option<String>,
+    /// Whether it is that of a ScaledObject.
+    pub is_of_keda: bool,
     /// The replicas before its last computation, and the number that it set.
     pub from: u32,
     pub to: u32,
-    pub last_scaled: Option<Timestamp>,
-    pub conditions: Vec<Condition>,
-    /// The status of each metric of the specification by which it computed last.
-    pub statuses: Vec<(Source, MetricValueStatus)>,
+    pub status: HorizontalPodAutoscalerStatus,
 }
 
 /// A metric with its target; its status is unknown until it was read, and while it fails.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
-    pub source: Source,
+    pub kind: MetricKind,
+    pub name: String,
+    /// The container whose usage it is, unless it is that of whole pods.
+    pub container: Option<String>,
     /// Above 0.
     pub target: i64,
     pub unit: Unit,
@@ -92,60 +121,29 @@ pub struct Metric {
     pub average: Option<i64>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub enum Source {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MetricKind {
     /// The usage of the pods, or of one of their containers.
-    Resource {
-        name: String,
-        container: Option<String>,
-    },
+    Resource,
     /// A value that is divided by the number of pods.
-    PerPod(String),
+    PerPod,
     /// Any other value.
-    Value(String),
+    Value,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Condition {
-    pub kind: String,
-    pub is_true: bool,
-    pub reason: String,
-    pub message: String,
-}
-
-impl fmt::Display for Condition {
+impl fmt::Display for Metric {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}: {}", self.reason, self.message)
-    }
-}
-
-impl Source {
-    /// Whether both are the same metric, with or without an average.
-    pub fn is_metric_of(&self, other: &Self) -> bool {
-        let is_resource = |one: &Self| matches!(one, Self::Resource { .. });
-        is_resource(self) == is_resource(other) && self.to_string() == other.to_string()
-    }
-
-    pub fn is_cpu(&self) -> bool {
-        matches!(self, Self::Resource { name, .. } if name == "cpu")
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Resource {
-                name,
-                container: Some(container),
-            } => write!(f, "{name} of {container}"),
-            Self::Resource { name, .. } | Self::PerPod(name) | Self::Value(name) => {
-                f.write_str(name)
-            }
-        }
+        f.write_str(&self.name)?;
+        let mut container = self.container.iter();
+        container.try_for_each(|container| write!(f, " of {container}"))
     }
 }
 
 impl Metric {
+    pub fn is_resource(&self) -> bool {
+        self.kind == MetricKind::Resource
+    }
+
     pub fn reading(&self) -> Option<Reading> {
         self.current.map(|current| Reading {
             current,
@@ -158,47 +156,34 @@ impl Metric {
 impl Autoscaler {
     /// Its CPU metric, of the whole pod or of one container.
     pub fn cpu(&self) -> Option<&Metric> {
-        self.metrics.iter().find(|metric| metric.source.is_cpu())
+        let mut resources = self.metrics.iter().filter(|one| one.is_resource());
+        resources.find(|metric| metric.name == "cpu")
     }
 
     /// Whether KEDA may scale its target to zero, which needs a metric that is not of the pods.
     pub fn may_scale_to_zero(&self) -> bool {
-        let is_resource = |one: &Metric| matches!(one.source, Source::Resource { .. });
-        !self.metrics.iter().all(is_resource)
+        !self.metrics.iter().all(Metric::is_resource)
     }
 
     pub fn reading(&self) -> Option<Reading> {
         self.cpu()?.reading()
     }
 
-    /// The average usage that is the target for pods with these requests, in millicores.
-    pub fn target_millicores(&self, requests: &Resources) -> Option<f64> {
-        let cpu = self.cpu()?;
-        let of_one = match (cpu.unit, &cpu.source) {
-            (Unit::Percent, Source::Resource { container, .. }) => {
-                total(requests, "cpu", container.as_deref())? as f64 / 100.0
-            }
-            _ => 1.0,
-        };
-        Some(cpu.target as f64 * of_one)
-    }
-
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
-        self.conditions
-            .iter()
-            .find(|condition| condition.kind == kind)
+        let mut conditions = self.status.conditions.iter().flatten();
+        conditions.find(|condition| condition.type_ == kind)
     }
 
-    /// Whether the status is the same, so that only the specification may have changed.
-    pub fn has_status_of(&self, other: &Self) -> bool {
-        (self.from, self.to, self.last_scaled) == (other.from, other.to, other.last_scaled)
-            && (&self.conditions, &self.statuses) == (&other.conditions, &other.statuses)
+    /// A condition, if this is its status.
+    pub fn condition_with(&self, kind: &str, status: &str) -> Option<&Condition> {
+        self.condition(kind).filter(|one| one.status == status)
     }
 
     /// The name of the metric that decided, by the message of a condition.
     fn name_in_message(&self) -> Option<&str> {
-        let active = self.condition("ScalingActive").filter(|one| one.is_true)?;
-        let (_, name) = active.message.split_once("a replica count from ")?;
+        let active = self.condition_with("ScalingActive", "True")?;
+        let message = active.message.as_deref()?;
+        let (_, name) = message.split_once("a replica count from ")?;
         // The selector of an external metric follows without a space.
         Some(
             name.split_once('(')
@@ -209,17 +194,14 @@ impl Autoscaler {
     /// The metric that decided, if the autoscaler names it.
     pub fn named_metric(&self) -> Option<&Metric> {
         let name = self.name_in_message()?;
-        let is_named = |metric: &Metric| match &metric.source {
-            Source::Resource {
-                name: resource,
-                container,
-            } => name.strip_prefix(&**resource).is_some_and(|rest| {
+        let is_named = |metric: &Metric| match metric.kind {
+            MetricKind::Resource => name.strip_prefix(&*metric.name).is_some_and(|rest| {
                 // The average of a container is named as that of the pods is.
-                let is_container = container.is_some() && rest.starts_with(" container resource");
-                is_container || rest.starts_with(" resource")
+                let is_container = rest.starts_with(" container resource");
+                is_container && metric.container.is_some() || rest.starts_with(" resource")
             }),
-            Source::PerPod(metric) | Source::Value(metric) => {
-                name.ends_with(&format!(" metric {metric}"))
+            MetricKind::PerPod | MetricKind::Value => {
+                name.ends_with(&format!(" metric {}", metric.name))
             }
         };
         let mut named = self.metrics.iter().filter(|one| is_named(one));
@@ -230,40 +212,52 @@ impl Autoscaler {
     /// The metric that decided, as the autoscaler names it, or else the one that the rules give.
     pub fn deciding_metric(&self, metric: &Metric) -> String {
         let name = self.name_in_message();
-        name.map_or_else(|| metric.source.to_string(), Into::into)
+        name.map_or_else(|| metric.to_string(), Into::into)
     }
 
     /// The condition that explains its behaviour best.
     pub fn complaint(&self) -> Option<&Condition> {
         let complaints = [
-            ("AbleToScale", false),
-            ("ScalingActive", false),
-            ("ScalingLimited", true),
+            ("AbleToScale", "False"),
+            ("ScalingActive", "False"),
+            ("ScalingLimited", "True"),
         ];
-        complaints.into_iter().find_map(|(kind, is_true)| {
-            let condition = self.condition(kind);
-            condition.filter(|condition| condition.is_true == is_true)
-        })
+        let mut complaints = complaints.into_iter();
+        complaints.find_map(|(kind, status)| self.condition_with(kind, status))
     }
 
     /// Whether its status is that of a decision. A new autoscaler has 0 replicas in its status, and
     /// one that fails keeps its earlier status.
     pub fn has_decided(&self) -> bool {
-        let able = self.condition("AbleToScale");
-        let rescaled = able.is_some_and(|able| able.reason == "SucceededRescale");
-        let active = self.condition("ScalingActive");
-        able.is_some_and(|able| able.is_true) && (rescaled || active.is_some_and(|one| one.is_true))
+        let able = self.condition_with("AbleToScale", "True");
+        able.is_some_and(|able| {
+            able.reason.as_deref() == Some("SucceededRescale")
+                || self.condition_with("ScalingActive", "True").is_some()
+        })
+    }
+
+    /// When it last changed the replicas, in whole seconds.
+    pub fn last_scaled(&self) -> Option<Timestamp> {
+        self.status.last_scale_time.as_ref().map(|time| time.0)
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The reason and the message of a condition.
+pub fn quote(condition: &Condition) -> String {
+    let [reason, message] = [&condition.reason, &condition.message];
+    let [reason, message] = [reason, message].map(|text| text.as_deref().unwrap_or_default());
+    format!("{reason}: {message}")
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(from = "core::Pod")]
 pub struct Pod {
     pub name: String,
     pub created: Option<Timestamp>,
     /// Why it has no node, as a message of the scheduler.
     pub unscheduled: Option<String>,
     pub state: PodState,
-    pub requests: Resources,
+    pub requests: Vec<Container>,
 }
 
 impl Pod {
@@ -272,64 +266,77 @@ impl Pod {
     }
 }
 
-/// The usage of a pod, averaged over a window.
-#[derive(Clone, Debug, PartialEq)]
+/// The usage of a pod in the metrics API, averaged over a window.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Usage {
+    pub metadata: ObjectMeta,
+    #[serde(flatten)]
     pub window: MetricsWindow,
-    pub containers: Resources,
+    pub containers: Vec<Container>,
 }
 
-/// The sum over all containers, or the value of one; `None` unless each of them has a value.
-pub fn total(resources: &Resources, name: &str, container: Option<&str>) -> Option<i64> {
-    if let Some(container) = container {
-        return resources.get(container)?.get(name).copied();
+impl Usage {
+    pub fn pod(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
     }
-    // The pod's own request.
-    if let Some(own) = resources.get("") {
-        return own.get(name).copied();
+}
+
+/// The usage or the requests of a container; the name is empty for those of a whole pod.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Container {
+    pub name: String,
+    #[serde(rename = "usage")]
+    pub resources: BTreeMap<String, Quantity>,
+}
+
+/// The sum over all containers or the value of one, in thousandths (millicores, thousandths of a
+/// byte); `None` unless each of them has a value.
+pub fn total(containers: &[Container], resource: &str, container: Option<&str>) -> Option<i64> {
+    let value = |one: &Container| thousandths(one.resources.get(resource)?);
+    let name = container.unwrap_or_default();
+    // Those of the whole pod take precedence.
+    let own = containers.iter().find(|one| one.name == name);
+    if own.is_some() || container.is_some() {
+        return value(own?);
     }
-    let mut values = resources.values().map(|resources| resources.get(name));
-    let first = *values.next()??;
-    values.try_fold(first, |sum, value| Some(sum.saturating_add(*value?)))
+    let mut values = containers.iter().map(value);
+    let first = values.next()??;
+    values.try_fold(first, |sum, value| Some(sum.saturating_add(value?)))
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Response {
     /// From sending the request until the whole response was received.
-    #[serde(rename = "seconds", with = "seconds")]
-    pub took: Duration,
+    pub seconds: f64,
     /// Why it counts as failed.
     #[serde(default)]
     pub failed: Option<String>,
 }
 
-/// A duration as a number of seconds.
-mod seconds {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64(duration.as_secs_f64())
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
+/// A Kubernetes event about the Deployment, its autoscaler or one of its pods.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct KubeEvent {
-    /// When it last happened, by the clock of the cluster.
-    pub time: Option<Timestamp>,
-    /// The kind and the name of the object.
-    pub kind: String,
-    pub about: String,
+    pub involved_object: core::ObjectReference,
     pub reason: String,
     pub message: String,
+    last_timestamp: Option<Timestamp>,
+    event_time: Option<Timestamp>,
+    first_timestamp: Option<Timestamp>,
 }
 
 impl KubeEvent {
+    /// The name of the object.
+    pub fn about(&self) -> &str {
+        self.involved_object.name.as_deref().unwrap_or_default()
+    }
+
+    /// When it last happened, by the clock of the cluster.
+    pub fn time(&self) -> Option<Timestamp> {
+        let once = self.event_time.or(self.first_timestamp);
+        self.last_timestamp.or(once)
+    }
+
     /// The number of replicas that an autoscaler set, if the event says so.
     pub fn new_size(&self) -> Option<u32> {
         // Similar events are combined, and their message begins with that.
@@ -341,7 +348,7 @@ impl KubeEvent {
 }
 
 /// All observations, and the state that follows from them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Record {
     pub began: Timestamp,
     /// The flags of the controller manager, for all autoscalers that are added from now on.
@@ -349,8 +356,6 @@ pub struct Record {
     pub observations: Vec<Observation>,
     pub state: State,
     traffic_started: Option<f64>,
-    /// Unless it is still running.
-    traffic_ended: Option<f64>,
 }
 
 /// A span of traffic, in seconds since the first one started.
@@ -375,30 +380,23 @@ pub struct State {
 }
 
 impl Record {
-    pub fn new(began: Timestamp) -> Self {
+    pub fn new(began: Timestamp, flags: Flags) -> Self {
         Self {
             began,
-            flags: Flags::default(),
-            observations: Vec::new(),
-            state: State::default(),
-            traffic_started: None,
-            traffic_ended: None,
+            flags,
+            ..Self::default()
         }
     }
 
     pub fn add(&mut self, at: f64, mut kind: ObservationKind) {
-        if let ObservationKind::Autoscaler(autoscaler) = &mut kind {
-            autoscaler.rules.flags = self.flags;
-        }
-        self.state.apply(&kind);
-        match kind {
+        match &mut kind {
+            ObservationKind::Autoscaler(autoscaler) => autoscaler.rules.flags = self.flags,
             ObservationKind::TrafficStarted(_) => {
                 self.traffic_started.get_or_insert(at);
-                self.traffic_ended = None;
             }
-            ObservationKind::TrafficEnded(_) => self.traffic_ended = Some(at),
             _ => {}
         }
+        self.state.apply(&kind);
         self.observations.push(Observation { at, kind });
     }
 
@@ -413,7 +411,7 @@ impl Record {
 
     /// When the traffic started and ended.
     pub fn traffic_span(&self) -> Option<(f64, f64)> {
-        let end = self.traffic_ended.unwrap_or(self.end());
+        let end = self.traffic_ended().map_or(self.end(), |(end, _)| end);
         self.traffic_started.map(|start| (start, end))
     }
 
@@ -459,13 +457,19 @@ impl Record {
         runs
     }
 
-    pub fn traffic_result(&self) -> Option<&TrafficResult> {
-        self.traffic_ended?;
-        let mut kinds = self.observations.iter().rev().map(|one| &one.kind);
-        kinds.find_map(|kind| match kind {
-            ObservationKind::TrafficEnded(result) => Some(result),
+    /// When the last traffic ended, and its result, unless it is still running.
+    fn traffic_ended(&self) -> Option<(f64, &TrafficResult)> {
+        let mut latest = self.observations.iter().rev();
+        let ended = latest.find_map(|Observation { at, kind }| match kind {
+            ObservationKind::TrafficStarted(_) => Some(None),
+            ObservationKind::TrafficEnded(result) => Some(Some((*at, result))),
             _ => None,
-        })
+        });
+        ended.flatten()
+    }
+
+    pub fn traffic_result(&self) -> Option<&TrafficResult> {
+        self.traffic_ended().map(|(_, result)| result)
     }
 }
 
@@ -478,10 +482,9 @@ impl State {
                 let name = autoscaler.name.clone();
                 self.autoscalers.insert(name, autoscaler.clone());
             }
+            ObservationKind::AutoscalerGone(name) if name.is_empty() => self.autoscalers.clear(),
             ObservationKind::AutoscalerGone(name) => {
-                if self.autoscalers.remove(name).is_none() && self.autoscalers.len() == 1 {
-                    self.autoscalers.clear();
-                }
+                self.autoscalers.remove(name);
             }
             ObservationKind::Pod(pod) => {
                 self.pods.insert(pod.name.clone(), pod.clone());
@@ -489,13 +492,12 @@ impl State {
             ObservationKind::PodGone(name) => {
                 self.pods.remove(name);
             }
-            ObservationKind::Usage(usage) => self.usage = usage.clone(),
+            ObservationKind::Usage(pods) => {
+                let named = |usage: &Usage| (usage.pod().into(), usage.clone());
+                self.usage = pods.iter().map(named).collect();
+            }
             ObservationKind::Response(response) => self.response = Some(response.clone()),
-            ObservationKind::Event(_)
-            | ObservationKind::TrafficStarted(_)
-            | ObservationKind::TrafficEnded(_)
-            | ObservationKind::Lost { .. }
-            | ObservationKind::Regained { .. } => {}
+            _ => {}
         }
     }
 
@@ -525,15 +527,17 @@ impl State {
             .collect()
     }
 
-    /// The requests of the newest pod, or else of the template of the Deployment.
-    pub fn requests(&self) -> Option<&Resources> {
+    /// The average usage that is the target for a pod, in millicores. A percentage is one of the
+    /// requests of the newest pod, or else of the template of the Deployment.
+    pub fn target_millicores(&self) -> Option<f64> {
+        let cpu = self.autoscaler()?.cpu()?;
         let pods = self.pods.values().filter(|pod| !pod.state.leaving);
         let newest = pods.max_by_key(|pod| pod.created).map(|pod| &pod.requests);
-        newest.or(self.deployment.as_ref().map(|one| &one.requests))
-    }
-
-    /// The average usage that is the target for a pod, in millicores.
-    pub fn target_millicores(&self) -> Option<f64> {
-        self.autoscaler()?.target_millicores(self.requests()?)
+        let requests = newest.or(self.deployment.as_ref().map(|one| &one.requests))?;
+        let of_one = match cpu.unit {
+            Unit::Percent => total(requests, "cpu", cpu.container.as_deref())? as f64 / 100.0,
+            _ => 1.0,
+        };
+        Some(cpu.target as f64 * of_one)
     }
 }

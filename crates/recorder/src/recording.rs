@@ -5,6 +5,7 @@ use std::{ffi::OsString, fs, net::SocketAddr, path::Path, time::Duration};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc::{UnboundedSender, unbounded_channel},
@@ -20,7 +21,7 @@ use crate::{
     format::{self, parse_duration, replicas},
     hold::Hold,
     notes::why_unscaled,
-    observations::{Header, Log, RawObservation, Verdict},
+    observations::{Header, Log, Verdict},
     probe::Probe,
     progress::Progress,
     record::{ObservationKind, Record, State},
@@ -143,8 +144,7 @@ impl Recording {
                 })
             }
         };
-        let mut record = Record::new(Timestamp::now());
-        record.flags = flags;
+        let record = Record::new(Timestamp::now(), flags);
         let header = Header {
             began: record.began,
             deployment,
@@ -205,8 +205,8 @@ impl Recording {
             tokio::select! {
                 Some(seen) = observations.recv() => {
                     let at = self.now();
-                    log.add(at, &seen).with_context(unwritable)?;
-                    self.observe(at, seen.into());
+                    let kind = log.add(at, seen).with_context(unwritable)?;
+                    self.observe(at, kind);
                 }
                 _ = ticks.tick() => {}
             }
@@ -241,7 +241,7 @@ impl Recording {
     }
 
     /// Shows the progress and sends the next load, or stops the traffic if the recording ends.
-    fn tick(&mut self, observations: &UnboundedSender<RawObservation>) {
+    fn tick(&mut self, observations: &UnboundedSender<Value>) {
         let now = self.now();
         let evaluation = self.evaluation(now);
         let status = self.status(&evaluation);
@@ -313,7 +313,7 @@ impl Recording {
 
     /// Stops a load of a hold when it is time for the next one, which is sent once the last one has
     /// ended.
-    fn next_load(&mut self, now: f64, observations: &UnboundedSender<RawObservation>) {
+    fn next_load(&mut self, now: f64, observations: &UnboundedSender<Value>) {
         let is_sending = self.is_sending();
         let Some(hold) = &mut self.hold else {
             return;
@@ -330,7 +330,7 @@ impl Recording {
     }
 
     /// Sends the traffic of the mode, if it has any, after a time.
-    fn send_traffic(&self, after: Duration, observations: &UnboundedSender<RawObservation>) {
+    fn send_traffic(&self, after: Duration, observations: &UnboundedSender<Value>) {
         let (command, label) = match (&self.mode, &self.hold) {
             (Mode::Run { command, .. }, _) => (command.clone(), traffic::label(command)),
             (_, Some(hold)) => (hold.command(), hold.load().to_string()),
@@ -342,10 +342,10 @@ impl Recording {
                 return;
             }
             let started = || {
-                let _ = observations.send(RawObservation::TrafficStarted(label.into()));
+                let _ = observations.send(json!({"traffic_started": label}));
             };
             let result = traffic::run(&command, started, &stop).await;
-            let _ = observations.send(RawObservation::TrafficEnded(Box::new(result)));
+            let _ = observations.send(json!({"traffic_ended": result}));
         });
     }
 

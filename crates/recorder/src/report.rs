@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use crate::{
     analysis::{Milestones, Phase, phases, pods_ready},
-    decisions::{Decision, decisions},
+    computation::Decision,
+    decisions::decisions,
     format::latency,
     notes::Note,
     observations::{Header, Verdict},

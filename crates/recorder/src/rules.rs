@@ -55,7 +55,7 @@ pub struct Reading {
 }
 
 /// The unit of a target.
-#[derive(Clone, Copy, Debug, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Percent of the requests of the pods (`averageUtilization`).
@@ -101,27 +101,25 @@ impl Reading {
         let ratio = self.ratio();
         let is_as_read = pods.without_metrics == 0 && (ratio <= 1.0 || pods.not_ready == 0);
         if is_as_read && tolerance.contains(ratio) {
-            let side = if ratio < 1.0 {
-                tolerance.down
-            } else {
-                tolerance.up
-            };
-            return vec![Constraint::Tolerance {
-                percent: (side * 100.0).round() as u32,
-            }];
+            let Tolerance { up, down } = tolerance;
+            let side = if ratio < 1.0 { down } else { up };
+            let percent = (side * 100.0).round() as u32;
+            return vec![Constraint::Tolerance { percent }];
         }
-        let not_ready = Constraint::NotReady {
-            pods: pods.not_ready,
-        };
-        let without_metrics = Constraint::WithoutMetrics {
-            pods: pods.without_metrics,
-        };
-        match (pods.not_ready, pods.without_metrics) {
-            (0, 0) => vec![Constraint::Counted { pods: pods.counted }],
-            (_, 0) => vec![not_ready],
-            (0, _) => vec![without_metrics],
-            _ => vec![not_ready, without_metrics],
+        let mut constraints = Vec::new();
+        if pods.not_ready > 0 {
+            let pods = pods.not_ready;
+            constraints.push(Constraint::NotReady { pods });
         }
+        if pods.without_metrics > 0 {
+            let pods = pods.without_metrics;
+            constraints.push(Constraint::WithoutMetrics { pods });
+        }
+        if constraints.is_empty() {
+            let pods = pods.counted;
+            constraints.push(Constraint::Counted { pods });
+        }
+        constraints
     }
 }
 
@@ -145,9 +143,11 @@ pub enum Readiness {
 }
 
 /// The time over which usage was averaged.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct MetricsWindow {
+    #[serde(rename = "timestamp")]
     pub ended: Timestamp,
+    #[serde(rename = "window")]
     pub length: SignedDuration,
 }
 
@@ -721,9 +721,10 @@ impl Rules {
         if result == bounded {
             return (result, bound.map(|(_, constraint)| constraint));
         }
-        let select = self.direction(up).map(|rules| &rules.select_policy);
-        let constraint = match select.map(Option::as_deref) {
-            Some(Some("Disabled")) => Constraint::Disabled,
+        let rules = self.direction(up);
+        let select = rules.and_then(|rules| rules.select_policy.as_deref());
+        let constraint = match select {
+            Some("Disabled") => Constraint::Disabled,
             _ => Constraint::LargestStep { replicas: step },
         };
         (result, Some(constraint))

@@ -9,12 +9,13 @@ use jiff::Timestamp;
 use proptest::{collection::vec, prelude::any, prop_assert, proptest, sample::Index};
 use recorder::{
     chart, files,
-    observations::{self, Header, Line, Verdict},
-    record::Record,
+    observations::{self, Header, Verdict},
+    record::{ObservationKind, Record},
     report::Report,
     steady_load::Plan,
 };
 use schemars::generate::SchemaSettings;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::common::record;
@@ -539,7 +540,7 @@ fn the_most_relevant_condition_is_quoted() {
         let object = with_status(hpa(1, 1, 2), "conditions", conditions.collect());
         let state = record([(0.0, object)]).state;
         let autoscaler = state.autoscaler().expect("it is there");
-        assert_eq!(autoscaler.complaint().map(|one| &*one.kind), expected);
+        assert_eq!(autoscaler.complaint().map(|one| &*one.type_), expected);
     }
 }
 
@@ -632,13 +633,7 @@ proptest! {
             }
             object
         });
-        let is_observation = |line: &Value| {
-            let mut line = line.clone();
-            line.is_object() && {
-                line["at"] = 0.into();
-                serde_json::from_value::<Line>(line).is_ok()
-            }
-        };
+        let is_observation = |line: &Value| ObservationKind::deserialize(line).is_ok();
         let observations = created.into_iter().chain(changed).filter(is_observation).enumerate();
         let record = record(observations.map(|(index, one)| (index as f64 * 7.5, one)));
         let header = header(&record);

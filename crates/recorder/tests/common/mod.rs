@@ -3,17 +3,15 @@
 
 use std::{fs, path::Path};
 
-use jiff::Timestamp;
-use recorder::{observations::Line, record::Record};
+use recorder::record::Record;
 use serde_json::{Value, json};
 
 /// A record of these observations: times, and lines of the file without them.
 pub fn record(observations: impl IntoIterator<Item = (f64, Value)>) -> Record {
-    let mut record = Record::new(Timestamp::UNIX_EPOCH);
-    for (at, mut line) in observations {
-        line["at"] = at.into();
-        let Line { at, seen } = serde_json::from_value::<Line>(line).expect("it is an observation");
-        record.add(at, seen.into());
+    let mut record = Record::default();
+    for (at, line) in observations {
+        let kind = serde_json::from_value(line).expect("it is an observation");
+        record.add(at, kind);
     }
     record
 }
