@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::{
     chart::CONNECTIONS,
-    crowds::{self, Tool},
+    crowds::{self, Tool, UNBOUNDED},
     measure::{bombardier, component, cost, disconnect, idle_cores, traffic},
     peers,
     report::Report,
@@ -317,10 +317,11 @@ async fn growth(testbed: &Testbed, report: &mut Report) -> Result<()> {
     let (mut cpu, mut health) = (Vec::new(), Vec::new());
     for connections in [1, 4, 16, 64] {
         let before = tool.server.cpu_time()?;
-        let outcome = tool.crowd(connections, Client::Disconnects).await?;
+        let crowd = tool.crowd(connections, Client::Disconnects, UNBOUNDED);
+        let [.., (_, p99), _, _, (_, requests), _] = crowd.await?;
         let used = (tool.server.cpu_time()? - before).as_secs_f64();
-        cpu.push(used / outcome.tally.latencies.len() as f64);
-        health.push(quantile(&outcome.health, 0.99) / connections as f64);
+        cpu.push(used / requests.number);
+        health.push(p99.number / connections as f64);
     }
     let lowest = quantile(&cpu, 0.0);
     let spread = largest(cpu.iter().map(|&used| deviation(used, lowest)));

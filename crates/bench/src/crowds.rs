@@ -11,7 +11,7 @@ use crate::{
     measure::{component, cores, cost},
     report::{Figure, Report},
     testbed::{Share, Testbed},
-    traffic::{Client, Period, Stop, Tally, Traffic, probe_health},
+    traffic::{Client, Period, Stop, Traffic, probe_health},
     value::{count, milliseconds, plain, quantile, seconds},
 };
 
@@ -74,9 +74,8 @@ pub async fn measure(case: Case, testbed: &Testbed, report: &mut Report) -> Resu
     };
     for &(_, millis, connections, share, bounds) in CROWDS.iter().filter(|it| it.0 == case) {
         let tool = Tool::component(testbed, millis, share).await?;
-        let outcome = tool.crowd(connections, client).await?;
-        let subject = format!("{millis} ms × {connections} {share}");
-        report.add(subject, &outcome.figures(bounds));
+        let figures = tool.crowd(connections, client, bounds).await?;
+        report.add(format!("{millis} ms × {connections} {share}"), &figures);
     }
     Ok(())
 }
@@ -120,15 +119,21 @@ impl Tool {
         })
     }
 
-    /// Measures a crowd, without bounds.
+    /// Adds a crowd, without bounds.
     pub async fn measure(&self, connections: usize, report: &mut Report) -> Result<()> {
-        let outcome = self.crowd(connections, Client::Disconnects).await?;
-        let subject = format!("{} × {connections}", self.name);
-        report.add(subject, &outcome.figures(UNBOUNDED));
+        let figures = self.crowd(connections, Client::Disconnects, UNBOUNDED);
+        report.add(format!("{} × {connections}", self.name), &figures.await?);
         Ok(())
     }
 
-    pub async fn crowd(&self, connections: usize, client: Client) -> Result<Outcome> {
+    /// Measures a crowd.
+    pub async fn crowd(
+        &self,
+        connections: usize,
+        client: Client,
+        bounds: Bounds,
+    ) -> Result<[Figure; 9]> {
+        let [used, in_time, fair, late, health] = bounds;
         let traffic = Traffic {
             url: self.server.url(&self.target),
             connections,
@@ -136,21 +141,33 @@ impl Tool {
             client,
         };
         let period = Period::new(RAMP, LENGTH);
-        let (tally, health, cores) = try_join!(
+        let (tally, probes, cores) = try_join!(
             traffic.run(Stop::AtEnd(period)),
             probe_health(self.server.health_url(), period.end),
             cores(&self.server, period),
         )?;
-        let alone = self.cpu_time_ms / 1000.0;
         // Each request by at most one core.
         let usable = self.share.cpu().min(connections as f64);
-        Ok(Outcome {
-            used: cores / usable,
-            in_time: tally.rate(period) * alone / usable,
-            fair_latency: alone * connections as f64 / usable,
-            tally,
-            health,
-        })
+        let seconds_alone = self.cpu_time_ms / 1000.0;
+        let answered = tally.rate(period) * seconds_alone;
+        // If all requests were served at the same rate.
+        let fair_latency = seconds_alone * connections as f64 / usable;
+        let [p50, p95] = [0.5, 0.95].map(|share| quantile(&tally.latencies, share));
+        let [health_p99, failed_probes] = health_figures(&probes, health);
+        Ok([
+            ("p95", seconds(p95)),
+            ("p95 ÷ fair", plain(p95 / fair_latency).at_most(fair)),
+            (
+                "in time, of the CPU",
+                plain(answered / usable).at_least(in_time),
+            ),
+            ("late", count(tally.late).at_most(late)),
+            health_p99,
+            ("CPU used", plain(cores / usable).at_least(used)),
+            ("p50", seconds(p50)),
+            ("requests", count(tally.latencies.len())),
+            failed_probes,
+        ])
     }
 }
 
@@ -175,49 +192,14 @@ async fn tools(testbed: &Testbed) -> Result<[Tool; 3]> {
     Ok([own, chain, fib])
 }
 
-/// The results of a crowd.
-pub struct Outcome {
-    pub tally: Tally,
-    /// The latencies of its probes in seconds.
-    pub health: Vec<f64>,
-    /// Of the CPU that the crowd can use, the share that the server used.
-    used: f64,
-    /// The same of the responses in time, each of which counts as the CPU time of a request.
-    in_time: f64,
-    /// The latency in seconds if all requests were served at the same rate.
-    fair_latency: f64,
-}
-
-impl Outcome {
-    pub fn figures(&self, bounds: Bounds) -> [Figure; 9] {
-        let [used, in_time, fair, late, health] = bounds;
-        let latencies = &self.tally.latencies;
-        let [p50, p95] = [0.5, 0.95].map(|share| quantile(latencies, share));
-        let [health_p99, failed_probes] = health_figures(&self.health, health);
-        [
-            ("p95", seconds(p95)),
-            ("p95 ÷ fair", plain(p95 / self.fair_latency).at_most(fair)),
-            ("in time, of the CPU", plain(self.in_time).at_least(in_time)),
-            ("late", count(self.tally.late).at_most(late)),
-            health_p99,
-            ("CPU used", plain(self.used).at_least(used)),
-            ("p50", seconds(p50)),
-            ("requests", count(latencies.len())),
-            failed_probes,
-        ]
-    }
-}
-
 /// The p99 of probes, with a bound in milliseconds, and the share of them that a kubelet counts as
 /// failed: by default it waits for a second.
 pub fn health_figures(health: &[f64], bound: f64) -> [Figure; 2] {
     let p99 = 1000.0 * quantile(health, 0.99);
     let failed = health.iter().filter(|&&latency| latency > 1.0).count();
+    let failed = failed as f64 / health.len() as f64;
     [
         ("health p99", milliseconds(p99).at_most(bound)),
-        (
-            "probes over 1 s",
-            plain(failed as f64 / health.len() as f64),
-        ),
+        ("probes over 1 s", plain(failed)),
     ]
 }

@@ -95,8 +95,8 @@ async fn resource_consumer(report: &mut Report, folder: &Path) -> Result<()> {
     let name = "resource-consumer";
     let target = format!("/ConsumeCPU?millicores={MILLIS}&durationSec=1");
     let tool = tool(name, start(folder, name)?, target);
-    let outcome = tool.crowd(CONNECTIONS, Client::PostsEachSecond).await?;
-    let [.., health, used, _, _, failed] = outcome.figures(UNBOUNDED);
+    let crowd = tool.crowd(CONNECTIONS, Client::PostsEachSecond, UNBOUNDED);
+    let [.., health, used, _, _, failed] = crowd.await?;
     report.add(format!("{name} × {CONNECTIONS}"), &[used, health, failed]);
     Ok(())
 }

@@ -99,28 +99,22 @@ impl Testbed {
     }
 
     pub fn component(&self, share: Share) -> Result<Server> {
-        let manifest = fs::read_to_string("spin.toml")?;
-        ensure!(manifest.contains(COMPONENT), "spin.toml has another source");
-        let wasm = fs::canonicalize(&self.component)
-            .with_context(|| format!("cannot find {}", self.component.display()))?;
-        let manifest = manifest.replace(COMPONENT, &wasm.display().to_string());
-        self.serve("component", &manifest, share)
+        self.serve(&self.component, share)
     }
 
     /// A component to compare with: hello or control.
     pub fn other(&self, name: &str, share: Share) -> Result<Server> {
-        let wasm = fs::canonicalize(Path::new(RELEASE).join(name).with_extension("wasm"))?;
-        let manifest = format!(
-            "spin_manifest_version = 2\n\
-             [application]\nname = {name:?}\nversion = \"0.0.0\"\n\
-             [[trigger.http]]\nroute = \"/...\"\ncomponent = {name:?}\n\
-             [component.{name}]\nsource = {wasm:?}\n"
-        );
-        self.serve(name, &manifest, share)
+        self.serve(&Path::new(RELEASE).join(name).with_extension("wasm"), share)
     }
 
-    fn serve(&self, name: &str, manifest: &str, share: Share) -> Result<Server> {
-        let path = Path::new(OUTPUT).join(name).with_extension("toml");
+    /// Serves a component with the manifest of ours.
+    fn serve(&self, wasm: &Path, share: Share) -> Result<Server> {
+        let manifest = fs::read_to_string("spin.toml")?;
+        ensure!(manifest.contains(COMPONENT), "spin.toml has another source");
+        let wasm =
+            fs::canonicalize(wasm).with_context(|| format!("cannot find {}", wasm.display()))?;
+        let manifest = manifest.replace(COMPONENT, &wasm.display().to_string());
+        let path = Path::new(OUTPUT).join("spin.toml");
         fs::write(&path, manifest)?;
         share.serve(Launch::new(&self.runner, &path)?)
     }
