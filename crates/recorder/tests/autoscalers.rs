@@ -200,19 +200,6 @@ fn of_app(from: u32, to: u32, cpu: u32) -> Value {
     object
 }
 
-/// Scales in by a tenth a minute at most, and says that this limits it.
-fn limited(from: u32, to: u32) -> Value {
-    let mut object = hpa(from, to, 2);
-    object["hpa"]["spec"]["behavior"] = json!({"scaleDown": {
-        "stabilizationWindowSeconds": 30, "selectPolicy": "Max",
-        "policies": [{"type": "Percent", "value": 10, "periodSeconds": 60}],
-    }});
-    let limited = condition("ScalingLimited", true, "ScaleDownLimit", "");
-    let conditions = object["hpa"]["status"]["conditions"].as_array_mut();
-    conditions.expect("an array").push(limited);
-    object
-}
-
 /// One of two autoscalers of a Deployment.
 fn ambiguous(name: &str) -> Value {
     let why = "pods are controlled by multiple HPAs";
@@ -294,12 +281,9 @@ fn the_reports_are_those_in_the_repository() {
     )]);
     let mut other = new_hpa();
     other["hpa"]["metadata"]["name"] = "other".into();
-    let scaled = json!("1969-12-31T23:59:54Z");
     let mut outage = vec![(0.0, hpa(1, 1, 2)), (15.0, hpa(1, 4, 200))];
     outage.extend((2..=25).map(|sync| (f64::from(sync) * 15.02, blind(4, 0))));
     outage.push((391.0, hpa(4, 1, 2)));
-    let mut resting = hpa(20, 20, 2);
-    resting["hpa"]["status"]["conditions"][0]["reason"] = "ScaleDownStabilized".into();
     let (app, proxied) = ([("app", "100m")], [("app", "200m"), ("proxy", "1")]);
     let ready = |replicas| json!({"deployment": common::deployment(replicas, replicas)});
     let response = |seconds: u32| json!({"response": {"seconds": seconds}});
@@ -388,13 +372,6 @@ fn the_reports_are_those_in_the_repository() {
             (15.0, keda(0, "ScalingDisabled")),
         ],
     );
-    add(
-        "A step that depends on changes before the recording is a step",
-        vec![
-            (0.0, with_status(limited(17, 15), "lastScaleTime", scaled)),
-            (40.0, limited(15, 14)),
-        ],
-    );
     // 4 was recommended more than five minutes ago.
     add(
         "An outage of the metrics is noted once, and recommendations expire meanwhile",
@@ -429,10 +406,6 @@ fn the_reports_are_those_in_the_repository() {
             .map(|(at, from, to, cpu)| (at, hpa(from, to, cpu)))
             .into(),
     );
-    add(
-        "A new autoscaler begins with the current replicas",
-        vec![(0.0, new_hpa()), (15.0, hpa(5, 5, 28))],
-    );
     // 20 replicas were recommended before, and still are.
     add(
         "An autoscaler that is replaced between two computations keeps its memory",
@@ -441,14 +414,6 @@ fn the_reports_are_those_in_the_repository() {
     add(
         "An autoscaler that is gone at a computation loses its memory",
         recreated(29.0, 35.0, 50.0, 4),
-    );
-    add(
-        "It stays because of earlier recommendations, and scales in when they expire",
-        vec![
-            (0.0, resting),
-            (7.0, hpa(20, 20, 1)),
-            (100.0, hpa(20, 1, 2)),
-        ],
     );
     add(
         "Only b is a new pod: c and d replace others, c with one pod more than replicas",
@@ -564,7 +529,10 @@ fn complete() -> [Value; 6] {
             {"type": "Percent", "value": 10, "periodSeconds": 60},
         ],
     });
-    let mut hpa = limited(2, 4);
+    let mut hpa = hpa(2, 4, 2);
+    let conditions = hpa["hpa"]["status"]["conditions"].as_array_mut();
+    let limited = condition("ScalingLimited", true, "ScaleDownLimit", "");
+    conditions.expect("an array").push(limited);
     hpa["hpa"]["spec"]["behavior"] = json!({"scaleUp": rules, "scaleDown": rules});
     hpa["hpa"]["spec"]["metrics"] = metrics("target");
     hpa["hpa"]["status"]["currentMetrics"] = metrics("current");
