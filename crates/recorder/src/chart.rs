@@ -195,8 +195,10 @@ impl<'a> Chart<'a> {
     /// Labels each load where it starts, or as far to the right as it fits. Marks each decision, and
     /// labels it above the plot.
     fn label(&self, root: &Area, plot: &Plot) -> Result<()> {
-        for load in self.record.traffic_runs() {
-            let x = self.x(load.start).min(WIDTH - text_width(load.label));
+        for load in self.record.traffic() {
+            let x = self
+                .x(load.start_seconds)
+                .min(WIDTH - text_width(load.label));
             text(root, load.label, (x, 2 * LINE + 6))?;
         }
         let (_, heights) = plot.plotting_area().get_pixel_range();
@@ -320,9 +322,9 @@ impl<'a> Chart<'a> {
             .y_label_area_size(LEFT)
             .x_label_area_size(axis.map_or(0, |_| 2 * LINE + 8))
             .build_cartesian_2d(self.time.clone(), range.clone())?;
-        plot.draw_series(self.record.traffic_runs().into_iter().map(|load| {
-            let end = load.end.unwrap_or(self.end);
-            let corners = [(load.start, range.start), (end, range.end)];
+        plot.draw_series(self.record.traffic().into_iter().map(|load| {
+            let end = load.end_seconds.unwrap_or(self.end);
+            let corners = [(load.start_seconds, range.start), (end, range.end)];
             Rectangle::new(corners, GREY.mix(0.12).filled())
         }))?;
         let mut mesh = plot.configure_mesh();

@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::{
     quantity::thousandths,
     rules::{Class, Flags, MetricsWindow, PodState, Pods, Readiness, Reading, Rules, Unit},
-    traffic::TrafficResult,
+    traffic::{Traffic, TrafficResult},
 };
 
 /// The key and the value in a line of `observations.jsonl`, in which objects are those of the API.
@@ -358,16 +358,6 @@ pub struct Record {
     traffic_started: Option<f64>,
 }
 
-/// A span of traffic, in seconds since the first one started.
-pub struct TrafficRun<'a> {
-    /// Such as `40 connections`.
-    pub label: &'a str,
-    pub start: f64,
-    /// Unless it is still running.
-    pub end: Option<f64>,
-    pub result: Option<&'a TrafficResult>,
-}
-
 /// The state at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct State {
@@ -437,24 +427,24 @@ impl Record {
         time.duration_since(self.began).as_secs_f64()
     }
 
-    pub fn traffic_runs(&self) -> Vec<TrafficRun<'_>> {
-        let mut runs: Vec<TrafficRun> = Vec::new();
-        for observation in &self.observations {
-            let at = observation.at - self.time_origin();
-            match (&observation.kind, runs.last_mut()) {
-                (ObservationKind::TrafficStarted(label), _) => runs.push(TrafficRun {
+    /// All traffic, in seconds since the first one started.
+    pub fn traffic(&self) -> Vec<Traffic<'_>> {
+        let mut all: Vec<Traffic> = Vec::new();
+        for Observation { at, kind } in &self.observations {
+            let seconds = at - self.time_origin();
+            match (kind, all.last_mut()) {
+                (ObservationKind::TrafficStarted(label), _) => all.push(Traffic {
                     label,
-                    start: at,
-                    end: None,
-                    result: None,
+                    start_seconds: seconds,
+                    ..Traffic::default()
                 }),
                 (ObservationKind::TrafficEnded(result), Some(last)) => {
-                    (last.end, last.result) = (Some(at), Some(result));
+                    last.end(seconds, result);
                 }
                 _ => {}
             }
         }
-        runs
+        all
     }
 
     /// When the last traffic ended, and its result, unless it is still running.

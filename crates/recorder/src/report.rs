@@ -1,11 +1,7 @@
 //! The report of a recording: its JSON, and its Markdown with tables.
 
-use std::{
-    collections::BTreeMap,
-    fmt::{self, Write},
-};
+use std::{collections::BTreeMap, fmt::Write};
 
-use bombardier::Failure;
 use comfy_table::{Cell, CellAlignment, Table, presets::ASCII_MARKDOWN};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -18,7 +14,8 @@ use crate::{
     format::latency,
     notes::Note,
     observations::{Header, Verdict},
-    record::{Record, TrafficRun},
+    record::Record,
+    traffic::Traffic,
 };
 
 /// The `version` of autoscale.json.
@@ -52,36 +49,10 @@ pub struct Report<'a> {
     pub record: &'a Record,
 }
 
-#[derive(JsonSchema, Serialize)]
-struct Traffic<'a> {
-    /// Such as `40 connections`.
-    label: &'a str,
-    start_seconds: f64,
-    end_seconds: Option<f64>,
-    /// Why it did not succeed.
-    failed: Option<&'a str>,
-    /// The standard output of its command, unless it is bombardier's JSON.
-    output: Option<&'a str>,
-    bombardier: Option<Bombardier<'a>>,
-}
-
-#[derive(JsonSchema, Serialize)]
-struct Bombardier<'a> {
-    duration_seconds: f64,
-    requests: u64,
-    requests_2xx: u64,
-    mean_seconds: f64,
-    p50_seconds: Option<f64>,
-    p95_seconds: Option<f64>,
-    max_seconds: f64,
-    errors: &'a [Failure],
-}
-
 impl<'a> Report<'a> {
     pub fn new(header: &'a Header, record: &'a Record) -> Self {
         let (decisions, notes) = decisions(record);
         let milestones = Milestones::of(record, &decisions);
-        let traffic = record.traffic_runs().into_iter();
         Self {
             version: VERSION,
             deployment: &header.deployment,
@@ -93,7 +64,7 @@ impl<'a> Report<'a> {
             latency: phases(record, &milestones),
             milestones,
             pods_ready_seconds: pods_ready(record),
-            traffic: traffic.map(Into::into).collect(),
+            traffic: record.traffic(),
             record,
         }
     }
@@ -181,38 +152,6 @@ impl<'a> Report<'a> {
     }
 }
 
-impl<'a> From<TrafficRun<'a>> for Traffic<'a> {
-    fn from(load: TrafficRun<'a>) -> Self {
-        let result = load.result;
-        let output = result.map(|result| result.output.as_str());
-        Self {
-            label: load.label,
-            start_seconds: load.start,
-            end_seconds: load.end,
-            failed: result.and_then(|result| result.failed.as_deref()),
-            output: output.filter(|output| !output.is_empty()),
-            bombardier: result.and_then(|result| Some(result.bombardier.as_ref()?.into())),
-        }
-    }
-}
-
-impl<'a> From<&'a bombardier::Report> for Bombardier<'a> {
-    fn from(counted: &'a bombardier::Report) -> Self {
-        let seconds = |micros: f64| micros / 1e6;
-        let percentiles = counted.latency.percentiles.as_ref();
-        Self {
-            duration_seconds: counted.seconds,
-            requests: counted.requests(),
-            requests_2xx: counted.req2xx,
-            mean_seconds: seconds(counted.latency.mean),
-            p50_seconds: percentiles.map(|one| seconds(one.p50)),
-            p95_seconds: percentiles.map(|one| seconds(one.p95)),
-            max_seconds: seconds(counted.latency.max),
-            errors: &counted.errors,
-        }
-    }
-}
-
 /// The row of a decision.
 fn cells(row: &Decision) -> [String; 6] {
     let mut when = format!("{:.0}", row.at);
@@ -247,27 +186,6 @@ pub fn conclusion(verdict: &Verdict) -> Option<String> {
         Verdict::AsExpected(what) => what.as_ref().map(|what| format!("As expected: {what}")),
         Verdict::Unexpected(why) => Some(format!("Not as expected: {why}")),
         Verdict::Unobserved(why) => Some(format!("Not observed: {why}")),
-    }
-}
-
-impl fmt::Display for Bombardier<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(
-            f,
-            "{} responses in {:.0} s, {} of them 2xx; mean {}",
-            self.requests,
-            self.duration_seconds,
-            self.requests_2xx,
-            latency(self.mean_seconds),
-        )?;
-        if let (Some(p50), Some(p95)) = (self.p50_seconds, self.p95_seconds) {
-            write!(f, ", p50 {}, p95 {}", latency(p50), latency(p95))?;
-        }
-        write!(f, ", max {}", latency(self.max_seconds))?;
-        for failure in self.errors {
-            write!(f, "\n- {} × {}", failure.count, failure.description)?;
-        }
-        Ok(())
     }
 }
 

@@ -1,9 +1,10 @@
 //! The traffic: a command that runs as a child process, and its result.
 
-use std::{ffi::OsString, path::Path, pin::pin, process::Stdio, time::Duration};
+use std::{ffi::OsString, fmt, path::Path, pin::pin, process::Stdio, time::Duration};
 
-use bombardier::Report;
+use bombardier::{Failure, Report};
 use rustix::process::{Pid, Signal, kill_process};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
     process::{Child, Command},
@@ -11,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::format::duration;
+use crate::format::{duration, latency};
 
 /// How long the command may take to end after SIGINT.
 const GRACE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
@@ -25,6 +26,78 @@ pub struct TrafficResult {
     pub bombardier: Option<Report>,
     /// All other standard output of the command.
     pub output: String,
+}
+
+#[derive(Default, JsonSchema, Serialize)]
+pub struct Traffic<'a> {
+    /// Such as `40 connections`.
+    pub label: &'a str,
+    pub start_seconds: f64,
+    pub end_seconds: Option<f64>,
+    /// Why it did not succeed.
+    pub failed: Option<&'a str>,
+    /// The standard output of its command, unless it is bombardier's JSON.
+    pub output: Option<&'a str>,
+    pub bombardier: Option<Bombardier<'a>>,
+}
+
+#[derive(JsonSchema, Serialize)]
+pub struct Bombardier<'a> {
+    duration_seconds: f64,
+    requests: u64,
+    requests_2xx: u64,
+    mean_seconds: f64,
+    p50_seconds: Option<f64>,
+    p95_seconds: Option<f64>,
+    max_seconds: f64,
+    errors: &'a [Failure],
+}
+
+impl<'a> Traffic<'a> {
+    pub fn end(&mut self, seconds: f64, result: &'a TrafficResult) {
+        self.end_seconds = Some(seconds);
+        self.failed = result.failed.as_deref();
+        self.output = Some(&*result.output).filter(|output| !output.is_empty());
+        self.bombardier = result.bombardier.as_ref().map(Into::into);
+    }
+}
+
+impl<'a> From<&'a Report> for Bombardier<'a> {
+    fn from(counted: &'a Report) -> Self {
+        let seconds = |micros: f64| micros / 1e6;
+        let percentiles = counted.latency.percentiles.as_ref();
+        Self {
+            duration_seconds: counted.seconds,
+            requests: counted.requests(),
+            requests_2xx: counted.req2xx,
+            mean_seconds: seconds(counted.latency.mean),
+            p50_seconds: percentiles.map(|one| seconds(one.p50)),
+            p95_seconds: percentiles.map(|one| seconds(one.p95)),
+            max_seconds: seconds(counted.latency.max),
+            errors: &counted.errors,
+        }
+    }
+}
+
+impl fmt::Display for Bombardier<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(
+            f,
+            "{} responses in {:.0} s, {} of them 2xx; mean {}",
+            self.requests,
+            self.duration_seconds,
+            self.requests_2xx,
+            latency(self.mean_seconds),
+        )?;
+        if let (Some(p50), Some(p95)) = (self.p50_seconds, self.p95_seconds) {
+            write!(f, ", p50 {}, p95 {}", latency(p50), latency(p95))?;
+        }
+        write!(f, ", max {}", latency(self.max_seconds))?;
+        for failure in self.errors {
+            write!(f, "\n- {} × {}", failure.count, failure.description)?;
+        }
+        Ok(())
+    }
 }
 
 /// A label for the traffic of a command: bombardier's number of connections, or else the name of
@@ -111,14 +184,11 @@ mod tests {
     #[test]
     fn traffic_is_labelled_by_its_connections_or_its_program() {
         for (command, expected) in [
-            ("bombardier -c 40 http://localhost", "40 connections"),
-            (
-                "/bin/bombardier --connections=7 http://localhost",
-                "7 connections",
-            ),
-            ("bombardier -c8 http://localhost", "8 connections"),
-            ("bombardier http://localhost", "125 connections"),
-            ("/usr/bin/oha -c 40 http://localhost", "oha"),
+            ("bombardier -c 40 http://a", "40 connections"),
+            ("/bin/bombardier --connections=7 http://a", "7 connections"),
+            ("bombardier -c8 http://a", "8 connections"),
+            ("bombardier http://a", "125 connections"),
+            ("/usr/bin/oha -c 40 http://a", "oha"),
         ] {
             let command: Vec<_> = command.split(' ').map(OsString::from).collect();
             assert_eq!(label(&command), expected);
