@@ -85,7 +85,9 @@ impl Mode {
 pub struct Recording {
     mode: Mode,
     expectation: Option<Expectation>,
-    /// The loads of a hold.
+    /// The names and the commands of the loads to send; each but the last one until it is stopped.
+    loads: Vec<(String, Vec<OsString>)>,
+    /// Until the second load of a hold is sent.
     hold: Option<Hold>,
     /// The one that its file has until it ends.
     header: Header,
@@ -97,7 +99,7 @@ pub struct Recording {
     interrupted: CancellationToken,
     /// Stops all traffic.
     stop: CancellationToken,
-    /// Stops the traffic that is being sent.
+    /// Stops the first load.
     stop_load: CancellationToken,
     /// When an autoscaler was last deleted, in seconds since the recording began.
     autoscaler_deleted: Option<f64>,
@@ -123,9 +125,15 @@ impl Recording {
         {
             bail!(why);
         }
-        let mut loads = None;
+        let (mut loads, mut first) = (Vec::new(), None);
         let expectation = match &mode {
-            Mode::Watch { expect, .. } | Mode::Run { expect, .. } => expect.clone(),
+            Mode::Watch { expect, .. } => expect.clone(),
+            Mode::Run {
+                expect, command, ..
+            } => {
+                loads.push((traffic::label(command), command.clone()));
+                expect.clone()
+            }
             Mode::Hold {
                 replicas,
                 hold,
@@ -136,7 +144,8 @@ impl Recording {
                 let plan = Plan::new(*replicas, state, *idle)?;
                 eprintln!("{plan}");
                 let within = within.unwrap_or(plan.limit);
-                loads = Some(Hold::new(plan, url, within + 2 * *hold));
+                loads = plan.loads(url, within + 2 * *hold);
+                first = plan.first;
                 Some(Expectation {
                     replicas: *replicas,
                     within: Some(within),
@@ -156,7 +165,8 @@ impl Recording {
         Ok(Self {
             mode,
             expectation,
-            hold: loads,
+            loads,
+            hold: first.map(|first| Hold::new(first.rests)),
             header,
             began: Instant::now(),
             record,
@@ -199,7 +209,7 @@ impl Recording {
         if let Some(probe) = probe {
             spawn_local(probe.run(sender.clone()));
         }
-        self.send_traffic(BASELINE, &sender);
+        self.send_traffic(sender);
         let mut ticks = interval(Duration::from_millis(500));
         while !self.is_over() {
             tokio::select! {
@@ -210,7 +220,7 @@ impl Recording {
                 }
                 _ = ticks.tick() => {}
             }
-            self.tick(&sender);
+            self.tick();
         }
         self.progress.end();
         self.header.verdict = self.verdict();
@@ -240,8 +250,8 @@ impl Recording {
         self.record.add(at, kind);
     }
 
-    /// Shows the progress and sends the next load, or stops the traffic if the recording ends.
-    fn tick(&mut self, observations: &UnboundedSender<Value>) {
+    /// Shows the progress, and stops the first of two loads, or all traffic if the recording ends.
+    fn tick(&mut self) {
         let now = self.now();
         let evaluation = self.evaluation(now);
         let status = self.status(&evaluation);
@@ -254,8 +264,16 @@ impl Recording {
         }
         if self.end.is_some() {
             self.stop.cancel();
-        } else {
-            self.next_load(now, observations);
+        } else if self.is_sending()
+            && let Some(hold) = &mut self.hold
+            && let Some(count) = hold.observe(&self.record, now)
+        {
+            let (second, _) = &self.loads[1];
+            let at_rest = replicas(count);
+            self.progress
+                .say(&format!("at rest with {at_rest}: {second}"));
+            self.hold = None;
+            self.stop_load.cancel();
         }
     }
 
@@ -311,41 +329,25 @@ impl Recording {
         is_done.then_some(Ok(()))
     }
 
-    /// Stops a load of a hold when it is time for the next one, which is sent once the last one has
-    /// ended.
-    fn next_load(&mut self, now: f64, observations: &UnboundedSender<Value>) {
-        let is_sending = self.is_sending();
-        let Some(hold) = &mut self.hold else {
-            return;
-        };
-        if self.stop_load.is_cancelled() {
-            if !is_sending {
-                self.stop_load = self.stop.child_token();
-                self.send_traffic(Duration::ZERO, observations);
-            }
-        } else if is_sending && let Some(why) = hold.observe(&self.record, now) {
-            self.progress.say(&format!("{why}: {}", hold.load()));
-            self.stop_load.cancel();
-        }
-    }
-
-    /// Sends the traffic of the mode, if it has any, after a time.
-    fn send_traffic(&self, after: Duration, observations: &UnboundedSender<Value>) {
-        let (command, label) = match (&self.mode, &self.hold) {
-            (Mode::Run { command, .. }, _) => (command.clone(), traffic::label(command)),
-            (_, Some(hold)) => (hold.command(), hold.load().to_string()),
-            _ => return,
-        };
-        let (stop, observations) = (self.stop_load.clone(), observations.clone());
+    /// Sends the loads: each once the one before it was stopped.
+    fn send_traffic(&self, observations: UnboundedSender<Value>) {
+        let (loads, stop) = (self.loads.clone(), self.stop.clone());
+        let mut stop_load = self.stop_load.clone();
         spawn_local(async move {
-            if stop.run_until_cancelled(sleep(after)).await.is_none() {
+            if stop.run_until_cancelled(sleep(BASELINE)).await.is_none() {
                 return;
             }
-            let started = || {
-                let _ = observations.send(json!({"traffic_started": label}));
-            };
-            let result = traffic::run(&command, started, &stop).await;
-            let _ = observations.send(json!({"traffic_ended": result}));
+            for (label, command) in loads {
+                let started = || {
+                    let _ = observations.send(json!({"traffic_started": label}));
+                };
+                let result = traffic::run(&command, started, &stop_load).await;
+                let _ = observations.send(json!({"traffic_ended": result}));
+                if stop.is_cancelled() || !stop_load.is_cancelled() || result.failed.is_some() {
+                    break;
+                }
+                stop_load = stop.clone();
+            }
         });
     }
 

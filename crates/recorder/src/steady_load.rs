@@ -10,6 +10,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fmt,
     ops::{Range, RangeInclusive},
     time::Duration,
@@ -23,6 +24,10 @@ use crate::{
     rules::{History, Reading, Rules, recommend_for_value},
 };
 
+/// The `duration` of each paced request: after this long all replicas share the load.
+const REQUEST: &str = "10s";
+/// How long a paced request may take in all.
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// The CPU that a replica uses without traffic, in millicores: 4 to 6, seen under Spin 3.6.3 and
 /// Spin 4.0.2.
 pub const IDLE: f64 = 5.0;
@@ -37,7 +42,7 @@ const START: Duration = Duration::from_secs(90);
 pub const REST: Duration = Duration::from_secs(30);
 
 /// A number of connections, each of which uses a number of millicores.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SteadyLoad {
     pub connections: u32,
     pub millicores: u32,
@@ -57,6 +62,14 @@ impl SteadyLoad {
             .expect("there is at least one replica")
     }
 
+    /// The command that sends this load for a time.
+    fn command(self, url: &str, duration: Duration) -> Vec<OsString> {
+        let url = url.trim_end_matches('/');
+        let url = format!("{url}/?cpu={}m&duration={REQUEST}", self.millicores);
+        let command = bombardier::command(self.connections, TIMEOUT, duration, &url);
+        command.into_iter().map(Into::into).collect()
+    }
+
     /// The CPU that pods use for all connections together, in millicores.
     pub fn total(self) -> u32 {
         self.connections * self.millicores
@@ -70,7 +83,6 @@ impl fmt::Display for SteadyLoad {
 }
 
 /// The loads after which the autoscaler is at rest at the goal.
-#[derive(Default)]
 pub struct Plan {
     pub replicas: u32,
     pub first: Option<First>,
@@ -106,6 +118,15 @@ impl Plan {
             let goal = crate::format::replicas(replicas);
             format!("no load leads to exactly {goal} by the policies of the autoscaler")
         })
+    }
+
+    /// The names and the commands of the loads; each ends by itself after this time.
+    pub fn loads(&self, url: &str, limit: Duration) -> Vec<(String, Vec<OsString>)> {
+        let first = self.first.iter().map(|first| first.load);
+        let loads = first.chain([self.load]);
+        loads
+            .map(|load| (load.to_string(), load.command(url, limit)))
+            .collect()
     }
 }
 
