@@ -1,4 +1,4 @@
-//! Repeats one computation of an autoscaler.
+//! Repeats one computation of an autoscaler, which explains its decision.
 //!
 //! Pods, usage and earlier computations may have been seen at other times than the autoscaler saw
 //! them, so there are several possible inputs. What its conditions say about the computation

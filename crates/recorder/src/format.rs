@@ -101,13 +101,10 @@ pub fn latency(seconds: f64) -> String {
     } else {
         (seconds, "s")
     };
-    let decimals = if number < 10.0 {
-        2
-    } else if number < 100.0 {
-        1
-    } else {
-        0
-    };
+    let decimals = [10.0, 100.0]
+        .into_iter()
+        .filter(|limit| number < *limit)
+        .count();
     format!("{number:.decimals$} {unit}")
 }
 

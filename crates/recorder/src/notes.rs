@@ -37,17 +37,14 @@ const CONDITIONS: [(Find, &str); 4] = [
 pub fn notes(record: &Record) -> Vec<Note> {
     let mut notes = Vec::new();
     let mut are = [false; CONDITIONS.len()];
-    let first = |is: fn(&ObservationKind) -> bool| {
-        let found = record.observations.iter().find(|one| is(&one.kind));
-        found.map(|observation| observation.at)
-    };
-    let listed = first(|kind| matches!(kind, ObservationKind::Autoscaler(_)));
-    let listed = listed.map_or(0.0, |at| at.min(LISTED));
-    // Without the Deployment, nothing ends well.
-    let gone = first(|kind| matches!(kind, ObservationKind::DeploymentGone));
-    let gone = gone.unwrap_or(f64::INFINITY);
+    let mut all = record.observations.iter();
+    let listed = all.find(|one| matches!(one.kind, ObservationKind::Autoscaler(_)));
+    let listed = listed.map_or(0.0, |one| one.at.min(LISTED));
+    let mut is_gone = false;
     record.for_each(|observation, state| {
-        if !(listed..gone).contains(&observation.at) {
+        // Without the Deployment, nothing ends well.
+        is_gone |= matches!(observation.kind, ObservationKind::DeploymentGone);
+        if is_gone || observation.at < listed {
             return;
         }
         for ((find, end), is) in CONDITIONS.iter().zip(&mut are) {

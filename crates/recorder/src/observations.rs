@@ -1,8 +1,8 @@
 //! Observations of a cluster, as objects of its API, and their file `observations.jsonl`.
 //!
 //! The first line of the file says when the recording began and how it ended, each other line is
-//! one observation: `{"at": 12.5, "pod": {…}}`. From here on, a live recording and one that is read
-//! from such a file are handled alike.
+//! one observation: `{"at": 12.5, "pod": {…}}`. A live recording reads its own lines, so that one
+//! that is read from such a file is the same.
 
 use std::{
     fs,

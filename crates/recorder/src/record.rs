@@ -185,26 +185,22 @@ impl Autoscaler {
         let message = active.message.as_deref()?;
         let (_, name) = message.split_once("a replica count from ")?;
         // The selector of an external metric follows without a space.
-        Some(
-            name.split_once('(')
-                .map_or(name, |(name, _)| name.trim_end()),
-        )
+        name.split('(').next().map(str::trim_end)
     }
 
     /// The metric that decided, if the autoscaler names it.
     pub fn named_metric(&self) -> Option<&Metric> {
         let name = self.name_in_message()?;
-        let is_named = |metric: &Metric| match metric.kind {
-            MetricKind::Resource => name.strip_prefix(&*metric.name).is_some_and(|rest| {
-                // The average of a container is named as that of the pods is.
-                let is_container = rest.starts_with(" container resource");
-                is_container && metric.container.is_some() || rest.starts_with(" resource")
-            }),
-            MetricKind::PerPod | MetricKind::Value => {
-                name.ends_with(&format!(" metric {}", metric.name))
+        let is_named = |metric: &&Metric| {
+            if !metric.is_resource() {
+                return name.ends_with(&format!(" metric {}", metric.name));
             }
+            let rest = name.strip_prefix(&*metric.name).unwrap_or_default();
+            // The average of a container is named as that of the pods is.
+            let is_container = rest.starts_with(" container resource");
+            is_container && metric.container.is_some() || rest.starts_with(" resource")
         };
-        let mut named = self.metrics.iter().filter(|one| is_named(one));
+        let mut named = self.metrics.iter().filter(is_named);
         let first = named.next()?;
         named.next().is_none().then_some(first)
     }
