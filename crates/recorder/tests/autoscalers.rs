@@ -222,7 +222,7 @@ fn recreated(gone: f64, back: f64, sync: f64, to: u32) -> Vec<(f64, Value)> {
 /// All watches are lost while an autoscaler changes the replicas, and come back one by one.
 fn all_lost() -> Vec<(f64, Value)> {
     let event = |second: u32, to: u32| {
-        let mut event = common::event(&to.to_string(), &format!("New size: {to}; reason: cpu"));
+        let mut event = common::event(&format!("New size: {to}; reason: cpu"));
         event["involvedObject"]["name"] = "hpa".into();
         event["lastTimestamp"] = format!("1970-01-01T00:00:{second}Z").into();
         (91.0, json!({"event": event}))

@@ -32,10 +32,7 @@ async fn at_rest(test: &str) -> Arc<Fake> {
     fake.set(AUTOSCALERS, hpa(1, 1, 2));
     fake.set(PODS, object("pod"));
     fake.set(METRICS, object("pod-metrics"));
-    fake.set(
-        EVENTS,
-        event("earlier", "New size: 20; reason: an earlier deployment"),
-    );
+    fake.set(EVENTS, event("New size: 20; reason: an earlier deployment"));
     fake
 }
 
@@ -148,17 +145,13 @@ async fn a_scale_out_is_recorded_over_broken_connections() {
     fake.watched(WATCHES).await;
     fake.set(AUTOSCALERS, hpa(1, 4, 200));
     fake.set(DEPLOYMENTS, deployment(4, 1));
-    fake.set(
-        EVENTS,
-        event("new", "New size: 4; reason: cpu above target"),
-    );
+    fake.set(EVENTS, event("New size: 4; reason: cpu above target"));
     fake.break_watches();
     fake.delete(PODS, POD);
     fake.set(AUTOSCALERS, hpa(4, 4, 52));
     fake.watched(2 * WATCHES).await;
-    recorder
-        .says("1 ready of 4, 4 wanted, CPU 52 % of 50 %")
-        .await;
+    let unready = "1 ready of 4, 4 wanted, CPU 52 % of 50 %";
+    recorder.says(unready).await;
     fake.set(DEPLOYMENTS, deployment(4, 4));
     let text = recorder.ends(0).await;
     let shown = "4 ready of 4, 4 wanted, CPU 52 % of 50 %";
@@ -170,7 +163,6 @@ async fn a_scale_out_is_recorded_over_broken_connections() {
     assert_eq!(decisions[0]["computed_replicas"], 4);
     let tolerance = json!([{"kind": "tolerance", "percent": 10}]);
     assert_eq!(decisions[1]["constraints"], tolerance);
-    assert_eq!(report["verdict"]["outcome"], "as_expected");
     assert_says(
         &written(test, "replicas.csv"),
         &[",deployment,4,4,4,52,50,,,", &format!("pod {POD} deleted")],
@@ -209,10 +201,8 @@ async fn files_that_cannot_be_written_do_not_lose_the_observations() {
     let fake = at_rest(test).await;
     fs::create_dir_all(folder(test).join("autoscale.svg")).expect("the folder is writable");
     let recorder = recorder(&fake, test, &["watch", "--for", "1s"]);
-    assert_says(
-        &recorder.ends(2).await,
-        &["autoscale.svg\" cannot be written"],
-    );
+    let unwritable = "autoscale.svg\" cannot be written";
+    assert_says(&recorder.ends(2).await, &[unwritable]);
     let lines = written(test, "observations.jsonl");
     assert_says(&lines, &["\"outcome\":\"as_expected\""]);
     assert!(lines.lines().count() > 4, "{lines}");
@@ -364,6 +354,8 @@ async fn an_autoscaler_that_goes_ends_traffic_and_is_a_note_otherwise() {
 
     fake.set(AUTOSCALERS, hpa(1, 4, 200));
     watch.says("CPU 200 % of 50 %").await;
+    fake.set(EVENTS, event("New size: 4; reason: cpu above target"));
+    watch.says("New size: 4").await;
     fake.set(DEPLOYMENTS, deployment(4, 4));
     let again = "s: one autoscaler targets the Deployment";
     assert_says(&watch.ends(0).await, &[UNSCALED, again]);
@@ -385,10 +377,8 @@ async fn cpu_load_gen_is_known_by_its_response_to_head_and_burns_nothing() {
         recorder.ends(0).await;
         let queries = fake.take_queries();
         assert!(!queries.is_empty(), "{path}");
-        assert!(
-            queries.iter().all(|one| one == query),
-            "{path}: {queries:?}"
-        );
+        let others = queries.iter().filter(|one| *one != query);
+        assert_eq!(others.count(), 0, "{path}: {queries:?}");
     }
 }
 
@@ -405,13 +395,9 @@ async fn missing_metrics_are_reported_and_the_rest_is_recorded() {
     }]);
     fake.set(AUTOSCALERS, blind);
     let recorder = recorder(&fake, test, &["watch", "--for", "3s"]);
-    assert_says(
-        &recorder.ends(0).await,
-        &[
-            "CPU not known yet, of 50 % (FailedGetResourceMetric)",
-            "the metrics API cannot be read",
-        ],
-    );
+    let unknown = "CPU not known yet, of 50 % (FailedGetResourceMetric)";
+    let unread = "the metrics API cannot be read";
+    assert_says(&recorder.ends(0).await, &[unknown, unread]);
 }
 
 #[tokio::test]
@@ -431,8 +417,8 @@ async fn what_may_not_be_read_is_reported_once_until_it_may() {
 }
 
 #[tokio::test]
-async fn pods_may_be_selected_by_expressions_and_an_autoscaler_may_be_created_later() {
-    let test = "later";
+async fn pods_may_be_selected_by_expressions() {
+    let test = "selectors";
     let fake = at_rest(test).await;
     let mut selecting = deployment(1, 1);
     selecting["spec"]["selector"] = json!({"matchExpressions": [
@@ -440,20 +426,9 @@ async fn pods_may_be_selected_by_expressions_and_an_autoscaler_may_be_created_la
         {"key": "canary", "operator": "DoesNotExist"},
     ]});
     fake.set(DEPLOYMENTS, selecting);
-    fake.delete(AUTOSCALERS, HPA);
-    let mut recorder = recorder(&fake, test, &["watch", "--expect", "4"]);
-    recorder.says("no autoscaler targets it").await;
-    fake.watched(WATCHES).await;
+    let watch = ["watch", "--expect", "1"];
+    recorder(&fake, test, &watch).ends(0).await;
     assert_says(&fake.selectors(), &["app in (a,b),!canary"]);
-    fake.set(AUTOSCALERS, hpa(1, 4, 200));
-    recorder.says("CPU 200 % of 50 %").await;
-    fake.set(
-        EVENTS,
-        event("new", "New size: 4; reason: cpu above target"),
-    );
-    recorder.says("New size: 4").await;
-    fake.set(DEPLOYMENTS, deployment(4, 4));
-    recorder.ends(0).await;
 }
 
 /// A proxy that forwards every tunnel to one address.

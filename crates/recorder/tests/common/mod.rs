@@ -57,10 +57,11 @@ pub fn pod(name: &str) -> Value {
     object
 }
 
-pub fn event(name: &str, message: &str) -> Value {
+/// Each message is an event of its own.
+pub fn event(message: &str) -> Value {
     let mut object = object("event");
-    object["metadata"]["name"] = name.into();
-    object["metadata"]["uid"] = name.into();
+    object["metadata"]["name"] = message.into();
+    object["metadata"]["uid"] = message.into();
     object["message"] = message.into();
     object
 }
