@@ -75,16 +75,6 @@ struct Options {
     /// The format of the report on standard output
     #[arg(long, global = true, value_enum, default_value_t)]
     format: Format,
-    #[command(flatten)]
-    flags: FlagOptions,
-    /// The folder for the files [default: target/autoscale; for explain, the folder of FILE]
-    #[arg(long, global = true, value_name = "FOLDER")]
-    output: Option<PathBuf>,
-}
-
-/// The flags of the controller manager, which a cluster does not show.
-#[derive(Args)]
-struct FlagOptions {
     /// The controller manager's --horizontal-pod-autoscaler-sync-period [default: 15s]
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse_period)]
     sync_period: Option<f64>,
@@ -94,10 +84,14 @@ struct FlagOptions {
     /// Its --horizontal-pod-autoscaler-downscale-stabilization [default: 5m]
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration)]
     downscale_stabilization: Option<Duration>,
+    /// The folder for the files [default: target/autoscale; for explain, the folder of FILE]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    output: Option<PathBuf>,
 }
 
-impl FlagOptions {
-    /// These flags with those that were given.
+impl Options {
+    /// These flags of the controller manager, which a cluster does not show, with those that were
+    /// given.
     fn over(&self, flags: Flags) -> Flags {
         let window = self.downscale_stabilization;
         let window = window.map(|window| window.as_secs().try_into().unwrap_or(u32::MAX));
@@ -156,7 +150,7 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
         Action::Record(mode) => mode,
         Action::Explain { file } => {
             let (header, record) =
-                observations::read(&file, |flags| *flags = options.flags.over(*flags))?;
+                observations::read(&file, |flags| *flags = options.over(*flags))?;
             let folder = file.parent().unwrap_or(&file);
             let folder = options.output.as_deref().unwrap_or(folder);
             report(&header, &record, folder, options.format)?;
@@ -177,7 +171,7 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
         }
         probe = Some(asking);
     }
-    let flags = options.flags.over(Flags::default());
+    let flags = options.over(Flags::default());
     let url = options.url.as_deref();
     let mut recording = Recording::new(mode, options.deployment, &target.state, url, flags)?;
     if let Some(address) = options.serve {
