@@ -73,18 +73,10 @@ fn hpa(from: u32, to: u32, cpu: u32) -> Value {
     json!({"hpa": object})
 }
 
-fn resource(name: &str, target: u32) -> Value {
-    json!({"type": "Resource", "resource": {
-        "name": name,
-        "target": {"type": "Utilization", "averageUtilization": target},
-    }})
-}
-
-fn current(name: &str, current: u32) -> Value {
-    json!({"type": "Resource", "resource": {
-        "name": name,
-        "current": {"averageUtilization": current, "averageValue": format!("{current}m")},
-    }})
+/// A metric with its target or its current value.
+fn resource(name: &str, key: &str, percent: u32) -> Value {
+    let value = json!({"averageUtilization": percent, "averageValue": format!("{percent}m")});
+    json!({"type": "Resource", "resource": {"name": name, key: value}})
 }
 
 fn condition(kind: &str, is_true: bool, reason: &str, message: &str) -> Value {
@@ -162,9 +154,12 @@ fn keda(replicas: u32, reason: &str) -> Value {
 /// Scales for CPU and memory; both readings are of their targets 50 and 60.
 fn both(from: u32, to: u32, cpu: u32, memory: u32) -> Value {
     let mut object = hpa(from, to, cpu);
-    object["hpa"]["spec"]["metrics"] = json!([resource("cpu", 50), resource("memory", 60)]);
+    let metrics = |key: &str, cpu: u32, memory: u32| {
+        json!([resource("cpu", key, cpu), resource("memory", key, memory)])
+    };
+    object["hpa"]["spec"]["metrics"] = metrics("target", 50, 60);
     let status = &mut object["hpa"]["status"];
-    status["currentMetrics"] = json!([current("cpu", cpu), current("memory", memory)]);
+    status["currentMetrics"] = metrics("current", cpu, memory);
     status["conditions"][1]["message"] =
         format!("{MESSAGE} memory resource utilization (percentage of request)").into();
     object
@@ -172,15 +167,14 @@ fn both(from: u32, to: u32, cpu: u32, memory: u32) -> Value {
 
 /// Scales for CPU, and for KEDA's trigger of times with this average.
 fn cron(from: u32, to: u32, average: &str) -> Value {
-    let external = |key: &str, average: &str| {
-        let metric = json!({"name": "s1-cron"});
-        let value = json!({"averageValue": average});
-        json!({"type": "External", "external": {"metric": metric, key: value}})
+    let metrics = |key: &str, cpu: u32, average: &str| {
+        let source = json!({"metric": {"name": "s1-cron"}, key: {"averageValue": average}});
+        json!([resource("cpu", key, cpu), {"type": "External", "external": source}])
     };
     let mut object = hpa(from, to, 2);
-    object["hpa"]["spec"]["metrics"] = json!([resource("cpu", 50), external("target", "1")]);
+    object["hpa"]["spec"]["metrics"] = metrics("target", 50, "1");
     let status = &mut object["hpa"]["status"];
-    status["currentMetrics"] = json!([current("cpu", 2), external("current", average)]);
+    status["currentMetrics"] = metrics("current", 2, average);
     let selector = "(&LabelSelector{MatchLabels:map[string]string{},})";
     status["conditions"][1]["message"] =
         format!("{MESSAGE} external metric s1-cron{selector}").into();
@@ -227,12 +221,8 @@ fn all_lost() -> Vec<(f64, Value)> {
         event["lastTimestamp"] = format!("1970-01-01T00:00:{second}Z").into();
         (91.0, json!({"event": event}))
     };
-    let lost = |what: &str| {
-        (
-            5.0,
-            json!({"lost": {"what": what, "why": "connection refused"}}),
-        )
-    };
+    let why = "connection refused";
+    let lost = |what: &str| (5.0, json!({"lost": {"what": what, "why": why}}));
     let regained = |what: &str| (90.0, json!({"regained": {"what": what}}));
     let scaled = json!("1970-01-01T00:00:59Z");
     vec![
@@ -272,13 +262,10 @@ fn the_reports_are_those_in_the_repository() {
     let mut first_fails = both(2, 4, 0, 120);
     first_fails["hpa"]["status"]["currentMetrics"][0] = json!({"type": ""});
     let mut no_quota = deployment(json!({}));
-    no_quota["deployment"]["status"]["conditions"] = json!([condition(
-        "ReplicaFailure",
-        true,
-        "FailedCreate",
-        "pods \"app-6d5c7b9f4d-xk2vz\" is forbidden: exceeded quota: cpu, \
-         requested: cpu=500m, used: cpu=2, limited: cpu=2",
-    )]);
+    let quota = "pods \"app-6d5c7b9f4d-xk2vz\" is forbidden: exceeded quota: cpu, \
+                 requested: cpu=500m, used: cpu=2, limited: cpu=2";
+    let failure = condition("ReplicaFailure", true, "FailedCreate", quota);
+    no_quota["deployment"]["status"]["conditions"] = json!([failure]);
     let mut other = new_hpa();
     other["hpa"]["metadata"]["name"] = "other".into();
     let mut outage = vec![(0.0, hpa(1, 1, 2)), (15.0, hpa(1, 4, 200))];
@@ -287,10 +274,8 @@ fn the_reports_are_those_in_the_repository() {
     let (app, proxied) = ([("app", "100m")], [("app", "200m"), ("proxy", "1")]);
     let ready = |replicas| json!({"deployment": common::deployment(replicas, replicas)});
     let response = |seconds: u32| json!({"response": {"seconds": seconds}});
-    let [started, ended] = [
-        json!({"traffic_started": "40 connections"}),
-        json!({"traffic_ended": {}}),
-    ];
+    let started = json!({"traffic_started": "40 connections"});
+    let ended = json!({"traffic_ended": {}});
     let unscaled = vec![
         (0.0, hpa(1, 1, 2)),
         (5.0, response(0)),
