@@ -31,8 +31,9 @@ use tokio::{
 
 use crate::{
     format::{root_cause, without_login},
+    objects::Usage,
     observations::AUTOSCALERS,
-    record::{ObservationKind, State, Usage},
+    record::{ObservationKind, State},
 };
 
 /// metrics-server measures every 15 s.

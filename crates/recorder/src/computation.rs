@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     evidence::Evidence,
-    record::{Autoscaler, Metric, MetricKind, Pod},
+    objects::{Autoscaler, Metric, MetricKind, Pod},
     rules::{Constraint, Memory, Pods, Reading, Sample, recommend, recommend_for_value},
 };
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::{
-    record::{Observation, ObservationKind, Pod, Record, Usage, total},
+    objects::{Pod, Usage, total},
+    record::{Observation, ObservationKind, Record},
     rules::{Class, Sample},
 };
 

@@ -5,7 +5,8 @@ use std::{fmt, time::Duration};
 use clap::Args;
 
 use crate::format::{duration, parse_duration, replicas as count, seconds};
-use crate::record::{Deployment, Observation, ObservationKind, Record};
+use crate::objects::Deployment;
+use crate::record::{Observation, ObservationKind, Record};
 
 /// What is expected of the number of replicas, as options of the command line.
 #[derive(Args, Clone, Debug)]

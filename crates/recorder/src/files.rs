@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::{
     chart,
     format::describe,
-    record::{Autoscaler, Observation, ObservationKind, Record},
+    objects::Autoscaler,
+    record::{Observation, ObservationKind, Record},
     report::Report,
     rules::Unit,
 };

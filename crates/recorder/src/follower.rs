@@ -11,8 +11,9 @@ use crate::{
     computation::{Computation, Decision, Said},
     evidence::Sightings,
     notes::Note,
+    objects::{Autoscaler, quote},
     observations::AUTOSCALERS,
-    record::{Autoscaler, Observation, ObservationKind, Record, quote},
+    record::{Observation, ObservationKind, Record},
     rules::{History, Moment},
 };
 

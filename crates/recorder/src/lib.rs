@@ -18,6 +18,7 @@ pub mod follower;
 pub mod format;
 pub mod hold;
 pub mod notes;
+pub mod objects;
 pub mod observations;
 pub mod probe;
 pub mod progress;

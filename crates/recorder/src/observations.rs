@@ -1,4 +1,4 @@
-//! Observations of a cluster, as objects of its API, and their file `observations.jsonl`.
+//! The file of a recording, `observations.jsonl`, which has the objects of the API.
 //!
 //! The first line of the file says when the recording began and how it ended, each other line is
 //! one observation: `{"at": 12.5, "pod": {…}}`. A live recording reads its own lines, so that one
@@ -12,22 +12,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    apps::v1 as apps,
-    autoscaling::v2::{HorizontalPodAutoscaler, MetricIdentifier, MetricSpec, MetricValueStatus},
-    core::v1 as core,
-};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    quantity::thousandths,
-    record::{
-        Autoscaler, Container, Deployment, Metric, MetricKind, Observation, ObservationKind, Pod,
-        Record,
-    },
-    rules::{Flags, PodState, Readiness, Rules, Unit},
+    record::{Observation, ObservationKind, Record},
+    rules::Flags,
 };
 
 /// The name of the watch of autoscalers, in `lost` and `regained`.
@@ -183,212 +174,5 @@ fn remove_annotations(value: &mut Value) {
             fields.values_mut().for_each(remove_annotations);
         }
         _ => {}
-    }
-}
-
-impl From<apps::Deployment> for Deployment {
-    fn from(object: apps::Deployment) -> Self {
-        let spec = object.spec.unwrap_or_default();
-        let status = object.status.unwrap_or_default();
-        let template = spec.template.spec.unwrap_or_default();
-        let failure = status
-            .conditions
-            .unwrap_or_default()
-            .into_iter()
-            .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
-        Self {
-            desired: count(spec.replicas.or(Some(1))),
-            existing: count(status.replicas),
-            updated: count(status.updated_replicas),
-            ready: count(status.ready_replicas),
-            requests: requests(&template),
-            failure: failure.map(|failure| failure.message.unwrap_or_default()),
-        }
-    }
-}
-
-impl From<core::Pod> for Pod {
-    fn from(object: core::Pod) -> Self {
-        let status = object.status.unwrap_or_default();
-        let phase = status.phase.as_deref();
-        let conditions = status.conditions.iter().flatten();
-        let condition = |kind| conditions.clone().find(|condition| condition.type_ == kind);
-        let unscheduled = condition("PodScheduled").filter(|condition| condition.status == "False");
-        let readiness = condition("Ready").and_then(|condition| {
-            let readiness = match condition.status.as_str() {
-                "True" => Readiness::Ready,
-                "False" => Readiness::NotReady,
-                _ => Readiness::Unknown,
-            };
-            Some((readiness, condition.last_transition_time.as_ref()?.0))
-        });
-        Self {
-            created: object.metadata.creation_timestamp.map(|time| time.0),
-            unscheduled: unscheduled.map(|why| why.message.clone().unwrap_or_default()),
-            state: PodState {
-                started: status.start_time.as_ref().map(|time| time.0),
-                readiness,
-                pending: phase == Some("Pending"),
-                leaving: phase == Some("Failed") || object.metadata.deletion_timestamp.is_some(),
-            },
-            requests: requests(&object.spec.unwrap_or_default()),
-            name: object.metadata.name.unwrap_or_default(),
-        }
-    }
-}
-
-/// The requests of each container; a container without a request gets its limit, as the API server
-/// sets it for a pod. The empty name is the pod's own request, which takes precedence.
-fn requests(pod: &core::PodSpec) -> Vec<Container> {
-    let requests = |name: &str, resources: Option<&core::ResourceRequirements>| {
-        let resources = resources.cloned().unwrap_or_default();
-        let mut requests = resources.limits.unwrap_or_default();
-        requests.extend(resources.requests.unwrap_or_default());
-        Container {
-            name: name.into(),
-            resources: requests,
-        }
-    };
-    let init_containers = pod.init_containers.iter().flatten();
-    let sidecars = init_containers.filter(|one| one.restart_policy.as_deref() == Some("Always"));
-    let containers = pod.containers.iter().chain(sidecars);
-    let containers = containers.map(|one| requests(&one.name, one.resources.as_ref()));
-    let own = pod.resources.iter().map(|own| requests("", Some(own)));
-    containers.chain(own).collect()
-}
-
-impl From<HorizontalPodAutoscaler> for Autoscaler {
-    fn from(object: HorizontalPodAutoscaler) -> Self {
-        let spec = object.spec.unwrap_or_default();
-        let status = object.status.unwrap_or_default();
-        let statuses = status.current_metrics.iter().flatten();
-        // After an edit they are still those of the old metrics.
-        let mut statuses = statuses.filter_map(source).collect();
-        let metrics = spec.metrics.iter().flatten();
-        let metrics = metrics.filter_map(|spec| metric(spec, &mut statuses));
-        let owners = object.metadata.owner_references.unwrap_or_default();
-        Self {
-            name: object.metadata.name.unwrap_or_default(),
-            rules: Rules {
-                min: count(spec.min_replicas.or(Some(1))),
-                max: count(Some(spec.max_replicas)),
-                behavior: spec.behavior,
-                flags: Flags::default(),
-            },
-            metrics: metrics.collect(),
-            is_of_keda: owners.iter().any(|owner| owner.kind == "ScaledObject"),
-            from: count(status.current_replicas),
-            to: count(Some(status.desired_replicas)),
-            status,
-        }
-    }
-}
-
-/// A metric of the specification with its target, or of the status with its current value.
-#[derive(Deserialize)]
-struct Source {
-    /// That of a resource; all other sources have a metric.
-    #[serde(default)]
-    name: String,
-    container: Option<String>,
-    metric: Option<MetricIdentifier>,
-    #[serde(rename = "target", alias = "current")]
-    value: MetricValueStatus,
-}
-
-/// Nothing if the metric fails.
-fn source(metric: impl Serialize) -> Option<Source> {
-    let metric = serde_json::to_value(metric).ok()?;
-    // The other field is the type.
-    let source = metric
-        .as_object()?
-        .values()
-        .find(|value| value.is_object())?;
-    Source::deserialize(source).ok()
-}
-
-impl Source {
-    fn name(&self) -> &str {
-        let metric = self.metric.as_ref().map(|metric| &metric.name);
-        metric.unwrap_or(&self.name)
-    }
-
-    /// Whether it is the same metric, with or without an average.
-    fn is_metric_of(&self, other: &Self) -> bool {
-        self.metric.is_some() == other.metric.is_some()
-            && (self.name(), &self.container) == (other.name(), &other.container)
-    }
-}
-
-/// Nothing unless the specification has a target, above 0 as the API server demands. Takes the
-/// status of the metric out of `statuses`.
-fn metric(spec: &MetricSpec, statuses: &mut Vec<Source>) -> Option<Metric> {
-    let source = source(spec)?;
-    let place = statuses
-        .iter()
-        .position(|status| source.is_metric_of(status));
-    let status = place.map_or_else(Default::default, |place| statuses.remove(place).value);
-    // If it is divided by 0 pods, an autoscaler writes infinity as an integer.
-    let average = value(&status).filter(|value| !matches!(*value, i64::MIN | i64::MAX));
-    let is_average = source.value.average_value.is_some() && spec.type_ != "Pods";
-    let kind = match source.metric {
-        None => MetricKind::Resource,
-        Some(_) if is_average => MetricKind::PerPod,
-        Some(_) => MetricKind::Value,
-    };
-    let (target, unit, current) = match source.value.average_utilization {
-        Some(target) => {
-            let current = status.average_utilization.map(i64::from);
-            (target.into(), Unit::Percent, current)
-        }
-        None if kind == MetricKind::Resource && source.name == "cpu" => {
-            (value(&source.value)?, Unit::Millicores, average)
-        }
-        None => (value(&source.value)?, Unit::Thousandths, average),
-    };
-    (target > 0).then(|| Metric {
-        kind,
-        name: source.name().into(),
-        container: source.container.clone(),
-        target,
-        unit,
-        current,
-        average,
-    })
-}
-
-fn value(status: &MetricValueStatus) -> Option<i64> {
-    let value = status.average_value.as_ref().or(status.value.as_ref());
-    value.and_then(thousandths)
-}
-
-fn count(number: Option<i32>) -> u32 {
-    number.unwrap_or_default().try_into().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::common;
-
-    #[test]
-    fn a_metric_without_a_target_is_left_out() {
-        let mut object = common::hpa(1, 1, 7);
-        let cpu = object["spec"]["metrics"][0].clone();
-        let metric = |name: &str, target: Value| json!({"type": "Resource", "resource": {"name": name, "target": target}});
-        object["spec"]["metrics"] = json!([
-            metric("memory", json!({"type": "AverageValue"})),
-            metric(
-                "storage",
-                json!({"type": "AverageValue", "averageValue": "0"})
-            ),
-            cpu,
-        ]);
-        let object: Autoscaler = serde_json::from_value(object).expect("it is an HPA");
-        let metrics = object.metrics.iter();
-        let short: Vec<_> = metrics.map(|one| (one.target, one.current)).collect();
-        assert_eq!(short, [(50, Some(7))]);
     }
 }

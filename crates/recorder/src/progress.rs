@@ -7,7 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::{
     format::{describe, latency, no_response},
     notes::LISTED,
-    record::{KubeEvent, ObservationKind, Record, Response, State},
+    objects::KubeEvent,
+    record::{ObservationKind, Record, Response, State},
 };
 
 /// After this many responses in succession the app responds again.

@@ -277,9 +277,7 @@ impl Tolerance {
 struct Sum {
     usage: i128,
     request: i128,
-    /// The pods that are summed up.
-    pods: i128,
-    /// The same, with those that are gone.
+    /// The pods that are summed up, with those that are gone.
     measured: i128,
 }
 
@@ -292,7 +290,6 @@ impl Sum {
             if let Some(usage) = usage(sample) {
                 sum.usage += usage * pods;
                 sum.request += i128::from(sample.request) * pods;
-                sum.pods += pods;
                 sum.measured += pods;
             } else if sample.class == Class::Gone {
                 // Without a request it has no percentage.
@@ -363,7 +360,7 @@ pub fn recommend(
     Some(Recommendation {
         current,
         average: match unit {
-            Unit::Percent => saturate(sum.usage.checked_div(sum.pods)?),
+            Unit::Percent => saturate(sum.usage.checked_div(pods.counted.into())?),
             Unit::Millicores | Unit::Thousandths => current,
         },
         replicas: recommended,

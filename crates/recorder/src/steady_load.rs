@@ -20,7 +20,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     format::replicas,
-    record::{Metric, State},
+    objects::Metric,
+    record::State,
     rules::{History, Reading, Rules, recommend_for_value},
 };
 

@@ -14,7 +14,8 @@ use recorder::{
     computation::Decision,
     decisions::decisions,
     evidence::Evidence,
-    record::{Autoscaler, Observation, Pod, Record, Usage},
+    objects::{Autoscaler, Pod, Usage},
+    record::{Observation, Record},
     rules::{Flags, History, Pods, Reading, Rules, Tolerance, Unit, recommend},
 };
 use serde::{Deserialize, de::DeserializeOwned};
