@@ -95,8 +95,7 @@ pub struct Recording {
     record: Record,
     progress: Progress,
     page: Option<Page>,
-    /// Cancelled by a signal.
-    interrupted: CancellationToken,
+    is_interrupted: bool,
     /// Stops all traffic.
     stop: CancellationToken,
     /// Stops the first load.
@@ -172,7 +171,7 @@ impl Recording {
             record,
             progress: Progress::default(),
             page: None,
-            interrupted: interrupted()?,
+            is_interrupted: false,
             stop_load: stop.child_token(),
             stop,
             autoscaler_deleted: None,
@@ -199,6 +198,9 @@ impl Recording {
         probe: Option<Probe>,
         folder: &Path,
     ) -> Result<(Header, Record)> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         fs::create_dir_all(folder)
             .with_context(|| format!("the folder {folder:?} cannot be created"))?;
         let path = folder.join("observations.jsonl");
@@ -219,6 +221,9 @@ impl Recording {
                     self.observe(at, kind);
                 }
                 _ = ticks.tick() => {}
+                _ = interrupt.recv() => self.is_interrupted = true,
+                _ = terminate.recv() => self.is_interrupted = true,
+                _ = hangup.recv() => self.is_interrupted = true,
             }
             self.tick();
         }
@@ -293,7 +298,7 @@ impl Recording {
 
     fn find_end(&self, evaluation: &Evaluation, now: f64) -> Option<Result<(), String>> {
         let is_pending = *evaluation == Evaluation::Pending;
-        if self.interrupted.is_cancelled() {
+        if self.is_interrupted {
             let awaits = self.expectation.is_some() && is_pending;
             return Some(if self.mode.sends_traffic() || awaits {
                 Err("it was interrupted".into())
@@ -454,21 +459,4 @@ impl Recording {
             .flatten()
             .collect()
     }
-}
-
-/// A token that SIGINT, SIGTERM and SIGHUP cancel.
-fn interrupted() -> Result<CancellationToken> {
-    let token = CancellationToken::new();
-    for kind in [
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::hangup(),
-    ] {
-        let (mut signal, token) = (signal(kind)?, token.clone());
-        spawn_local(async move {
-            signal.recv().await;
-            token.cancel();
-        });
-    }
-    Ok(token)
 }
