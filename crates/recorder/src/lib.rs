@@ -1,9 +1,9 @@
 //! Records what an autoscaler does with a Deployment, explains each decision and evaluates the
 //! result.
 //!
-//! Data flows one way: [`cluster`] → [`observations`] → [`record`] → [`decisions`] and [`analysis`]
-//! → [`report`]. [`rules`], pure functions of numbers, compute the right decision of an autoscaler
-//! from the inputs that [`follower`] and [`evidence`] find.
+//! Data flows one way: [`cluster`] → [`observations`] of [`objects`] of the API → [`record`] →
+//! [`decisions`] and [`analysis`] → [`report`]. [`rules`], pure functions of numbers, compute the
+//! right decision of an autoscaler from the inputs that [`follower`] and [`evidence`] find.
 
 pub mod analysis;
 pub mod chart;

@@ -21,7 +21,7 @@ use crate::{
     rules::{Flags, MetricsWindow, PodState, Readiness, Reading, Rules, Unit},
 };
 
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(from = "apps::Deployment")]
 pub struct Deployment {
     /// The number that the autoscaler set.
@@ -58,7 +58,7 @@ impl From<apps::Deployment> for Deployment {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(from = "core::Pod")]
 pub struct Pod {
     pub name: String,
@@ -163,7 +163,7 @@ pub fn total(containers: &[Container], resource: &str, container: Option<&str>) 
     values.try_fold(first, |sum, value| Some(sum.saturating_add(value?)))
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(from = "HorizontalPodAutoscaler")]
 pub struct Autoscaler {
     pub name: String,

@@ -66,15 +66,6 @@ impl Verdict {
     }
 }
 
-/// Any other line.
-#[derive(Serialize)]
-struct Line<'a> {
-    /// Seconds since the recording began.
-    at: f64,
-    #[serde(flatten)]
-    seen: &'a Value,
-}
-
 /// The file of a running recording. It has each line as soon as it is added, so that nothing is
 /// lost if the recorder is killed or fails.
 pub struct Log(fs::File);
@@ -90,8 +81,9 @@ impl Log {
     /// Adds what was seen to the file, such as `{"pod": {…}}`, and returns what its line says.
     pub fn add(&mut self, at: f64, mut seen: Value) -> io::Result<ObservationKind> {
         reduce(&mut seen);
-        self.write(&Line { at, seen: &seen })?;
-        Ok(ObservationKind::deserialize(seen)?)
+        seen["at"] = at.into();
+        self.write(&seen)?;
+        Ok(Observation::deserialize(seen)?.kind)
     }
 
     /// Replaces the header; the old file stays until the new one is complete.

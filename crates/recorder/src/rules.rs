@@ -403,17 +403,6 @@ pub struct Rules {
     pub flags: Flags,
 }
 
-impl Default for Rules {
-    fn default() -> Self {
-        Self {
-            min: 1,
-            max: 10,
-            behavior: None,
-            flags: Flags::default(),
-        }
-    }
-}
-
 /// Why an autoscaler set another number than `ceil(replicas × current ÷ target)`.
 #[derive(Clone, Copy, Debug, JsonSchema, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -765,9 +754,18 @@ fn ceil(replicas: f64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+
+    fn rules(behavior: Value) -> Rules {
+        Rules {
+            min: 1,
+            max: 10,
+            behavior: serde_json::from_value(behavior).expect("it is a behavior, or null"),
+            flags: Flags::default(),
+        }
+    }
 
     #[test]
     fn pods_that_are_gone_still_count_while_they_have_metrics() {
@@ -783,7 +781,7 @@ mod tests {
         ];
         let gone = [sample(Class::Gone, 3, 0), sample(Class::Gone, 4, 0)];
         let recommended = |samples: &[Sample]| {
-            let tolerance = Rules::default().tolerance();
+            let tolerance = rules(Value::Null).tolerance();
             let recommended = recommend(50, Unit::Percent, tolerance, 2, samples);
             recommended.map(|one| one.replicas)
         };
@@ -794,7 +792,7 @@ mod tests {
 
     #[test]
     fn a_value_per_pod_is_a_total_divided_by_the_pods() {
-        let tolerance = Rules::default().tolerance();
+        let tolerance = rules(Value::Null).tolerance();
         let recommended = |current, pods, is_per_pod| {
             let reading = Reading {
                 current,
@@ -812,7 +810,7 @@ mod tests {
     #[test]
     fn what_was_too_old_to_count_was_overwritten() {
         let window = |window| {
-            let mut rules = Rules::default();
+            let mut rules = rules(Value::Null);
             rules.flags.downscale_stabilisation = window;
             rules
         };
@@ -821,15 +819,11 @@ mod tests {
         history.recommend(&window(15), -20.0, 5);
         assert_eq!(window(300).normalise(5, 1, history.at(0.0, 0.0)).0, 5);
 
-        let rules = |seconds: u32, pods: u32| {
+        let direction = |seconds: u32, pods: u32| {
             let policy = json!({"type": "Pods", "value": pods, "periodSeconds": seconds});
             json!({"stabilizationWindowSeconds": 0, "policies": [policy]})
         };
-        let behavior = json!({"scaleUp": rules(15, 4), "scaleDown": rules(60, 2)});
-        let rules = Rules {
-            behavior: serde_json::from_value(behavior).expect("a behavior"),
-            ..Rules::default()
-        };
+        let rules = rules(json!({"scaleUp": direction(15, 4), "scaleDown": direction(60, 2)}));
         history.scale(&rules, -40.0, 2, 6);
         history.scale(&rules, -20.0, 6, 10);
         // Of the last minute 4 pods are known, not 8.
