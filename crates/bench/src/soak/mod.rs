@@ -16,7 +16,7 @@ use reqwest::{Client, Method};
 use serde_json::Value;
 use testkit::{Launch, Server, Usage, digest, manifest};
 use tokio::{
-    task::{JoinSet, spawn_blocking},
+    task::{JoinSet, spawn_blocking, yield_now},
     time::{Instant, sleep, timeout},
     try_join,
 };
@@ -168,6 +168,8 @@ async fn requests(url: String, first: usize, counts: Arc<Mutex<Counts>>) -> Resu
                 eprintln!("unexpected: {error:#}");
             }
         }
+        // Until the connection can be used again.
+        yield_now().await;
     }
     Ok(())
 }
