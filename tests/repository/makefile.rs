@@ -165,17 +165,24 @@ fn make_deploys_the_manifests_and_deletes_them() {
 }
 
 #[test]
-fn make_deploys_the_image_of_the_manifest_unless_given_another() {
+fn make_deploys_the_image_and_the_runtime_config_that_it_is_given() {
     let image = |image: &str| format!(r#""image":"{image}""#);
     let programs = Programs::new("image");
     let default = manifest(APP);
     let default = text_at(&default, "/spec/image");
-    programs.make(&["deploy"]).position(&image(default));
+    let run = programs.make(&["deploy"]);
+    run.position(&image(default));
+    assert!(run.success && !run.has_call("loadFromSecret"), "{run}");
     programs.make(&["push"]).position(default);
 
     let digest = format!("ghcr.io/someone/cpu-load-gen@sha256:{}", "0".repeat(64));
-    let run = programs.make(&["deploy", &format!("IMAGE={digest}")]);
+    let file = programs.path(&format!("{ODD}.toml"));
+    fs::write(&file, "").expect("written");
+    let settings = [format!("IMAGE={digest}"), format!("RUNTIME_CONFIG={file}")];
+    let run = programs.make(&["deploy", &settings[0], &settings[1]]);
     run.position(&image(&digest));
+    let secret = r#""loadFromSecret":"keda-spinapp-runtime-config-hash""#;
+    assert!(run.success && run.has_call(secret), "{run}");
 }
 
 #[test]
@@ -252,18 +259,6 @@ fn a_paused_scaled_object_is_not_deployed() {
         let remedy = "autoscaling.keda.sh/paused- autoscaling.keda.sh/paused-replicas-";
         assert_eq!(run.stderr.contains(remedy), paused, "{run}");
     }
-}
-
-#[test]
-fn make_deploys_a_runtime_config_only_if_given_one() {
-    let secret = r#""loadFromSecret":"keda-spinapp-runtime-config-hash""#;
-    let programs = Programs::new("runtime-config");
-    let file = programs.path(&format!("{ODD}.toml"));
-    fs::write(&file, "").expect("written");
-    let run = programs.make(&["deploy", &format!("RUNTIME_CONFIG={file}")]);
-    assert!(run.success && run.has_call(secret), "{run}");
-    let run = programs.make(&["deploy"]);
-    assert!(run.success && !run.has_call("loadFromSecret"), "{run}");
 }
 
 #[test]
