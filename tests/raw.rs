@@ -49,6 +49,10 @@ fn each_request_has_its_status() {
     const ONE: &[u8] = b"GET /?iterations=1";
     let server = Server::start(&[]);
     let long = |length| [b"GET /?", "a".repeat(length).as_bytes()].concat();
+    let length = |length: usize| format!("Content-Length: {length}\r\n");
+    let chunks = "5\r\nhello\r\n0\r\n\r\n";
+    // A body that is announced and not sent.
+    let expecting = length(5) + "Expect: 100-continue\r\n";
     // The method and the target, headers, a body, and the statuses of the responses.
     let cases: [(&[u8], &str, &str, &[u16]); 17] = [
         (&long(60 << 10), "", "", &[400]),
@@ -65,26 +69,10 @@ fn each_request_has_its_status() {
         (b"OPTIONS *", "", "", &[405]),
         (b"BREW /?iterations=1", "", "", &[405]),
         (b"GET /?iterations=1#2", "", "", &[200]),
-        (ONE, "Content-Length: 5\r\n", "hello", &[200]),
-        (
-            ONE,
-            "Transfer-Encoding: chunked\r\n",
-            "5\r\nhello\r\n0\r\n\r\n",
-            &[200],
-        ),
-        (
-            ONE,
-            "Content-Length: 5\r\nContent-Length: 6\r\n",
-            "hello",
-            &[400],
-        ),
-        // The body is announced and not sent.
-        (
-            ONE,
-            "Content-Length: 5\r\nExpect: 100-continue\r\n",
-            "",
-            &[200],
-        ),
+        (ONE, &length(5), "hello", &[200]),
+        (ONE, "Transfer-Encoding: chunked\r\n", chunks, &[200]),
+        (ONE, &(length(5) + &length(6)), "hello", &[400]),
+        (ONE, &expecting, "", &[200]),
     ];
     for (line, headers, body, expected) in cases {
         let rest = format!(" HTTP/1.1\r\n{headers}{LAST}{body}");

@@ -1,6 +1,6 @@
 //! The measurements of the cases. CPU is always the time that the kernel accounts to the server.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use ::bombardier::{INSTALL, Report, command};
 use anyhow::{Context, Result, bail, ensure};
@@ -121,21 +121,17 @@ pub async fn disconnect(server: &Server, target: &str, connections: usize) -> Re
 /// The time, from `start` on, at which a server became idle: it used under 2 % of a core in the 200
 /// ms from then.
 async fn until_idle(server: &Server, start: Instant) -> Result<Instant> {
-    const SAMPLE: Duration = Duration::from_millis(50);
-    const SAMPLES: usize = 4;
-    const IDLE: f64 = 0.02;
+    const WINDOW: Duration = Duration::from_millis(200);
     const LONGEST: Duration = Duration::from_secs(20);
-    let mut schedule = interval(SAMPLE);
-    let mut samples = VecDeque::new();
+    let mut schedule = interval(WINDOW / 4);
+    let (mut idle, mut before) = (start, server.cpu_time()?);
     while start.elapsed() < LONGEST {
         schedule.tick().await;
         let (now, used) = (Instant::now(), server.cpu_time()?);
-        samples.push_back((now, used));
-        if samples.len() > SAMPLES
-            && let Some((from, before)) = samples.pop_front()
-            && (used - before).as_secs_f64() < IDLE * (now - from).as_secs_f64()
-        {
-            return Ok(from);
+        if used - before >= WINDOW / 50 {
+            (idle, before) = (now, used);
+        } else if now - idle >= WINDOW {
+            return Ok(idle);
         }
     }
     Ok(start + LONGEST)
