@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use tokio::task::LocalSet;
 
 use crate::{
@@ -171,9 +172,14 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
         }
         probe = Some(asking);
     }
-    let flags = options.over(Flags::default());
-    let url = options.url.as_deref();
-    let mut recording = Recording::new(mode, options.deployment, &target.state, url, flags)?;
+    let header = Header {
+        began: Timestamp::now(),
+        expected: None,
+        flags: options.over(Flags::default()),
+        deployment: options.deployment,
+        verdict: Verdict::default(),
+    };
+    let mut recording = Recording::new(mode, header, &target.state, options.url.as_deref())?;
     if let Some(address) = options.serve {
         recording.serve(address).await?;
     }

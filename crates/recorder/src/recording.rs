@@ -4,7 +4,6 @@ use std::{ffi::OsString, fs, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -26,7 +25,6 @@ use crate::{
     progress::Progress,
     record::{ObservationKind, Record, State},
     report::conclusion,
-    rules::Flags,
     serve::Page,
     steady_load::{self, Plan},
     traffic,
@@ -89,7 +87,6 @@ pub struct Recording {
     loads: Vec<(String, Vec<OsString>)>,
     /// Until the second load of a hold is sent.
     hold: Option<Hold>,
-    /// The one that its file has until it ends.
     header: Header,
     began: Instant,
     record: Record,
@@ -107,18 +104,12 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Of a Deployment in this state, with the URL of its app and the flags of its cluster.
+    /// Of a Deployment in this state, with the URL of its app.
     ///
     /// # Errors
     /// If there is traffic to send but nothing scales the Deployment, or if no load leads to the
     /// number of a hold.
-    pub fn new(
-        mode: Mode,
-        deployment: String,
-        state: &State,
-        url: Option<&str>,
-        flags: Flags,
-    ) -> Result<Self> {
+    pub fn new(mode: Mode, mut header: Header, state: &State, url: Option<&str>) -> Result<Self> {
         if mode.sends_traffic()
             && let Some(why) = why_unscaled(state)
         {
@@ -152,23 +143,16 @@ impl Recording {
                 })
             }
         };
-        let record = Record::new(Timestamp::now(), flags);
-        let header = Header {
-            began: record.began,
-            deployment,
-            expected: expectation.as_ref().map(ToString::to_string),
-            flags,
-            verdict: Verdict::Unobserved("the recorder was killed or failed".into()),
-        };
+        header.expected = expectation.as_ref().map(ToString::to_string);
         let stop = CancellationToken::new();
         Ok(Self {
             mode,
             expectation,
             loads,
             hold: first.map(|first| Hold::new(first.rests)),
+            record: Record::new(header.began, header.flags),
             header,
             began: Instant::now(),
-            record,
             progress: Progress::default(),
             page: None,
             is_interrupted: false,
@@ -181,11 +165,7 @@ impl Recording {
 
     /// Shows a page at this address while it runs.
     pub async fn serve(&mut self, address: SocketAddr) -> Result<()> {
-        let header = Header {
-            verdict: Verdict::default(),
-            ..self.header.clone()
-        };
-        let page = Page::serve(address, header, self.record.clone()).await;
+        let page = Page::serve(address, self.header.clone(), self.record.clone()).await;
         self.page = Some(page.with_context(|| format!("cannot serve at \"{address}\""))?);
         Ok(())
     }
@@ -205,7 +185,11 @@ impl Recording {
             .with_context(|| format!("the folder {folder:?} cannot be created"))?;
         let path = folder.join("observations.jsonl");
         let unwritable = || format!("{path:?} cannot be written");
-        let mut log = Log::create(&path, &self.header).with_context(unwritable)?;
+        let killed = Header {
+            verdict: Verdict::Unobserved("the recorder was killed or failed".into()),
+            ..self.header.clone()
+        };
+        let mut log = Log::create(&path, &killed).with_context(unwritable)?;
         let (sender, mut observations) = unbounded_channel();
         target.watch(&sender);
         if let Some(probe) = probe {
