@@ -1,10 +1,13 @@
 //! Faults, each with a server of its own.
 
-use std::{io::Read, net::TcpStream, thread::sleep, time::Duration};
+use std::{io::Read, net::TcpStream, time::Duration};
 
 use anyhow::{Result, ensure};
 use testkit::{Launch, Runner, Server, manifest, send};
-use tokio::{time, time::Instant, try_join};
+use tokio::{
+    time::{Instant, sleep},
+    try_join,
+};
 
 use super::figures;
 use crate::{
@@ -20,9 +23,9 @@ const SECOND: Duration = Duration::from_secs(1);
 pub async fn measure(runner: &Runner, report: &mut Report) {
     for (fault, measured) in [
         ("2000 idle connections", idle_connections(runner).await),
-        ("256 descriptors, all in use", no_descriptors(runner)),
+        ("256 descriptors, all in use", no_descriptors(runner).await),
         ("200 of the largest requests", largest_at_once(runner).await),
-        ("SIGTERM in mid-burn", terminated(runner)),
+        ("SIGTERM in mid-burn", terminated(runner).await),
     ] {
         match measured {
             Ok(figures) => report.add(fault, &figures),
@@ -51,7 +54,7 @@ async fn idle_connections(runner: &Runner) -> Result<Vec<Figure>> {
     Ok(seen)
 }
 
-fn no_descriptors(runner: &Runner) -> Result<Vec<Figure>> {
+async fn no_descriptors(runner: &Runner) -> Result<Vec<Figure>> {
     let mut launch = Launch::new(runner, manifest())?;
     launch.descriptors = Some(256);
     let server = launch.start()?;
@@ -59,7 +62,7 @@ fn no_descriptors(runner: &Runner) -> Result<Vec<Figure>> {
     // Until the server accepts no more.
     let connect = |_| TcpStream::connect_timeout(&address, SECOND).ok();
     let idle: Vec<_> = (0..512).map_while(connect).collect();
-    sleep(SECOND);
+    sleep(SECOND).await;
     ensure!(!server.is_healthy(), "there were descriptors left");
     let connections = count(idle.len());
     drop(idle);
@@ -69,7 +72,7 @@ fn no_descriptors(runner: &Runner) -> Result<Vec<Figure>> {
         match server.is_healthy() {
             true => break elapsed,
             false if elapsed > 30.0 => break f64::NAN,
-            false => sleep(SECOND / 100),
+            false => sleep(SECOND / 100).await,
         }
     };
     let recovered = match runner {
@@ -88,7 +91,7 @@ async fn largest_at_once(runner: &Runner) -> Result<Vec<Figure>> {
     // Its clients send their requests after two seconds, and disconnect after two more.
     let disconnected = disconnect(&server, "/?cpu_time=10s", 200);
     let burning = async {
-        time::sleep(7 * SECOND / 2).await;
+        sleep(7 * SECOND / 2).await;
         server.usage()
     };
     let probed = probe_health(server.health_url(), Instant::now() + 4 * SECOND);
@@ -104,11 +107,11 @@ async fn largest_at_once(runner: &Runner) -> Result<Vec<Figure>> {
     Ok(seen)
 }
 
-fn terminated(runner: &Runner) -> Result<Vec<Figure>> {
+async fn terminated(runner: &Runner) -> Result<Vec<Figure>> {
     let mut server = start(runner)?;
     let send = |_| send(server.address(), "/?cpu_time=10s");
     let clients: Vec<_> = (0..8).map(send).collect::<Result<_, _>>()?;
-    sleep(2 * SECOND);
+    sleep(2 * SECOND).await;
     let ended = server.terminate(60 * SECOND)?;
     let ended = ended.map_or(f64::NAN, |it| it.as_secs_f64());
     let has_report = |mut client: TcpStream| {
