@@ -81,7 +81,7 @@ pub fn desired(state: &State) -> Option<u32> {
 }
 
 /// The number of pods that are ready and stay.
-pub fn ready_pods(state: &State) -> u32 {
+fn ready_pods(state: &State) -> u32 {
     let pods = state.pods.values();
     pods.filter(|pod| pod.is_ready() && !pod.state.leaving)
         .count() as u32

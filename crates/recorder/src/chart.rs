@@ -9,7 +9,7 @@ use plotters::{
 };
 
 use crate::{
-    analysis::{desired, probes, ready_pods},
+    analysis::{desired, probes},
     computation::Decision,
     record::{ObservationKind, Record, State},
     report::Report,
@@ -172,8 +172,8 @@ impl<'a> Chart<'a> {
             ("minimum, maximum", GREY.mix(1.0), THIN),
         ];
         draw_legend(area, LINE + 6, "Replicas:", &legend)?;
-        let existing = self.steps(|state| Some(replicas(state)?[0]));
-        let ready = self.steps(|state| Some(replicas(state)?[1]));
+        let existing = self.steps(|state| Some(state.deployment.as_ref()?.existing));
+        let ready = self.steps(|state| Some(state.deployment.as_ref()?.ready));
         let min = self.steps(|state| Some(state.autoscaler()?.rules.min));
         let max = self.steps(|state| Some(state.autoscaler()?.rules.max));
         let desired = self.steps(desired);
@@ -409,15 +409,6 @@ fn text(area: &Area, text: &str, at: (i32, i32)) -> Result<()> {
 
 fn text_width(text: &str) -> i32 {
     LETTER * text.chars().count() as i32
-}
-
-/// The existing and the ready replicas, counted by their pods if no Deployment was observed.
-fn replicas(state: &State) -> Option<[u32; 2]> {
-    let pods = state.pods.values().filter(|pod| !pod.state.leaving).count() as u32;
-    match &state.deployment {
-        Some(deployment) => Some([deployment.existing, deployment.ready]),
-        None => (pods > 0).then(|| [pods, ready_pods(state)]),
-    }
 }
 
 /// A power of ten, in seconds: `1 ms`, `10 s`.
