@@ -75,13 +75,7 @@ fn the_patterns_accept_the_queries_that_the_parser_accepts() {
         "[0-9.nuµμmshe+ -]{0,8}",
         "\\PC{0,4}",
     ];
-    let key = prop_oneof![
-        Just("iterations"),
-        Just("cpu_time"),
-        Just("cpu"),
-        Just("duration"),
-        Just("other")
-    ];
+    let key = prop::sample::select(vec!["iterations", "cpu_time", "cpu", "duration", "other"]);
     let pairs = proptest::collection::vec((key, value), 1..4);
     let cpu = "0{0,1}[01]?[0-9]{0,3}(\\.[0-9]{0,11}0{0,3})?m?";
     let encode = |pairs: &[(&str, String)]| {
