@@ -32,6 +32,8 @@ use crate::{
 const CONNECTIONS: usize = 64;
 /// The time after which memory, threads and descriptors are compared with those at the end.
 const WARM: Duration = Duration::from_secs(60);
+/// The time without clients before that.
+const REST: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_secs(15);
 
 /// A method, a query, and the status of the response.
@@ -82,51 +84,52 @@ impl Args {
     }
 }
 
-/// Sends requests for this period.
+/// Sends requests for this period, and compares the server at rest with what it was when warm.
 async fn soak(server: &Server, period: Duration, report: &mut Report) -> Result<()> {
     let counts = Arc::new(Mutex::new(Counts::default()));
-    let clients = (0..CONNECTIONS).map(|first| requests(server.url("/"), first, counts.clone()));
-    let _clients: JoinSet<_> = clients.collect();
-    let (health, [warm, last]) = try_join!(
-        probe_health(server.health_url(), Instant::now() + period),
-        watch(server, period, &counts, report),
-    )?;
+    let (mut health, mut rests) = (Vec::new(), Vec::new());
+    for part in [WARM, period - WARM] {
+        let client = |first| requests(server.url("/"), first, counts.clone());
+        let clients: JoinSet<_> = (0..CONNECTIONS).map(client).collect();
+        let (probes, ()) = try_join!(
+            probe_health(server.health_url(), Instant::now() + part),
+            watch(server, part, &counts, report),
+        )?;
+        health.extend(probes);
+        drop(clients);
+        // Their burns end.
+        sleep(REST).await;
+        rests.push(figures(server.usage()?));
+    }
     let growth = |((what, last), (_, warm)): (Figure, Figure)| {
         let growth = deviation(last.number, warm.number);
         (what, percent(growth).at_most(5.0))
     };
-    let mut seen: Vec<_> = zip(figures(last), figures(warm)).map(growth).collect();
+    let mut seen: Vec<_> = zip(rests[1], rests[0]).map(growth).collect();
     // As a crowd without a limit.
     let [p99, (late, probes)] = health_figures(&health, 50.0);
     seen.extend([p99, (late, probes.at_most(0.0))]);
-    report.add("since it was warm", &seen);
+    report.add("at rest, since it was warm", &seen);
     Ok(())
 }
 
-/// Adds what was counted until the period is over, and returns the resources of the server when
-/// warm and at the end.
+/// Adds what was counted so far, until the period is over.
 async fn watch(
     server: &Server,
     period: Duration,
     counts: &Mutex<Counts>,
     report: &mut Report,
-) -> Result<[Usage; 2]> {
+) -> Result<()> {
     let start = Instant::now();
-    let mut warm = None;
-    loop {
+    while start.elapsed() < period {
         sleep(INTERVAL.min(period.saturating_sub(start.elapsed()))).await;
-        let (usage, elapsed) = (server.usage()?, start.elapsed());
+        let usage = server.usage()?;
         let mut seen = counts.lock().expect("no client panics").figures().to_vec();
         seen.extend(figures(usage));
-        let seconds = elapsed.as_secs();
+        let seconds = start.elapsed().as_secs();
         report.add(format!("c={CONNECTIONS} for {seconds} s"), &seen);
-        if elapsed >= WARM {
-            let warm = *warm.get_or_insert(usage);
-            if elapsed >= period {
-                return Ok([warm, usage]);
-            }
-        }
     }
+    Ok(())
 }
 
 fn figures(usage: Usage) -> [Figure; 3] {
