@@ -2,31 +2,30 @@
 
 use std::{
     io,
-    process::{Command, ExitStatus},
+    os::unix::process::CommandExt,
+    process::{Child, Command, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use process_wrap::std::{ChildWrapper, CommandWrap, ProcessGroup};
+use rustix::process::{Pid, Signal, kill_process_group};
 
-/// SIGTERM in POSIX.
-const SIGTERM: i32 = 15;
 /// How long a process may take to end before it is killed.
 const STOP: Duration = Duration::from_secs(2);
 
 /// A process and its children, in a process group of their own. They are ended when this is
 /// dropped.
-pub struct Process(Box<dyn ChildWrapper>);
+pub struct Process(Child);
 
 impl Process {
     /// Starts `command` as the leader of a new process group.
-    pub fn spawn(command: Command) -> Result<Self> {
-        let program = command.get_program().to_owned();
-        let mut command = CommandWrap::from(command);
-        let child = command.wrap(ProcessGroup::leader()).spawn();
-        let child = child.with_context(|| format!("cannot run {}", program.display()))?;
-        Ok(Self(child))
+    pub fn spawn(mut command: Command) -> Result<Self> {
+        let child = command.process_group(0).spawn();
+        let program = command.get_program().display();
+        Ok(Self(
+            child.with_context(|| format!("cannot run {program}"))?,
+        ))
     }
 
     /// The process ID of the leader.
@@ -43,7 +42,7 @@ impl Process {
     /// takes longer than `timeout`.
     pub fn terminate(&mut self, timeout: Duration) -> io::Result<Option<Duration>> {
         let start = Instant::now();
-        self.0.signal(SIGTERM)?;
+        kill_process_group(Pid::from_child(&self.0), Signal::TERM)?;
         while start.elapsed() < timeout {
             if self.status()?.is_some() {
                 return Ok(Some(start.elapsed()));
@@ -58,7 +57,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.terminate(STOP);
         // Its children too, which may outlive it.
-        let _ = self.0.start_kill();
+        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
         let _ = self.0.wait();
     }
 }

@@ -91,11 +91,12 @@ async fn largest_at_once(runner: &Runner) -> Result<Vec<Figure>> {
     // Its clients send their requests after two seconds, and disconnect after two more.
     let disconnected = disconnect(&server, "/?cpu_time=10s", 200);
     let burning = async {
-        sleep(7 * SECOND / 2).await;
-        server.usage()
+        sleep(3 * SECOND).await;
+        let usage = server.usage()?;
+        let health = probe_health(server.health_url(), Instant::now() + SECOND);
+        Ok((usage, health.await?))
     };
-    let probed = probe_health(server.health_url(), Instant::now() + 4 * SECOND);
-    let (health, usage, after) = try_join!(probed, burning, disconnected)?;
+    let ((usage, health), after) = try_join!(burning, disconnected)?;
     let mut seen = health_figures(&health, 1000.0).to_vec();
     seen.extend(figures(usage));
     // The last burn notices in its next slice that its client has disconnected.

@@ -32,8 +32,8 @@ use crate::{
 const CONNECTIONS: usize = 64;
 /// The time after which memory, threads and descriptors are compared with those at the end.
 const WARM: Duration = Duration::from_secs(60);
-/// The time without clients before that.
-const REST: Duration = Duration::from_secs(5);
+/// The time without clients before that: burns end, and after ten seconds Spin's idle threads.
+const REST: Duration = Duration::from_secs(15);
 const INTERVAL: Duration = Duration::from_secs(15);
 
 /// A method, a query, and the status of the response.
@@ -97,7 +97,6 @@ async fn soak(server: &Server, period: Duration, report: &mut Report) -> Result<
         )?;
         health.extend(probes);
         drop(clients);
-        // Their burns end.
         sleep(REST).await;
         rests.push(figures(server.usage()?));
     }
