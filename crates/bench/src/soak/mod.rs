@@ -17,7 +17,7 @@ use serde_json::Value;
 use testkit::{Launch, Server, Usage, digest, manifest};
 use tokio::{
     task::{JoinSet, spawn_blocking, yield_now},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
     try_join,
 };
 
@@ -88,12 +88,14 @@ impl Args {
 async fn soak(server: &Server, period: Duration, report: &mut Report) -> Result<()> {
     let counts = Arc::new(Mutex::new(Counts::default()));
     let (mut health, mut rests) = (Vec::new(), Vec::new());
+    let start = Instant::now();
     for part in [WARM, period - WARM] {
         let client = |first| requests(server.url("/"), first, counts.clone());
         let clients: JoinSet<_> = (0..CONNECTIONS).map(client).collect();
+        let end = Instant::now() + part;
         let (probes, ()) = try_join!(
-            probe_health(server.health_url(), Instant::now() + part),
-            watch(server, part, &counts, report),
+            probe_health(server.health_url(), end),
+            watch(server, start, end, &counts, report),
         )?;
         health.extend(probes);
         drop(clients);
@@ -112,21 +114,21 @@ async fn soak(server: &Server, period: Duration, report: &mut Report) -> Result<
     Ok(())
 }
 
-/// Adds what was counted so far, until the period is over.
+/// Adds what was counted since `start`, again and again until `end`.
 async fn watch(
     server: &Server,
-    period: Duration,
+    start: Instant,
+    end: Instant,
     counts: &Mutex<Counts>,
     report: &mut Report,
 ) -> Result<()> {
-    let start = Instant::now();
-    while start.elapsed() < period {
-        sleep(INTERVAL.min(period.saturating_sub(start.elapsed()))).await;
+    while Instant::now() < end {
+        sleep_until(end.min(Instant::now() + INTERVAL)).await;
         let usage = server.usage()?;
         let mut seen = counts.lock().expect("no client panics").figures().to_vec();
         seen.extend(figures(usage));
         let seconds = start.elapsed().as_secs();
-        report.add(format!("c={CONNECTIONS} for {seconds} s"), &seen);
+        report.add(format!("c={CONNECTIONS}, after {seconds} s"), &seen);
     }
     Ok(())
 }
