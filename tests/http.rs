@@ -118,6 +118,7 @@ fn a_query_that_is_not_a_load_or_above_a_limit_is_rejected() {
         ("cpu_time=20", Some("cpu_time"), &["\"20\""]),
         ("cpu=1001m&duration=1s", Some("cpu"), &["at most 1"]),
         ("cpu=0.0000001m&duration=1s", Some("cpu"), &["nanocores"]),
+        ("cpu=1.0000000001&duration=1s", Some("cpu"), &["nanocores"]),
         ("cpu=250m&duration=", Some("duration"), &["\"\""]),
         ("iterations=%zz", Some("iterations"), &["percent-encoded"]),
         ("%ff=1", None, &["UTF-8"]),
