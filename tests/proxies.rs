@@ -2,100 +2,76 @@
 //! that has them.
 
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::net::TcpListener;
+use std::process::Command;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, fs};
 
-use testkit::{Process, Server, send};
+use testkit::{Launch, Server, send};
 
 /// The time after which the proxies close an idle connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(7);
 
-/// The path of an installed program, which its package is named after.
-fn program(name: &str) -> PathBuf {
-    let path = env::var_os("PATH").expect("a PATH");
+fn nginx(upstream: &str) -> Server {
+    start("nginx", ["-e", "stderr", "-c"], |address, folder| {
+        let temporary_paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {folder}/{name};"))
+            .concat();
+        format!(
+            "daemon off; pid {folder}/pid; error_log stderr;
+            events {{}}
+            http {{
+                access_log off; {temporary_paths}
+                server {{ listen {address}; location / {{ proxy_pass http://{upstream}; }} }}
+            }}"
+        )
+    })
+}
+
+fn haproxy(upstream: &str) -> Server {
+    start("haproxy", ["-q", "-db", "-f"], |address, _| {
+        let timeout = IDLE_TIMEOUT.as_secs();
+        format!(
+            "defaults
+                mode http
+                timeout connect 5s
+                timeout client {timeout}s
+                timeout server {timeout}s
+            listen app
+                bind {address}
+                server app {upstream}\n"
+        )
+    })
+}
+
+/// Starts a proxy on a free port, with the configuration for that address and this folder.
+fn start(name: &str, args: [&str; 3], config: impl Fn(&str, &str) -> String) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    drop(listener);
+    let folder = format!("{}/{name}-{address}", env!("CARGO_TARGET_TMPDIR"));
+    fs::create_dir_all(&folder).expect("a folder");
+    let file = format!("{folder}/config");
+    fs::write(&file, config(&address, &folder)).expect("a file");
     // Debian has servers in /usr/sbin, which is not on the PATH of every user.
-    let folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
-    let installed = folders.map(|it| it.join(name)).find(|it| it.is_file());
-    installed.unwrap_or_else(|| panic!("{name} is not installed: apt-get install {name}"))
-}
-
-/// A proxy, ended when dropped.
-struct Proxy {
-    address: String,
-    _process: Process,
-}
-
-impl Proxy {
-    fn nginx(upstream: &str) -> Self {
-        Self::start("nginx", ["-e", "stderr", "-c"], |address, folder| {
-            let temporary_paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-                .map(|name| format!("{name}_temp_path {folder}/{name};"))
-                .concat();
-            format!(
-                "daemon off; pid {folder}/pid; error_log stderr;
-                events {{}}
-                http {{
-                    access_log off; {temporary_paths}
-                    server {{ listen {address}; location / {{ proxy_pass http://{upstream}; }} }}
-                }}"
-            )
-        })
-    }
-
-    fn haproxy(upstream: &str) -> Self {
-        Self::start("haproxy", ["-q", "-db", "-f"], |address, _| {
-            let timeout = IDLE_TIMEOUT.as_secs();
-            format!(
-                "defaults
-                    mode http
-                    timeout connect 5s
-                    timeout client {timeout}s
-                    timeout server {timeout}s
-                listen app
-                    bind {address}
-                    server app {upstream}\n"
-            )
-        })
-    }
-
-    /// Starts a proxy on a free port, with the configuration for that address and this folder.
-    fn start(name: &str, args: [&str; 3], config: impl Fn(&str, &str) -> String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("an address").to_string();
-        drop(listener);
-        let folder = format!("{}/{name}-{address}", env!("CARGO_TARGET_TMPDIR"));
-        fs::create_dir_all(&folder).expect("a folder");
-        let file = format!("{folder}/config");
-        fs::write(&file, config(&address, &folder)).expect("a file");
-        let mut command = Command::new(program(name));
-        command.args(args).arg(file).stdin(Stdio::null());
-        let mut process = Process::spawn(command).expect("a proxy");
-        let started = Instant::now();
-        while TcpStream::connect(&address).is_err() {
-            assert!(started.elapsed() < IDLE_TIMEOUT, "{name} does not listen");
-            let status = process.status().expect("a status");
-            assert!(status.is_none(), "{name} ended: {status:?}");
-            sleep(Duration::from_millis(50));
-        }
-        Self {
-            address,
-            _process: process,
-        }
-    }
+    let path = env::var("PATH").expect("a PATH");
+    let mut command = Command::new(name);
+    command.args(args).arg(file);
+    command.env("PATH", format!("{path}:/usr/sbin"));
+    let launch = Launch::program(command, &format!("http://{address}"));
+    let proxy = launch.and_then(Launch::start);
+    proxy.unwrap_or_else(|error| panic!("{error:#} (apt-get install {name})"))
 }
 
 #[test]
 #[ignore = "needs nginx and HAProxy: apt-get install nginx haproxy"]
 fn a_long_response_passes_through_proxies_that_close_idle_connections() {
     let server = Server::start(&[]);
-    let nginx = Proxy::nginx(server.address());
-    let haproxy = Proxy::haproxy(&nginx.address);
+    let nginx = nginx(server.address());
+    let haproxy = haproxy(nginx.address());
     let mut response = String::new();
-    let client = send(&haproxy.address, "/?cpu=10m&duration=12s");
+    let client = send(haproxy.address(), "/?cpu=10m&duration=12s");
     let read = client.and_then(|mut client| client.read_to_string(&mut response));
     read.expect("a whole response");
     let load = r#""load":"cpu=10m&duration=12s""#;
@@ -106,8 +82,8 @@ fn a_long_response_passes_through_proxies_that_close_idle_connections() {
 #[ignore = "needs HAProxy: apt-get install haproxy"]
 fn a_burn_ends_soon_after_its_client_disconnects_behind_a_proxy() {
     let server = Server::start(&[]);
-    let haproxy = Proxy::haproxy(server.address());
-    let client = send(&haproxy.address, "/?cpu_time=9s").expect("a request is sent");
+    let haproxy = haproxy(server.address());
+    let client = send(haproxy.address(), "/?cpu_time=9s").expect("a request is sent");
     sleep(Duration::from_millis(2500));
     drop(client);
     // It burns for two seconds at most.

@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use crate::{
     chart::CONNECTIONS,
-    crowds::{self, Tool, UNBOUNDED},
+    crowds::{self, Subject, UNBOUNDED},
     measure::{bombardier, component, cost, disconnect, idle_cores, traffic},
     peers,
-    report::Report,
+    report::{Report, figure},
     testbed::{Share, Testbed},
-    traffic::{Client, Period, Stop, Traffic},
+    traffic::{Behaviour, Period, Stop, Traffic},
     value::{count, deviation, largest, milliseconds, percent, plain, quantile, seconds},
 };
 
@@ -90,9 +90,7 @@ impl Case {
             Self::Crowds => crowds::compare(&CONNECTIONS, testbed, report).await,
             Self::Peers => peers::measure(testbed, report).await,
         };
-        if let Err(error) = measured {
-            report.not_measured(&error);
-        }
+        report.check(measured);
     }
 }
 
@@ -313,15 +311,16 @@ fn size(testbed: &Testbed, report: &mut Report) -> Result<()> {
 }
 
 async fn growth(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let tool = Tool::component(testbed, 20, Share::TWO_CORES).await?;
+    let subject = Subject::component(testbed, 20, Share::TWO_CORES).await?;
     let (mut cpu, mut health) = (Vec::new(), Vec::new());
     for connections in [1, 4, 16, 64] {
-        let before = tool.server.cpu_time()?;
-        let crowd = tool.crowd(connections, Client::Disconnects, UNBOUNDED);
-        let [.., (_, p99), _, _, (_, requests), _] = crowd.await?;
-        let used = (tool.server.cpu_time()? - before).as_secs_f64();
-        cpu.push(used / requests.number);
-        health.push(p99.number / connections as f64);
+        let before = subject.server.cpu_time()?;
+        let crowd = subject.crowd(connections, Behaviour::Disconnects, UNBOUNDED);
+        let figures = crowd.await?;
+        let number = |measure| figure(&figures, measure).1.number;
+        let used = (subject.server.cpu_time()? - before).as_secs_f64();
+        cpu.push(used / number("requests"));
+        health.push(number("health p99") / connections as f64);
     }
     let lowest = quantile(&cpu, 0.0);
     let spread = largest(cpu.iter().map(|&used| deviation(used, lowest)));

@@ -11,7 +11,7 @@ use crate::{
     measure::{component, cores, cost},
     report::{Figure, Report},
     testbed::{Share, Testbed},
-    traffic::{Client, Period, Stop, Traffic, probe_health},
+    traffic::{Behaviour, Period, Stop, Traffic, probe_health},
     value::{count, milliseconds, plain, quantile, seconds},
 };
 
@@ -68,13 +68,13 @@ const CROWDS: [(Case, u32, usize, Share, Bounds); 28] = [
 
 /// Measures the crowds of a case.
 pub async fn measure(case: Case, testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let client = match case {
-        Waiting => Client::Waits,
-        _ => Client::Disconnects,
+    let behaviour = match case {
+        Waiting => Behaviour::Waits,
+        _ => Behaviour::Disconnects,
     };
     for &(_, millis, connections, share, bounds) in CROWDS.iter().filter(|it| it.0 == case) {
-        let tool = Tool::component(testbed, millis, share).await?;
-        let figures = tool.crowd(connections, client, bounds).await?;
+        let subject = Subject::component(testbed, millis, share).await?;
+        let figures = subject.crowd(connections, behaviour, bounds).await?;
         report.add(format!("{millis} ms × {connections} {share}"), &figures);
     }
     Ok(())
@@ -84,8 +84,8 @@ pub async fn measure(case: Case, testbed: &Testbed, report: &mut Report) -> Resu
 pub async fn compare(sizes: &[usize], testbed: &Testbed, report: &mut Report) -> Result<()> {
     for &connections in sizes {
         // New servers each time: a control still burns for clients that have disconnected.
-        for tool in tools(testbed).await? {
-            tool.measure(connections, report).await?;
+        for subject in subjects(testbed).await? {
+            subject.measure(connections, report).await?;
         }
     }
     Ok(())
@@ -96,7 +96,7 @@ pub const CHAIN: &str = "the same 20 ms, first come, first served";
 pub const FIB: &str = "fib(43)";
 
 /// A server, and what a crowd requests of it.
-pub struct Tool {
+pub struct Subject {
     pub name: String,
     pub server: Server,
     /// The CPU of the server.
@@ -107,7 +107,7 @@ pub struct Tool {
     pub cpu_time_ms: f64,
 }
 
-impl Tool {
+impl Subject {
     /// The component.
     pub async fn component(testbed: &Testbed, millis: u32, share: Share) -> Result<Self> {
         Ok(Self {
@@ -121,7 +121,7 @@ impl Tool {
 
     /// Adds a crowd, without bounds.
     pub async fn measure(&self, connections: usize, report: &mut Report) -> Result<()> {
-        let figures = self.crowd(connections, Client::Disconnects, UNBOUNDED);
+        let figures = self.crowd(connections, Behaviour::Disconnects, UNBOUNDED);
         report.add(format!("{} × {connections}", self.name), &figures.await?);
         Ok(())
     }
@@ -130,7 +130,7 @@ impl Tool {
     pub async fn crowd(
         &self,
         connections: usize,
-        client: Client,
+        behaviour: Behaviour,
         bounds: Bounds,
     ) -> Result<[Figure; 9]> {
         let [used, in_time, fair, late, health] = bounds;
@@ -138,7 +138,7 @@ impl Tool {
             url: self.server.url(&self.target),
             connections,
             timeout: TIMEOUT,
-            client,
+            behaviour,
         };
         let period = Period::new(RAMP, LENGTH);
         let (tally, probes, cores) = try_join!(
@@ -172,17 +172,17 @@ impl Tool {
 }
 
 /// The component, and two that burn in one go, each limited to 500m.
-async fn tools(testbed: &Testbed) -> Result<[Tool; 3]> {
-    let own = Tool::component(testbed, 20, HALF).await?;
+async fn subjects(testbed: &Testbed) -> Result<[Subject; 3]> {
+    let own = Subject::component(testbed, 20, HALF).await?;
     let iterations = cost(&own.server, &own.target, 1, 20).await?.iterations;
-    let chain = Tool {
+    let chain = Subject {
         name: CHAIN.to_owned(),
         server: testbed.other("control", HALF)?,
         target: format!("/chain?{iterations:.0}"),
         ..own
     };
     let server = testbed.other("control", HALF)?;
-    let fib = Tool {
+    let fib = Subject {
         name: FIB.to_owned(),
         cpu_time_ms: cost(&server, "/fib", 1, 1).await?.cpu_ms,
         server,

@@ -16,7 +16,7 @@ mod value;
 use std::{env, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -29,12 +29,6 @@ use crate::{
 ///
 /// The embedded host serves, or the Spin that the environment variable SPIN names.
 #[derive(Parser)]
-struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
 enum Command {
     /// Print tables in Markdown; exits with 1 if a value misses its bound, with 2 if one was not
     /// measured
@@ -70,7 +64,7 @@ pub async fn main() -> ExitCode {
     // All paths are those of `make`, which runs at the root of the workspace.
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     env::set_current_dir(root).expect("the workspace");
-    match until_interrupted(Args::parse().command.run()).await {
+    match until_interrupted(Command::parse().run()).await {
         Ok(status) => status.into(),
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     crowds::TIMEOUT,
     testbed::{Share, Testbed},
-    traffic::{Client, Period, Stop, Traffic},
+    traffic::{Behaviour, Period, Stop, Traffic},
 };
 
 /// The timeout of clients that need every response.
@@ -21,7 +21,7 @@ const LONG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Starts the component and sends its first requests, which cost more than others.
 pub async fn component(testbed: &Testbed, share: Share) -> Result<Server> {
-    let server = testbed.component(share)?;
+    let server = testbed.serve(&testbed.component, share)?;
     cost(&server, "/?iterations=0", 8, 100).await?;
     cost(&server, "/?cpu_time=20ms", 2, 20).await?;
     Ok(server)
@@ -33,7 +33,7 @@ pub fn traffic(server: &Server, target: &str, connections: usize) -> Traffic {
         url: server.url(target),
         connections,
         timeout: LONG_TIMEOUT,
-        client: Client::Disconnects,
+        behaviour: Behaviour::Disconnects,
     }
 }
 

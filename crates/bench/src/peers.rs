@@ -11,11 +11,11 @@ use anyhow::{Context, Result};
 use testkit::{Launch, Server};
 
 use crate::{
-    crowds::{Tool, UNBOUNDED},
+    crowds::{Subject, UNBOUNDED},
     measure::{cost, disconnect},
-    report::Report,
+    report::{Report, figure},
     testbed::{Share, Testbed},
-    traffic::Client,
+    traffic::Behaviour,
     value::seconds,
 };
 
@@ -30,19 +30,12 @@ pub async fn measure(testbed: &Testbed, report: &mut Report) -> Result<()> {
          with `consume-cpu/consume-cpu` (Kubernetes' test/images/resource-consumer), each from \
          `go build`",
     )?;
-    let own = Tool::component(testbed, MILLIS, Share::LIMITED).await?;
-    crowd(report, own).await?;
-    for (name, measured) in [
-        ("autoscale-go", autoscale_go(report, &folder).await),
-        (
-            "resource-consumer",
-            resource_consumer(report, &folder).await,
-        ),
-    ] {
-        if let Err(error) = measured {
-            report.not_measured(&error.context(name));
-        }
-    }
+    let own = Subject::component(testbed, MILLIS, Share::LIMITED).await?;
+    measure_and_disconnect(report, own).await?;
+    let measured = autoscale_go(report, &folder).await;
+    report.check(measured.context("autoscale-go"));
+    let measured = resource_consumer(report, &folder).await;
+    report.check(measured.context("resource-consumer"));
     Ok(())
 }
 
@@ -51,7 +44,7 @@ fn start(folder: &Path, program: &str) -> Result<Server> {
     let mut command = Command::new("env");
     command.arg("--chdir").arg(folder);
     command.arg("PORT=8080").arg(Path::new(".").join(program));
-    let launch = Launch::program(command, Some("http://127.0.0.1:8080".to_owned()))?;
+    let launch = Launch::program(command, "http://127.0.0.1:8080")?;
     Share::LIMITED.serve(launch)
 }
 
@@ -64,13 +57,13 @@ async fn autoscale_go(report: &mut Report, folder: &Path) -> Result<()> {
     for _ in 0..3 {
         dozens *= f64::from(MILLIS) / cost(&server, &target(dozens), 1, 20).await?.cpu_ms;
     }
-    let tool = tool("autoscale-go", server, target(dozens));
-    crowd(report, tool).await
+    let subject = subject("autoscale-go", server, target(dozens));
+    measure_and_disconnect(report, subject).await
 }
 
 /// A program with the tutorial's limit.
-fn tool(name: &str, server: Server, target: String) -> Tool {
-    Tool {
+fn subject(name: &str, server: Server, target: String) -> Subject {
+    Subject {
         name: name.to_owned(),
         server,
         share: Share::LIMITED,
@@ -79,11 +72,11 @@ fn tool(name: &str, server: Server, target: String) -> Tool {
     }
 }
 
-async fn crowd(report: &mut Report, tool: Tool) -> Result<()> {
-    tool.measure(CONNECTIONS, report).await?;
-    let after = disconnect(&tool.server, &tool.target, CONNECTIONS).await?;
+async fn measure_and_disconnect(report: &mut Report, subject: Subject) -> Result<()> {
+    subject.measure(CONNECTIONS, report).await?;
+    let after = disconnect(&subject.server, &subject.target, CONNECTIONS).await?;
     report.add(
-        format!("{} × {CONNECTIONS}, which disconnect", tool.name),
+        format!("{} × {CONNECTIONS}, which disconnect", subject.name),
         &[("time until idle", seconds(after.seconds))],
     );
     Ok(())
@@ -94,9 +87,11 @@ async fn crowd(report: &mut Report, tool: Tool) -> Result<()> {
 async fn resource_consumer(report: &mut Report, folder: &Path) -> Result<()> {
     let name = "resource-consumer";
     let target = format!("/ConsumeCPU?millicores={MILLIS}&durationSec=1");
-    let tool = tool(name, start(folder, name)?, target);
-    let crowd = tool.crowd(CONNECTIONS, Client::PostsEachSecond, UNBOUNDED);
-    let [.., health, used, _, _, failed] = crowd.await?;
-    report.add(format!("{name} × {CONNECTIONS}"), &[used, health, failed]);
+    let subject = subject(name, start(folder, name)?, target);
+    let crowd = subject.crowd(CONNECTIONS, Behaviour::PostsEachSecond, UNBOUNDED);
+    let figures = crowd.await?;
+    let shown = ["CPU used", "health p99", "probes over 1 s"];
+    let shown = shown.map(|measure| figure(&figures, measure));
+    report.add(format!("{name} × {CONNECTIONS}"), &shown);
     Ok(())
 }

@@ -11,6 +11,15 @@ use crate::{testbed::COMPONENT, value::Value};
 /// A measure and its value.
 pub type Figure = (&'static str, Value);
 
+/// The figure of this measure.
+///
+/// # Panics
+/// If it is not among the figures.
+pub fn figure(figures: &[Figure], measure: &str) -> Figure {
+    let found = figures.iter().find(|(name, _)| *name == measure);
+    *found.unwrap_or_else(|| panic!("no figure `{measure}`"))
+}
+
 /// A line of the CSV file.
 #[derive(Clone, Default, Deserialize, Serialize)]
 pub struct Row {
@@ -53,9 +62,9 @@ pub struct Report {
 impl Report {
     /// Prints the conditions of the measurement.
     pub fn begin(runner: &Runner) -> Result<Self> {
-        println!("{}", conditions(runner)?);
         let mut report = Self::default();
         report.row.server = runner.version()?;
+        println!("{}", conditions(&report.row.server)?);
         Ok(report)
     }
 
@@ -100,8 +109,9 @@ impl Report {
         println!("{line}");
     }
 
-    /// Prints why values of the case under way are missing.
-    pub fn not_measured(&mut self, why: &anyhow::Error) {
+    /// Prints why values of the case under way are missing, if some are.
+    pub fn check(&mut self, measured: Result<()>) {
+        let Err(why) = measured else { return };
         let failed = format!("{}: {why:#}", self.title);
         println!("\n{failed}");
         self.failures.push(format!("not measured: {failed}"));
@@ -147,7 +157,7 @@ fn write(rows: &[Row], path: &Path) -> Result<()> {
 }
 
 /// The server, the machine, the time, and everything else that may change the values.
-fn conditions(runner: &Runner) -> Result<String> {
+fn conditions(server: &str) -> Result<String> {
     let cpus = fs::read_to_string("/proc/cpuinfo")?;
     let mut models = cpus.lines().filter(|line| line.starts_with("model name"));
     let model = models.next().and_then(|line| line.split_once(": "));
@@ -156,10 +166,9 @@ fn conditions(runner: &Runner) -> Result<String> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let kernel = kernel.trim();
     let time = humantime::format_rfc3339_seconds(SystemTime::now());
-    let version = runner.version()?;
-    let mut text = format!("{version}, {model}, {cores} cores, Linux {kernel}, {time}");
+    let mut text = format!("{server}, {model}, {cores} cores, Linux {kernel}, {time}");
     for (name, value) in env::vars() {
-        if name == "WASM" || name.starts_with("SPIN_VARIABLE_") {
+        if name.starts_with("SPIN_VARIABLE_") {
             text += &format!(", {name}={value}");
         }
     }
@@ -183,7 +192,7 @@ mod tests {
         assert_eq!(report("alone", 0.95).end(None).unwrap(), 0);
         assert_eq!(report("alone", 0.5).end(None).unwrap(), 1);
         let mut incomplete = report("alone", 0.95);
-        incomplete.not_measured(&anyhow::anyhow!("no rights"));
+        incomplete.check(Err(anyhow::anyhow!("no rights")));
         assert_eq!(incomplete.end(None).unwrap(), 2);
     }
 

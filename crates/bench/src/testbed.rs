@@ -98,17 +98,13 @@ impl Testbed {
         Ok([component?.len(), hello?.len()])
     }
 
-    pub fn component(&self, share: Share) -> Result<Server> {
-        self.serve(&self.component, share)
-    }
-
     /// A component to compare with: hello or control.
     pub fn other(&self, name: &str, share: Share) -> Result<Server> {
         self.serve(&Path::new(RELEASE).join(name).with_extension("wasm"), share)
     }
 
     /// Serves a component with the manifest of ours.
-    fn serve(&self, wasm: &Path, share: Share) -> Result<Server> {
+    pub fn serve(&self, wasm: &Path, share: Share) -> Result<Server> {
         let manifest = fs::read_to_string("spin.toml")?;
         ensure!(manifest.contains(COMPONENT), "spin.toml has another source");
         let wasm =
@@ -122,26 +118,29 @@ impl Testbed {
     /// Starts a neighbour on the core of `Share::ONE_CORE`, in turn busy and asleep for these
     /// microseconds. It is stopped when dropped.
     pub fn neighbour(&self, busy: u32, asleep: u32) -> Result<Process> {
-        let mut neighbour = native("neighbour");
+        // So that it ends with this program, even when that is killed.
+        let mut neighbour = Command::new("setpriv");
+        neighbour.args(["--pdeathsig", "TERM"]);
+        neighbour.arg(native("neighbour"));
         neighbour.args([busy, asleep].map(|micros| micros.to_string()));
-        Share::ONE_CORE.on_cores(|| Process::spawn(neighbour))
+        let started = Share::ONE_CORE.on_cores(|| Process::spawn(neighbour));
+        started.context("a neighbour needs `setpriv`: install util-linux")
     }
 
     /// The hashes per second of CPU time of the native loop, from this many.
     pub fn native_hash_rate(&self, iterations: u32) -> Result<f64> {
-        let output = native("native").arg(iterations.to_string()).output()?;
+        let mut program = Command::new(native("native"));
+        program.arg(iterations.to_string());
+        let output = Share::TWO_CORES.on_cores(|| Ok(program.output()?))?;
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "native: {}", error.trim());
         Ok(String::from_utf8(output.stdout)?.trim().parse()?)
     }
 }
 
-/// A native program, which ends with this one, even when that is killed.
-fn native(name: &str) -> Command {
-    let mut native = Command::new("setpriv");
-    native.args(["--pdeathsig", "TERM"]);
-    native.arg(Path::new(OUTPUT).join("native/release").join(name));
-    native
+/// The path of a native program.
+fn native(name: &str) -> PathBuf {
+    Path::new(OUTPUT).join("native/release").join(name)
 }
 
 /// The server program: the Spin that `SPIN` names, or the embedded host, built first.

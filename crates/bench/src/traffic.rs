@@ -53,7 +53,7 @@ pub enum Stop {
 
 /// What a client does. A request is late if its response takes longer than the timeout.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Client {
+pub enum Behaviour {
     /// It disconnects after the timeout, and sends the request again on a new connection, as
     /// bombardier does.
     Disconnects,
@@ -69,7 +69,7 @@ pub struct Traffic {
     pub url: String,
     pub connections: usize,
     pub timeout: Duration,
-    pub client: Client,
+    pub behaviour: Behaviour,
 }
 
 /// The results of the requests.
@@ -127,10 +127,10 @@ async fn closed_loop(traffic: Traffic, stop: Stop, tally: Arc<Mutex<Tally>>) -> 
     let get = || response(client.get(&traffic.url), 200);
     while locked().may_send(stop) {
         let start = Instant::now();
-        let response = match traffic.client {
-            Client::Disconnects => timeout(traffic.timeout, get()).await.ok(),
-            Client::Waits => Some(get().await),
-            Client::PostsEachSecond => {
+        let response = match traffic.behaviour {
+            Behaviour::Disconnects => timeout(traffic.timeout, get()).await.ok(),
+            Behaviour::Waits => Some(get().await),
+            Behaviour::PostsEachSecond => {
                 sleep(Duration::from_secs(1)).await;
                 Some(response(client.post(&traffic.url), 200).await)
             }

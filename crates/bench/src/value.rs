@@ -85,6 +85,7 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (number, decimals, unit) = (self.number, self.decimals, self.unit);
         match unit {
+            _ if number.is_nan() => write!(f, "–")?,
             // A deviation, in either direction.
             "%" => write!(f, "{number:+.decimals$} %")?,
             "" => write!(f, "{number:.decimals$}")?,
@@ -127,7 +128,7 @@ mod tests {
         for (value, text, meets) in [
             (percent(-5.0).within(5.0), "-5.0 % (± 5 %)", true),
             (percent(-5.1).within(5.0), "-5.1 % (± 5 %)", false),
-            (seconds(f64::NAN).at_most(5.0), "NaN s (≤ 5 s)", false),
+            (seconds(f64::NAN).at_most(5.0), "– (≤ 5 s)", false),
             (plain(0.9).at_least(0.9), "0.900 (≥ 0.9)", true),
             (plain(0.8).at_least(0.9), "0.800 (≥ 0.9)", false),
             (count(3).at_most(2.0), "3 (≤ 2)", false),

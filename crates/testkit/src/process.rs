@@ -38,24 +38,19 @@ impl Process {
         self.0.try_wait()
     }
 
-    /// Sends SIGTERM to the group, and returns the time until the leader has ended; `None` if that
-    /// takes longer than `timeout`.
-    pub fn terminate(&mut self, timeout: Duration) -> io::Result<Option<Duration>> {
-        let start = Instant::now();
-        kill_process_group(Pid::from_child(&self.0), Signal::TERM)?;
-        while start.elapsed() < timeout {
-            if self.status()?.is_some() {
-                return Ok(Some(start.elapsed()));
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(None)
+    /// Sends SIGTERM to the group.
+    pub fn terminate(&self) -> io::Result<()> {
+        Ok(kill_process_group(Pid::from_child(&self.0), Signal::TERM)?)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.terminate(STOP);
+        let _ = self.terminate();
+        let start = Instant::now();
+        while matches!(self.status(), Ok(None)) && start.elapsed() < STOP {
+            thread::sleep(Duration::from_millis(5));
+        }
         // Its children too, which may outlive it.
         let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
         let _ = self.0.wait();

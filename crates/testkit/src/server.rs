@@ -100,7 +100,7 @@ impl Launch {
     /// # Errors
     /// If the embedded host was not built.
     pub fn new(runner: &Runner, manifest: &Path) -> Result<Self> {
-        let mut launch = Self::program(Command::new(runner.path()), None)?;
+        let mut launch = Self::of(Command::new(runner.path()), None)?;
         let command = &mut launch.command;
         match runner {
             Runner::Spin(_) => {
@@ -119,7 +119,11 @@ impl Launch {
     }
 
     /// Any other program, which serves at `url` and responds there with any status below 500.
-    pub fn program(command: Command, url: Option<String>) -> Result<Self> {
+    pub fn program(command: Command, url: &str) -> Result<Self> {
+        Self::of(command, Some(url.to_owned()))
+    }
+
+    fn of(command: Command, url: Option<String>) -> Result<Self> {
         Ok(Self {
             command,
             listen: "127.0.0.1:0".to_owned(),
@@ -194,7 +198,7 @@ impl Launch {
 /// A running server, which is ended when this is dropped.
 pub struct Server {
     // Ends before its cgroup and its folder are removed.
-    process: Process,
+    pub process: Process,
     cgroup: Option<Cgroup>,
     folder: TempDir,
     /// As `http://host:port`.
@@ -343,12 +347,6 @@ impl Server {
         let is_own = move |pid| successors(Some(pid), parent).any(|pid| pid == server);
         let processes = system.processes().values();
         processes.filter(move |it| it.thread_kind().is_none() && is_own(it.pid()))
-    }
-
-    /// Sends SIGTERM, and returns the time until it has ended; `None` if that takes longer than
-    /// `timeout`.
-    pub fn terminate(&mut self, timeout: Duration) -> Result<Option<Duration>> {
-        Ok(self.process.terminate(timeout)?)
     }
 }
 

@@ -2,36 +2,46 @@
 
 use std::{io::Read, net::TcpStream, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use testkit::{Launch, Runner, Server, manifest, send};
 use tokio::{
     time::{Instant, sleep},
     try_join,
 };
 
-use super::figures;
+use super::{figures, probe};
 use crate::{
     crowds::health_figures,
     measure::{disconnect, traffic},
     report::{Figure, Report},
-    traffic::{Stop, probe_health},
-    value::{count, largest, milliseconds, seconds},
+    traffic::Stop,
+    value::{Value, count, largest, milliseconds, seconds},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
 pub async fn measure(runner: &Runner, report: &mut Report) {
-    for (fault, measured) in [
-        ("2000 idle connections", idle_connections(runner).await),
-        ("256 descriptors, all in use", no_descriptors(runner).await),
-        ("200 of the largest requests", largest_at_once(runner).await),
-        ("SIGTERM in mid-burn", terminated(runner).await),
-    ] {
-        match measured {
-            Ok(figures) => report.add(fault, &figures),
-            Err(error) => report.not_measured(&error.context(fault)),
+    let mut add = |fault: &'static str, measured: Result<Vec<Figure>>| {
+        let added = measured.map(|figures| report.add(fault, &figures));
+        report.check(added.context(fault));
+    };
+    add("2000 idle connections", idle_connections(runner).await);
+    add("256 descriptors, all in use", no_descriptors(runner).await);
+    add("200 of the largest requests", largest_at_once(runner).await);
+    add("SIGTERM in mid-burn", terminated(runner).await);
+}
+
+/// The time until `is_done`. There is none if that takes longer than the 30 s that Kubernetes gives
+/// a container to end.
+async fn time_until(mut is_done: impl FnMut() -> bool) -> Value {
+    let start = Instant::now();
+    while start.elapsed() < 30 * SECOND {
+        if is_done() {
+            return seconds(start.elapsed().as_secs_f64());
         }
+        sleep(SECOND / 200).await;
     }
+    seconds(f64::NAN)
 }
 
 fn start(runner: &Runner) -> Result<Server> {
@@ -66,19 +76,11 @@ async fn no_descriptors(runner: &Runner) -> Result<Vec<Figure>> {
     ensure!(!server.is_healthy(), "there were descriptors left");
     let connections = count(idle.len());
     drop(idle);
-    let start = Instant::now();
-    let recovered = loop {
-        let elapsed = start.elapsed().as_secs_f64();
-        match server.is_healthy() {
-            true => break elapsed,
-            false if elapsed > 30.0 => break f64::NAN,
-            false => sleep(SECOND / 100).await,
-        }
-    };
+    let recovered = time_until(|| server.is_healthy()).await;
     let recovered = match runner {
         // It ends when it cannot accept a connection; a kubelet starts it again.
-        Runner::Spin(_) => seconds(recovered),
-        Runner::EmbeddedHost(_) => seconds(recovered).at_most(30.0),
+        Runner::Spin(_) => recovered,
+        Runner::EmbeddedHost(_) => recovered.at_most(30.0),
     };
     Ok(vec![
         ("connections", connections),
@@ -93,7 +95,7 @@ async fn largest_at_once(runner: &Runner) -> Result<Vec<Figure>> {
     let burning = async {
         sleep(3 * SECOND).await;
         let usage = server.usage()?;
-        let health = probe_health(server.health_url(), Instant::now() + SECOND);
+        let health = probe(&server, Instant::now() + SECOND);
         Ok((usage, health.await?))
     };
     let ((usage, health), after) = try_join!(burning, disconnected)?;
@@ -113,8 +115,10 @@ async fn terminated(runner: &Runner) -> Result<Vec<Figure>> {
     let send = |_| send(server.address(), "/?cpu_time=10s");
     let clients: Vec<_> = (0..8).map(send).collect::<Result<_, _>>()?;
     sleep(2 * SECOND).await;
-    let ended = server.terminate(60 * SECOND)?;
-    let ended = ended.map_or(f64::NAN, |it| it.as_secs_f64());
+    server.process.terminate()?;
+    let ended = time_until(|| matches!(server.process.status(), Ok(Some(_)))).await;
+    // So that no client waits for a server that has not ended.
+    drop(server);
     let has_report = |mut client: TcpStream| {
         let mut response = Vec::new();
         // Closed or reset: either way this is all.
@@ -122,10 +126,8 @@ async fn terminated(runner: &Runner) -> Result<Vec<Figure>> {
         String::from_utf8_lossy(&response).contains("digest")
     };
     let whole = clients.into_iter().map(has_report).filter(|&it| it).count();
-    // Kubernetes gives 30 s.
-    let ended = seconds(ended).at_most(30.0);
     Ok(vec![
-        ("until it ends", ended),
+        ("until it ends", ended.at_most(30.0)),
         ("whole responses of 8", count(whole)),
     ])
 }
