@@ -421,6 +421,14 @@ mod tests {
     }
 
     #[test]
+    fn an_interruption_of_less_than_70_us_counts_as_cpu_time() {
+        // 60 µs in every other chunk: 40 of 70 µs are the burn's own.
+        let clock = Replay::new(MS, |n| Duration::from_micros(60) * (n % 2));
+        clock.run("cpu_time=200ms");
+        assert_near(clock.used(), 200 * MS * 40 / 70, 3 * MS);
+    }
+
+    #[test]
     fn the_overhead_of_the_host_is_part_of_the_load() {
         let as_time = Overhead {
             per_request: Cost::CpuTime(MS / 2),

@@ -8,10 +8,9 @@ use std::time::Duration;
 /// followed within a millisecond.
 const WINDOW: usize = 16;
 
-/// The cost above which a chunk was interrupted, as a multiple of the baseline. A shared virtual
-/// machine often slows a single chunk down by its own length and more, without another thread on the
-/// core, and the kernel accounts all of that. So an interruption shorter than 70 µs counts as CPU
-/// time.
+/// The cost above which a chunk was interrupted, as a multiple of the baseline. On a shared virtual
+/// machine many single chunks take more than twice as long without another thread on the core, and
+/// the kernel accounts all of that. So an interruption of less than 70 µs counts as CPU time.
 const INTERRUPTED: f64 = 2.7;
 
 /// The cost that an interrupted chunk counts as: a multiple of the baseline. It costs more than the
