@@ -64,8 +64,6 @@ fn the_schema_is_that_of_the_types() {
     assert_same(&schema, ".", "autoscale.schema.json");
 }
 
-const MESSAGE: &str = "the HPA was able to successfully calculate a replica count from";
-
 /// The autoscaler of the tutorial, with this reading and this number of replicas.
 fn hpa(from: u32, to: u32, cpu: u32) -> Value {
     let mut object = common::hpa(from, to, cpu);
@@ -95,10 +93,6 @@ fn failing(from: u32, to: u32, reason: &str, message: &str) -> Value {
     object
 }
 
-fn blind(from: u32, to: u32) -> Value {
-    failing(from, to, "FailedGetResourceMetric", "no metrics returned")
-}
-
 fn new_hpa() -> Value {
     let mut object = hpa(0, 0, 0);
     object["hpa"]["status"] = json!({"desiredReplicas": 0, "currentMetrics": null});
@@ -123,83 +117,69 @@ fn usage(pods: &[(&str, &[(&str, &str)])]) -> Value {
         let containers = containers.iter();
         let containers = containers.map(|(name, cpu)| json!({"name": name, "usage": {"cpu": cpu}}));
         json!({
-            "metadata": {"name": name}, "timestamp": "1970-01-01T00:00:00Z", "window": "15s",
+            "metadata": {"name": name},
+            "timestamp": "1970-01-01T00:00:00Z",
+            "window": "15s",
             "containers": containers.collect::<Value>(),
         })
     });
     json!({"usage": pods.collect::<Value>()})
 }
 
-fn deployment(resources: Value) -> Value {
-    let mut object = common::deployment(1, 1);
-    object["spec"]["template"]["spec"]["containers"][0]["resources"] = resources;
-    json!({"deployment": object})
-}
-
-fn replicas(replicas: u32) -> Value {
-    let mut object = deployment(json!({}));
-    object["deployment"]["spec"]["replicas"] = replicas.into();
-    object
+/// All of its replicas are ready.
+fn deployment(replicas: u32) -> Value {
+    json!({"deployment": common::deployment(replicas, replicas)})
 }
 
 /// The autoscaler of a ScaledObject, while its metrics are not read for this reason.
 fn keda(replicas: u32, reason: &str) -> Value {
     let mut object = failing(replicas, 1, reason, "");
-    object["hpa"]["metadata"]["ownerReferences"] = json!([{
-        "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "app", "uid": "1",
-    }]);
+    object["hpa"]["metadata"]["ownerReferences"] = json!([
+        {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "app", "uid": "1"},
+    ]);
+    object
+}
+
+/// An autoscaler for metrics with these targets and current values, and the one that it names.
+fn hpa_for(from: u32, to: u32, [target, current]: [Value; 2], deciding: &str) -> Value {
+    let message = "the HPA was able to successfully calculate a replica count from";
+    let mut object = hpa(from, to, 50);
+    object["hpa"]["spec"]["metrics"] = target;
+    object["hpa"]["status"]["currentMetrics"] = current;
+    object["hpa"]["status"]["conditions"][1]["message"] = format!("{message} {deciding}").into();
     object
 }
 
 /// Scales for CPU and memory; both readings are of their targets 50 and 60.
 fn both(from: u32, to: u32, cpu: u32, memory: u32) -> Value {
-    let mut object = hpa(from, to, cpu);
-    let metrics = |key: &str, cpu: u32, memory: u32| {
+    let metrics = [("target", 50, 60), ("current", cpu, memory)];
+    let metrics = metrics.map(|(key, cpu, memory)| {
         json!([resource("cpu", key, cpu), resource("memory", key, memory)])
-    };
-    object["hpa"]["spec"]["metrics"] = metrics("target", 50, 60);
-    let status = &mut object["hpa"]["status"];
-    status["currentMetrics"] = metrics("current", cpu, memory);
-    status["conditions"][1]["message"] =
-        format!("{MESSAGE} memory resource utilization (percentage of request)").into();
-    object
+    });
+    let deciding = "memory resource utilization (percentage of request)";
+    hpa_for(from, to, metrics, deciding)
 }
 
 /// Scales for CPU, and for KEDA's trigger of times with this average.
 fn cron(from: u32, to: u32, average: &str) -> Value {
-    let metrics = |key: &str, cpu: u32, average: &str| {
+    let metrics = [("target", 50, "1"), ("current", 2, average)];
+    let metrics = metrics.map(|(key, cpu, average)| {
         let source = json!({"metric": {"name": "s1-cron"}, key: {"averageValue": average}});
         json!([resource("cpu", key, cpu), {"type": "External", "external": source}])
-    };
-    let mut object = hpa(from, to, 2);
-    object["hpa"]["spec"]["metrics"] = metrics("target", 50, "1");
-    let status = &mut object["hpa"]["status"];
-    status["currentMetrics"] = metrics("current", 2, average);
-    let selector = "(&LabelSelector{MatchLabels:map[string]string{},})";
-    status["conditions"][1]["message"] =
-        format!("{MESSAGE} external metric s1-cron{selector}").into();
-    object
+    });
+    let deciding = "external metric s1-cron(&LabelSelector{MatchLabels:map[string]string{},})";
+    hpa_for(from, to, metrics, deciding)
 }
 
 /// Scales for the CPU of one container.
 fn of_app(from: u32, to: u32, cpu: u32) -> Value {
-    let metric = |key: &str, percent: u32| {
+    let metrics = [("target", 50), ("current", cpu)].map(|(key, percent)| {
         let value = json!({"averageUtilization": percent, "averageValue": "201m"});
         let source = json!({"name": "cpu", "container": "app", key: value});
         json!([{"type": "ContainerResource", "containerResource": source}])
-    };
-    let mut object = hpa(from, to, cpu);
-    object["hpa"]["spec"]["metrics"] = metric("target", 50);
-    object["hpa"]["status"]["currentMetrics"] = metric("current", cpu);
-    object
-}
-
-/// One of two autoscalers of a Deployment.
-fn ambiguous(name: &str) -> Value {
-    let why = "pods are controlled by multiple HPAs";
-    let mut object = failing(2, 2, "AmbiguousSelector", why);
-    object["hpa"]["metadata"]["name"] = name.into();
-    object
+    });
+    let deciding = "cpu container resource utilization (percentage of request)";
+    hpa_for(from, to, metrics, deciding)
 }
 
 /// The autoscaler is gone for a while; then it computes for the first time.
@@ -213,7 +193,7 @@ fn recreated(gone: f64, back: f64, sync: f64, to: u32) -> Vec<(f64, Value)> {
     ]
 }
 
-/// All watches are lost while an autoscaler changes the replicas, and come back one by one.
+/// All watches are lost while an autoscaler changes the replicas, and the events come back last.
 fn all_lost() -> Vec<(f64, Value)> {
     let event = |second: u32, to: u32| {
         let mut event = common::event(&format!("New size: {to}; reason: cpu"));
@@ -224,17 +204,18 @@ fn all_lost() -> Vec<(f64, Value)> {
     let why = "connection refused";
     let lost = |what: &str| (5.0, json!({"lost": {"what": what, "why": why}}));
     let regained = |what: &str| (90.0, json!({"regained": {"what": what}}));
-    let scaled = json!("1970-01-01T00:00:59Z");
+    let mut scaled = hpa(20, 20, 50);
+    scaled["hpa"]["status"]["lastScaleTime"] = "1970-01-01T00:00:59Z".into();
     vec![
         (0.0, hpa(1, 1, 2)),
-        (0.0, replicas(1)),
+        (0.0, deployment(1)),
         lost("autoscalers"),
         lost("Deployments"),
         lost("events"),
         regained("autoscalers"),
-        (90.0, with_status(hpa(20, 20, 50), "lastScaleTime", scaled)),
+        (90.0, scaled),
         regained("Deployments"),
-        (90.0, replicas(20)),
+        (90.0, deployment(20)),
         regained("events"),
         event(59, 20),
         event(44, 16),
@@ -244,35 +225,36 @@ fn all_lost() -> Vec<(f64, Value)> {
     ]
 }
 
-/// An autoscaler with another value in its status.
-fn with_status(mut object: Value, field: &str, value: Value) -> Value {
-    object["hpa"]["status"][field] = value;
-    object
-}
-
 #[test]
 fn the_reports_are_those_in_the_repository() {
     let mut reports = String::new();
     let mut add = |title: &str, seen: Vec<(f64, Value)>| {
         let record = record(seen);
         let header = header(&record);
-        let report = Report::new(&header, &record).markdown();
-        reports += &format!("# {title}\n\n{report}");
+        let report = Report::new(&header, &record);
+        reports += &format!("# {title}\n\n{}", report.markdown());
+        chart::draw(&report).expect("it can be drawn")
     };
     let mut first_fails = both(2, 4, 0, 120);
     first_fails["hpa"]["status"]["currentMetrics"][0] = json!({"type": ""});
-    let mut no_quota = deployment(json!({}));
     let quota = "pods \"app-6d5c7b9f4d-xk2vz\" is forbidden: exceeded quota: cpu, \
                  requested: cpu=500m, used: cpu=2, limited: cpu=2";
     let failure = condition("ReplicaFailure", true, "FailedCreate", quota);
+    let mut no_quota = deployment(1);
     no_quota["deployment"]["status"]["conditions"] = json!([failure]);
-    let mut other = new_hpa();
-    other["hpa"]["metadata"]["name"] = "other".into();
+    let why = "pods are controlled by multiple HPAs";
+    let ambiguous = failing(2, 2, "AmbiguousSelector", why);
+    let other = |mut object: Value| {
+        object["hpa"]["metadata"]["name"] = "other".into();
+        object
+    };
+    let mut above = hpa(42, 20, 0);
+    above["hpa"]["status"]["currentMetrics"] = Value::Null;
     let mut outage = vec![(0.0, hpa(1, 1, 2)), (15.0, hpa(1, 4, 200))];
-    outage.extend((2..=25).map(|sync| (f64::from(sync) * 15.02, blind(4, 0))));
+    let blind = failing(4, 0, "FailedGetResourceMetric", "no metrics returned");
+    outage.extend((2..=25).map(|sync| (f64::from(sync) * 15.02, blind.clone())));
     outage.push((391.0, hpa(4, 1, 2)));
     let (app, proxied) = ([("app", "100m")], [("app", "200m"), ("proxy", "1")]);
-    let ready = |replicas| json!({"deployment": common::deployment(replicas, replicas)});
     let response = |seconds: u32| json!({"response": {"seconds": seconds}});
     let started = json!({"traffic_started": "40 connections"});
     let ended = json!({"traffic_ended": {}});
@@ -324,19 +306,19 @@ fn the_reports_are_those_in_the_repository() {
     add(
         "A quota that prevents pods is noted once, and when it no longer does",
         vec![
-            (0.0, deployment(json!({}))),
+            (0.0, deployment(1)),
             (30.0, no_quota.clone()),
             (40.0, no_quota),
-            (60.0, deployment(json!({}))),
+            (60.0, deployment(1)),
         ],
     );
     add(
         "Two autoscalers of one Deployment are noted in one line, until one is gone",
         vec![
             (0.0, hpa(2, 2, 50)),
-            (20.0, other),
-            (30.0, ambiguous("hpa")),
-            (35.0, ambiguous("other")),
+            (20.0, other(new_hpa())),
+            (30.0, ambiguous.clone()),
+            (35.0, other(ambiguous)),
             (60.0, json!({"hpa_gone": "other"})),
             (75.0, hpa(2, 4, 100)),
         ],
@@ -345,8 +327,8 @@ fn the_reports_are_those_in_the_repository() {
         "KEDA is named with the time of its change, and each reason not to decide",
         vec![
             (0.0, keda(0, "ScalingDisabled")),
-            (0.0, replicas(0)),
-            (21.0, replicas(1)),
+            (0.0, deployment(0)),
+            (21.0, deployment(1)),
             (30.0, keda(1, "FailedGetExternalMetric")),
         ],
     );
@@ -368,29 +350,29 @@ fn the_reports_are_those_in_the_repository() {
     );
     add(
         "Outside the bounds the bound is the reason",
-        vec![
-            (0.0, hpa(20, 20, 50)),
-            (
-                15.0,
-                with_status(hpa(42, 20, 0), "currentMetrics", Value::Null),
-            ),
-        ],
+        vec![(0.0, hpa(20, 20, 50)), (15.0, above)],
     );
     let statuses = [
         (0.0, 1, 1, 2),
         (15.0, 1, 4, 500),
         (30.0, 4, 8, 54),
         (45.0, 8, 10, 54),
-        (60.0, 10, 10, 54),
-        (75.0, 10, 10, 53),
-        (90.0, 10, 10, 10),
+        (60.0, 10, 10, 10),
+        (75.0, 10, 10, 54),
+        (90.0, 10, 10, 53),
+        (105.0, 10, 10, 10),
     ];
-    add(
+    let chart = add(
         "A change is a row, and so is what held one back, once while it repeats",
         statuses
             .map(|(at, from, to, cpu)| (at, hpa(from, to, cpu)))
             .into(),
     );
+    // An unchanged number is marked where its reason is new.
+    for label in ["8→10 window", "10 tolerance", "10 window"] {
+        let marks = chart.lines().filter(|line| *line == label);
+        assert_eq!(marks.count(), 1, "{label}");
+    }
     // 20 replicas were recommended before, and still are.
     add(
         "An autoscaler that is replaced between two computations keeps its memory",
@@ -419,9 +401,9 @@ fn the_reports_are_those_in_the_repository() {
         vec![
             (0.05, pod("a", &app)),
             (0.06, pod("b", &app)),
-            (0.10, ready(2)),
+            (0.10, deployment(2)),
             (0.11, hpa(2, 2, 50)),
-            (30.0, ready(3)),
+            (30.0, deployment(3)),
             (40.0, pod("c", &app)),
         ],
     );
@@ -449,7 +431,9 @@ fn the_reports_are_those_in_the_repository() {
 
 #[test]
 fn resource_requests_are_read_from_the_pods() {
-    let limits = deployment(json!({"limits": {"cpu": "400m"}}));
+    let mut limits = deployment(1);
+    let container = &mut limits["deployment"]["spec"]["template"]["spec"]["containers"][0];
+    container["resources"] = json!({"limits": {"cpu": "400m"}});
     let with = |pod: Option<&Value>| {
         let objects = [hpa(1, 1, 2), limits.clone()]
             .into_iter()
@@ -487,7 +471,8 @@ fn the_most_relevant_condition_is_quoted() {
     ] {
         let conditions = conditions.iter();
         let conditions = conditions.map(|(kind, is_true)| condition(kind, *is_true, kind, ""));
-        let object = with_status(hpa(1, 1, 2), "conditions", conditions.collect());
+        let mut object = hpa(1, 1, 2);
+        object["hpa"]["status"]["conditions"] = conditions.collect();
         let state = record([(0.0, object)]).state;
         let autoscaler = state.autoscaler().expect("it is there");
         assert_eq!(autoscaler.complaint().map(|one| &*one.type_), expected);
@@ -500,7 +485,9 @@ fn complete() -> [Value; 6] {
     let metrics = |key: &str| -> Value {
         let metric = |source: &str| {
             json!({"type": source, source: {
-                "name": "cpu", "container": "app", "metric": {"name": "queue"},
+                "name": "cpu",
+                "container": "app",
+                "metric": {"name": "queue"},
                 "describedObject": {"kind": "Service", "name": "app"},
                 key: {"type": "Value", "averageUtilization": 50, "averageValue": "1", "value": "1"},
             }})
@@ -508,7 +495,9 @@ fn complete() -> [Value; 6] {
         sources.clone().map(metric).collect()
     };
     let rules = json!({
-        "stabilizationWindowSeconds": 30, "selectPolicy": "Max", "tolerance": "100m",
+        "stabilizationWindowSeconds": 30,
+        "selectPolicy": "Max",
+        "tolerance": "100m",
         "policies": [
             {"type": "Pods", "value": 1, "periodSeconds": 60},
             {"type": "Percent", "value": 10, "periodSeconds": 60},
@@ -527,7 +516,7 @@ fn complete() -> [Value; 6] {
         hpa,
         pod("a", &[("app", "100m"), ("proxy", "1")]),
         usage(&[("a", &[("app", "100m"), ("proxy", "1")])]),
-        deployment(json!({"requests": {"cpu": "100m"}})),
+        deployment(1),
         json!({"hpa_gone": "hpa"}),
     ]
 }
