@@ -334,7 +334,7 @@ async fn what_cannot_be_recorded_is_an_error() {
 const UNSCALED: &str = "no autoscaler targets the Deployment: deploy one, \
                         or resume its ScaledObject if that is paused";
 
-/// As when KEDA is paused and resumed.
+/// As when KEDA is paused and resumed, while it is watched or before that.
 #[tokio::test]
 async fn an_autoscaler_that_goes_ends_traffic_and_is_a_note_otherwise() {
     let test = "unscaled";
@@ -345,20 +345,25 @@ async fn an_autoscaler_that_goes_ends_traffic_and_is_a_note_otherwise() {
     fake.watched(2 * WATCHES).await;
     fake.delete(AUTOSCALERS, HPA);
     watch.says("the autoscaler was deleted").await;
+    let mut late = recorder(&fake, "unscaled-late", &["watch", "--expect", "4"]);
     watch.says("no autoscaler targets it").await;
     let text = run.ends(2).await;
     let end = format!("Not observed: {UNSCALED}\n\n");
     assert!(text.ends_with(&end), "{text}");
     let run = recorder(&fake, test, &["run", "--", "true"]);
     assert_eq!(run.ends(2).await, format!("error: {UNSCALED}\n"));
+    late.says("no autoscaler targets it").await;
 
     fake.set(AUTOSCALERS, hpa(1, 4, 200));
     watch.says("CPU 200 % of 50 %").await;
+    late.says("CPU 200 % of 50 %").await;
     fake.set(EVENTS, event("New size: 4; reason: cpu above target"));
     watch.says("New size: 4").await;
+    late.says("New size: 4").await;
     fake.set(DEPLOYMENTS, deployment(4, 4));
     let again = "s: one autoscaler targets the Deployment";
     assert_says(&watch.ends(0).await, &[UNSCALED, again]);
+    late.ends(0).await;
 }
 
 #[tokio::test]
@@ -385,18 +390,19 @@ async fn cpu_load_gen_is_known_by_its_response_to_head_and_burns_nothing() {
 #[tokio::test]
 async fn missing_metrics_are_reported_and_the_rest_is_recorded() {
     let test = "no-metrics";
-    let fake = at_rest(test).await;
-    fake.forbid(METRICS);
     let mut blind = hpa(1, 1, 0);
     blind["status"]["currentMetrics"] = json!(null);
-    blind["status"]["conditions"] = json!([{
-        "type": "ScalingActive", "status": "False", "reason": "FailedGetResourceMetric",
-        "message": "no metrics returned from resource metrics API",
-    }]);
+    let active = &mut blind["status"]["conditions"][1];
+    active["status"] = "False".into();
+    active["reason"] = "FailedGetResourceMetric".into();
+    let fake = Fake::start(test).await;
+    fake.set(DEPLOYMENTS, deployment(1, 1));
     fake.set(AUTOSCALERS, blind);
+    fake.set(PODS, object("pod"));
+    fake.set(EVENTS, event("New size: 1; reason: an earlier deployment"));
     let recorder = recorder(&fake, test, &["watch", "--for", "3s"]);
     let unknown = "CPU not known yet, of 50 % (FailedGetResourceMetric)";
-    let unread = "the metrics API cannot be read";
+    let unread = "the metrics API cannot be read: 404 page not found";
     assert_says(&recorder.ends(0).await, &[unknown, unread]);
 }
 

@@ -59,7 +59,7 @@ impl Fake {
         fs::create_dir_all(&folder).expect("the folder of the tests is writable");
         let kubeconfig = folder.join("kubeconfig.json");
         let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "fake",
+            "current-context": "fake",
             "clusters": [{"name": "fake", "cluster": {"server": url}}],
             "users": [{"name": "fake", "user": {}}],
             "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
@@ -220,14 +220,18 @@ async fn respond(
     }
     match server.get(path) {
         Some(object) => object.to_string().into_response(),
+        // As if metrics-server is not installed, so that its paths are unknown.
+        None if path == METRICS => (StatusCode::NOT_FOUND, "404 page not found\n").into_response(),
         None => failure(StatusCode::NOT_FOUND, path, "NotFound"),
     }
 }
 
 fn failure(code: StatusCode, path: &str, reason: &str) -> Response {
     let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": format!("{path}: {reason}"), "reason": reason, "code": code.as_u16(),
+        "status": "Failure",
+        "message": format!("{path}: {reason}"),
+        "reason": reason,
+        "code": code.as_u16(),
     });
     (code, status.to_string()).into_response()
 }
