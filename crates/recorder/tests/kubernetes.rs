@@ -21,7 +21,8 @@ use recorder::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-/// The variable that names another file of cases than the one in the repository.
+/// The variable that names another file of cases than the one in the repository: `HPA_CALC`,
+/// `HPA_NORMALISE`, `HPA_STORIES` or `HPA_TABLES`.
 fn variable(name: &str) -> String {
     format!("HPA_{}", name.to_uppercase())
 }
