@@ -55,11 +55,8 @@ impl Milestones {
 /// the recording began do not count, nor does a pod that takes the place of another one, nor a
 /// surge pod of a rollout.
 fn added_pods_ready(record: &Record, start: f64, end: f64) -> Vec<f64> {
-    let mut first = record.observations.iter();
-    let first = first.find_map(|observation| match &observation.kind {
-        ObservationKind::Deployment(deployment) => Some(deployment.ready),
-        _ => None,
-    });
+    let mut deployments = record.deployments();
+    let first = deployments.find_map(|(_, deployment)| Some(deployment?.ready));
     let mut most = first.unwrap_or_default();
     let mut times = Vec::new();
     record.for_each(|Observation { at, .. }, state| {
@@ -163,6 +160,7 @@ impl Phase {
             if response.failed.is_some() {
                 failed += 1;
             } else {
+                // A negative one, which only an edited file has, counts as 0.
                 let took = Duration::try_from_secs_f64(response.seconds).unwrap_or_default();
                 let recorded = histogram.record(took.as_micros() as u64);
                 recorded.expect("a histogram without an upper bound grows");

@@ -192,8 +192,8 @@ impl<'a> Chart<'a> {
         Ok(plot)
     }
 
-    /// Labels each load where it starts, or as far to the right as it fits. Marks each decision, and
-    /// labels it above the plot.
+    /// Labels each load where it starts, or as far to the right as it fits. Marks each decision,
+    /// and labels it above the plot.
     fn label(&self, root: &Area, plot: &Plot) -> Result<()> {
         for load in self.record.traffic() {
             let x = self

@@ -91,15 +91,14 @@ struct Options {
 }
 
 impl Options {
-    /// These flags of the controller manager, which a cluster does not show, with those that were
-    /// given.
-    fn over(&self, flags: Flags) -> Flags {
+    /// The flags of the controller manager: those that were given, else these.
+    fn flags(&self, recorded: Flags) -> Flags {
         let window = self.downscale_stabilization;
         let window = window.map(|window| window.as_secs().try_into().unwrap_or(u32::MAX));
         Flags {
-            sync_period: self.sync_period.unwrap_or(flags.sync_period),
-            tolerance: self.tolerance.unwrap_or(flags.tolerance),
-            downscale_stabilisation: window.unwrap_or(flags.downscale_stabilisation),
+            sync_period: self.sync_period.unwrap_or(recorded.sync_period),
+            tolerance: self.tolerance.unwrap_or(recorded.tolerance),
+            downscale_stabilisation: window.unwrap_or(recorded.downscale_stabilisation),
         }
     }
 }
@@ -123,10 +122,11 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn parse_period(text: &str) -> Result<f64, &'static str> {
-    let period = Some(parse_duration(text)?.as_secs_f64());
-    period
-        .filter(|period| *period >= 1.0)
-        .ok_or("it must be at least 1s")
+    let period = parse_duration(text)?.as_secs_f64();
+    if period < 1.0 {
+        return Err("it must be at least 1s");
+    }
+    Ok(period)
 }
 
 fn parse_fraction(text: &str) -> Result<f64, &'static str> {
@@ -150,8 +150,7 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
     let mode = match action {
         Action::Record(mode) => mode,
         Action::Explain { file } => {
-            let (header, record) =
-                observations::read(&file, |flags| *flags = options.over(*flags))?;
+            let (header, record) = observations::read(&file, |flags| options.flags(flags))?;
             let folder = file.parent().unwrap_or(&file);
             let folder = options.output.as_deref().unwrap_or(folder);
             report(&header, &record, folder, options.format)?;
@@ -160,11 +159,13 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
     };
     // Both HTTP clients take their cryptography from here.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let target = Target::find(&options.namespace, &options.deployment).await?;
+    let flags = options.flags(Flags::default());
+    let target = Target::find(&options.namespace, &options.deployment, flags).await?;
+    let task = mode.task(&target.state, options.url.as_deref())?;
     let mut probe = None;
     if let Some(url) = &options.url {
         let asking = Probe::new(url, options.query.as_deref(), options.timeout)?;
-        if mode.sends_traffic()
+        if task.sends_traffic()
             && let Some(why) = asking.ask().await.failed
         {
             let url = without_login(url);
@@ -174,16 +175,16 @@ async fn run(Cli { action, options }: Cli) -> Result<Verdict> {
     }
     let header = Header {
         began: Timestamp::now(),
-        expected: None,
-        flags: options.over(Flags::default()),
+        expected: task.expectation.as_ref().map(ToString::to_string),
+        flags,
         deployment: options.deployment,
         verdict: Verdict::default(),
     };
-    let mut recording = Recording::new(mode, header, &target.state, options.url.as_deref())?;
-    if let Some(address) = options.serve {
-        recording.serve(address).await?;
-    }
     let folder = options.output.unwrap_or("target/autoscale".into());
+    let mut recording = Recording::new(task, header);
+    if let Some(address) = options.serve {
+        recording.serve(address, &folder).await?;
+    }
     let (header, record) = recording.record(&target, probe, &folder).await?;
     report(&header, &record, &folder, options.format)?;
     Ok(header.verdict)

@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use futures::{Stream, StreamExt, future::ready, stream};
 use hyper_util::client::proxy::matcher::Matcher;
+use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1 as apps, autoscaling::v2::HorizontalPodAutoscaler, core::v1 as core,
 };
@@ -22,7 +23,6 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 use tokio::{
     sync::mpsc::UnboundedSender,
     task::spawn_local,
@@ -32,8 +32,9 @@ use tokio::{
 use crate::{
     format::{root_cause, without_login},
     objects::Usage,
-    observations::AUTOSCALERS,
-    record::{ObservationKind, State},
+    observations::{AUTOSCALERS, Seen},
+    record::{ObservationKind, Record, State},
+    rules::Flags,
 };
 
 /// metrics-server measures every 15 s.
@@ -42,8 +43,8 @@ const RESPONSE_WITHIN: Duration = Duration::from_secs(20);
 /// An autoscaler computes every 15 s, so that a connection is not lost for long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Observations, as `observations.jsonl` has them, or why there are none.
-type News = Result<Vec<Value>, String>;
+/// What is seen, or why nothing is.
+type News = Result<Vec<Seen>, String>;
 
 /// A Deployment, and what targets it.
 pub struct Target {
@@ -57,24 +58,29 @@ pub struct Target {
 }
 
 impl Target {
+    /// `flags` are those of the controller manager.
+    ///
     /// # Errors
     /// If there is no cluster, or no such Deployment.
-    pub async fn find(namespace: &str, name: &str) -> Result<Self> {
+    pub async fn find(namespace: &str, name: &str, flags: Flags) -> Result<Self> {
         let no = |why: String| anyhow!("no usable kubeconfig: {why}");
         let config = Config::infer().await;
         let mut config = config.map_err(|error| no(error.to_string()))?;
         choose_proxy(&mut config);
         let cluster = without_login(&config.cluster_url.to_string());
         let client = Client::try_from(config).map_err(|error| no(root_cause(&error)))?;
-        let target = timeout(
-            RESPONSE_WITHIN,
-            Self::ask(client, &cluster, namespace, name),
-        )
-        .await;
+        let target = Self::ask(client, &cluster, namespace, name, flags);
+        let target = timeout(RESPONSE_WITHIN, target).await;
         target.unwrap_or_else(|_| Err(anyhow!("the cluster {cluster:?} does not respond")))
     }
 
-    async fn ask(client: Client, cluster: &str, namespace: &str, name: &str) -> Result<Self> {
+    async fn ask(
+        client: Client,
+        cluster: &str,
+        namespace: &str,
+        name: &str,
+        flags: Flags,
+    ) -> Result<Self> {
         let refused = |what| {
             move |error: kube::Error| {
                 let why = root_cause(&error);
@@ -102,48 +108,48 @@ impl Target {
             .list(&ListParams::default())
             .await
             .map_err(refused("HorizontalPodAutoscalers"))?;
-        let mut state = State::default();
-        state.apply(&ObservationKind::Deployment(deployment.into()));
-        for pod in pods {
-            state.apply(&ObservationKind::Pod(pod.into()));
-        }
-        for autoscaler in autoscalers.into_iter().filter(|one| targets(one, name)) {
-            state.apply(&ObservationKind::Autoscaler(autoscaler.into()));
+        let autoscalers = autoscalers.into_iter().filter(|one| targets(one, name));
+        let autoscalers = autoscalers.map(|one| ObservationKind::Autoscaler(one.into()));
+        let pods = pods.into_iter().map(|one| ObservationKind::Pod(one.into()));
+        let deployment = ObservationKind::Deployment(deployment.into());
+        let mut listed = Record::new(Timestamp::default(), flags);
+        for object in pods.chain(autoscalers).chain([deployment]) {
+            listed.add(0.0, object);
         }
         Ok(Self {
             client,
             namespace: namespace.into(),
             name: name.into(),
             selector,
-            state,
+            state: listed.state,
         })
     }
 
-    /// Sends what it sees, as `observations.jsonl` has it, until the receiver is dropped. Reconnects
-    /// when a connection breaks, and then sends the changes made meanwhile.
-    pub fn watch(&self, seen: &UnboundedSender<Value>) {
+    /// Sends what it sees until the receiver is dropped. Reconnects when a connection breaks, and
+    /// then sends the changes made meanwhile.
+    pub fn watch(&self, seen: &UnboundedSender<Seen>) {
         let all = watcher::Config::default();
         self.follow(
             ("Deployments", seen),
             all.clone().fields(&format!("metadata.name={}", self.name)),
             |_: &apps::Deployment| true,
-            |one| json!({"deployment": one}),
-            |_| json!({"deployment_gone": true}),
+            Seen::Deployment,
+            |_| Seen::DeploymentGone(true.into()),
         );
         self.follow(
             ("pods", seen),
             all.clone().labels_from(&self.selector),
             |_: &core::Pod| true,
-            |one| json!({"pod": one}),
-            |name| json!({"pod_gone": name}),
+            Seen::Pod,
+            Seen::PodGone,
         );
         let name = self.name.clone();
         let autoscalers = self.follow(
             (AUTOSCALERS, seen),
             all.clone(),
             move |one| targets(one, &name),
-            |one| json!({"hpa": one}),
-            |name| json!({"hpa_gone": name}),
+            Seen::Autoscaler,
+            Seen::AutoscalerGone,
         );
         let events = Api::<core::Event>::namespaced(self.client.clone(), &self.namespace);
         let events = watcher(events, all);
@@ -156,11 +162,11 @@ impl Target {
     /// objects as they were last seen.
     fn follow<K>(
         &self,
-        (what, seen): (&'static str, &UnboundedSender<Value>),
+        (what, seen): (&'static str, &UnboundedSender<Seen>),
         config: watcher::Config,
         matters: impl Fn(&K) -> bool + 'static,
-        changed: fn(K) -> Value,
-        gone: fn(&String) -> Value,
+        changed: fn(K) -> Seen,
+        gone: fn(String) -> Seen,
     ) -> Store<K>
     where
         K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -180,7 +186,7 @@ impl Target {
             let present = all.state_filter(&matters);
             let present = present.iter().map(|one| one.name_any()).collect();
             let before = replace(&mut known, present);
-            let mut news: Vec<_> = before.difference(&known).map(gone).collect();
+            let mut news: Vec<_> = before.difference(&known).cloned().map(gone).collect();
             if let Event::InitApply(one) | Event::Apply(one) = event
                 && matters(&one)
             {
@@ -212,7 +218,7 @@ impl Target {
             let polled = polled.map_err(|_| "no response in time".to_string())?;
             let usage = polled.map_err(|error| root_cause(&error))?.items;
             let is_new = last.as_ref() != Some(&usage);
-            let news = is_new.then(|| json!({"usage": usage}));
+            let news = is_new.then(|| Seen::Usage(usage.clone()));
             last = Some(usage);
             Ok(news.into_iter().collect())
         })
@@ -222,7 +228,7 @@ impl Target {
 /// What the events of a watch say.
 fn news<K>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
-    mut tell: impl FnMut(Event<K>) -> Vec<Value>,
+    mut tell: impl FnMut(Event<K>) -> Vec<Seen>,
 ) -> impl Stream<Item = News> {
     events.filter_map(move |event| {
         ready(match event {
@@ -235,13 +241,16 @@ fn news<K>(
 
 /// Sends news until the receiver is dropped; reports once that they are lost, and once that they
 /// are back.
-async fn forward(what: &'static str, news: impl Stream<Item = News>, seen: UnboundedSender<Value>) {
+async fn forward(what: &'static str, news: impl Stream<Item = News>, seen: UnboundedSender<Seen>) {
     let (mut news, mut is_lost) = (pin!(news), false);
     while let Some(news) = news.next().await {
         let was_lost = replace(&mut is_lost, news.is_err());
         let change = match &news {
-            Err(why) if !was_lost => Some(json!({"lost": {"what": what, "why": why}})),
-            Ok(_) if was_lost => Some(json!({"regained": {"what": what}})),
+            Err(why) if !was_lost => Some(Seen::Lost {
+                what: what.into(),
+                why: why.clone(),
+            }),
+            Ok(_) if was_lost => Some(Seen::Regained { what: what.into() }),
             _ => None,
         };
         let mut news = change.into_iter().chain(news.unwrap_or_default());
@@ -258,7 +267,7 @@ async fn forward(what: &'static str, news: impl Stream<Item = News>, seen: Unbou
 fn new_events(
     deployment: String,
     autoscalers: Store<HorizontalPodAutoscaler>,
-) -> impl FnMut(Event<core::Event>) -> Vec<Value> {
+) -> impl FnMut(Event<core::Event>) -> Vec<Seen> {
     let (mut known, mut is_listed) = (BTreeSet::new(), false);
     move |event| {
         let event = match event {
@@ -274,7 +283,7 @@ fn new_events(
             found.is_some_and(|one| targets(&one, &deployment))
         };
         let is_own = is_new && concerns(&event, &deployment, is_autoscaler);
-        let observed = is_own.then(|| json!({"event": event}));
+        let observed = is_own.then_some(Seen::Event(event));
         observed.into_iter().collect()
     }
 }

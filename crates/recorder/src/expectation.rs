@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::format::{duration, parse_duration, replicas as count, seconds};
 use crate::objects::Deployment;
-use crate::record::{Observation, ObservationKind, Record};
+use crate::record::Record;
 
 /// What is expected of the number of replicas, as options of the command line.
 #[derive(Args, Clone, Debug)]
@@ -69,8 +69,8 @@ impl Span {
 }
 
 impl Expectation {
-    /// `now` is in seconds since the recording began.
-    pub fn evaluate(&self, record: &Record, now: f64) -> Evaluation {
+    /// `now` is in seconds since the recording began. Nothing is pending once that has ended.
+    pub fn evaluate(&self, record: &Record, now: f64, has_ended: bool) -> Evaluation {
         let origin = record.time_origin();
         let limit = self.within.map_or(f64::INFINITY, |it| it.as_secs_f64());
         let hold = self.hold.unwrap_or_default().as_secs_f64();
@@ -88,14 +88,14 @@ impl Expectation {
         // A span that began in time may still grow.
         let grows = spans.last().filter(is_in_time);
         let grows = grows.is_some_and(|span| span.end.is_infinite());
-        if now <= origin + limit || grows {
+        if !has_ended && (now <= origin + limit || grows) {
             return Evaluation::Pending;
         }
         Evaluation::Missed(self.describe_miss(record, now))
     }
 
     /// Why the expectation was not met.
-    pub fn describe_miss(&self, record: &Record, now: f64) -> String {
+    fn describe_miss(&self, record: &Record, now: f64) -> String {
         let after = |at: f64| seconds(at - record.time_origin());
         let spans = self.spans(record);
         let longest = spans.iter();
@@ -118,7 +118,7 @@ impl Expectation {
     fn spans(&self, record: &Record) -> Vec<Span> {
         let origin = record.time_origin();
         let mut spans: Vec<Span> = Vec::new();
-        for (index, (at, deployment)) in deployments(record).enumerate() {
+        for (index, (at, deployment)) in record.deployments().enumerate() {
             let is_met = deployment.is_some_and(|deployment| self.is_met_by(deployment));
             let open = spans.last_mut().filter(|span| span.end.is_infinite());
             match (open, is_met) {
@@ -147,7 +147,7 @@ impl Expectation {
 fn most_ready(record: &Record) -> (u32, f64) {
     let origin = record.time_origin();
     let mut most = (0, origin);
-    for (at, deployment) in deployments(record) {
+    for (at, deployment) in record.deployments() {
         let ready = deployment.map_or(0, |deployment| deployment.ready);
         if at < origin {
             most.0 = ready;
@@ -156,16 +156,6 @@ fn most_ready(record: &Record) -> (u32, f64) {
         }
     }
     most
-}
-
-/// The Deployment as it was observed, and when; nothing once it is gone.
-fn deployments(record: &Record) -> impl Iterator<Item = (f64, Option<&Deployment>)> {
-    let observations = record.observations.iter();
-    observations.filter_map(|Observation { at, kind }| match kind {
-        ObservationKind::Deployment(deployment) => Some((*at, Some(deployment))),
-        ObservationKind::DeploymentGone => Some((*at, None)),
-        _ => None,
-    })
 }
 
 #[cfg(test)]
@@ -224,7 +214,7 @@ mod tests {
             let started = traffic.map(|at| (at, json!({"traffic_started": "40 connections"})));
             let mut seen: Vec<(f64, Value)> = seen.chain(started).collect();
             seen.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-            let outcome = match expectation.evaluate(&common::record(seen), now) {
+            let outcome = match expectation.evaluate(&common::record(seen), now, false) {
                 Evaluation::Met(how) => how.replace(&format!("{expectation}; "), ""),
                 Evaluation::Pending => "pending".into(),
                 Evaluation::Missed(why) => why.replace(&format!("expected {expectation}; "), ""),

@@ -172,7 +172,8 @@ impl<'a> Follower<'a> {
         self.forget_if_gone(at);
         let was_known = replace(&mut self.is_known, true);
         // A new one has no conditions until it computes.
-        if autoscaler.status.conditions.is_none() {
+        let conditions = autoscaler.status.conditions.as_ref();
+        if conditions.is_none_or(Vec::is_empty) {
             return;
         }
         let was_lost = self.lost.take().is_some_and(|until| at <= until);

@@ -21,7 +21,7 @@ pub fn without_login(url: &str) -> String {
 pub fn describe(seen: &ObservationKind) -> String {
     match seen {
         ObservationKind::Deployment(_) => "deployment".into(),
-        ObservationKind::DeploymentGone => "the Deployment was deleted".into(),
+        ObservationKind::DeploymentGone(_) => "the Deployment was deleted".into(),
         ObservationKind::Autoscaler(autoscaler) => format!("autoscaler {}", autoscaler.name),
         ObservationKind::AutoscalerGone(_) => "the autoscaler was deleted".into(),
         ObservationKind::Pod(pod) => {
@@ -101,10 +101,11 @@ pub fn latency(seconds: f64) -> String {
     } else {
         (seconds, "s")
     };
-    let decimals = [10.0, 100.0]
-        .into_iter()
-        .filter(|limit| number < *limit)
-        .count();
+    let decimals = match number {
+        ..10.0 => 2,
+        ..100.0 => 1,
+        _ => 0,
+    };
     format!("{number:.decimals$} {unit}")
 }
 

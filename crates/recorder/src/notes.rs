@@ -43,7 +43,7 @@ pub fn notes(record: &Record) -> Vec<Note> {
     let mut is_gone = false;
     record.for_each(|observation, state| {
         // Without the Deployment, nothing ends well.
-        is_gone |= matches!(observation.kind, ObservationKind::DeploymentGone);
+        is_gone |= matches!(observation.kind, ObservationKind::DeploymentGone(_));
         if is_gone || observation.at < listed {
             return;
         }

@@ -292,9 +292,8 @@ impl Autoscaler {
 
 /// The reason and the message of a condition.
 pub fn quote(condition: &Condition) -> String {
-    let [reason, message] = [&condition.reason, &condition.message];
-    let [reason, message] = [reason, message].map(|text| text.as_deref().unwrap_or_default());
-    format!("{reason}: {message}")
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{}: {}", text(&condition.reason), text(&condition.message))
 }
 
 /// A metric with its target; its status is unknown until it was read, and while it fails.
@@ -471,15 +470,13 @@ mod tests {
     fn a_metric_without_a_target_is_left_out() {
         let mut object = common::hpa(1, 1, 7);
         let cpu = object["spec"]["metrics"][0].clone();
-        let metric = |name: &str, target: Value| json!({"type": "Resource", "resource": {"name": name, "target": target}});
-        object["spec"]["metrics"] = json!([
-            metric("memory", json!({"type": "AverageValue"})),
-            metric(
-                "storage",
-                json!({"type": "AverageValue", "averageValue": "0"})
-            ),
-            cpu,
-        ]);
+        let metric = |name: &str, target: Value| {
+            let resource = json!({"name": name, "target": target});
+            json!({"type": "Resource", "resource": resource})
+        };
+        let none = json!({"type": "AverageValue"});
+        let zero = json!({"type": "AverageValue", "averageValue": "0"});
+        object["spec"]["metrics"] = json!([metric("memory", none), metric("storage", zero), cpu]);
         let object: Autoscaler = serde_json::from_value(object).expect("it is an HPA");
         let metrics = object.metrics.iter();
         let short: Vec<_> = metrics.map(|one| (one.target, one.current)).collect();

@@ -1,4 +1,4 @@
-//! The file of a recording, `observations.jsonl`, which has the objects of the API.
+//! What is seen, and its file `observations.jsonl`, which has the objects of the API.
 //!
 //! The first line of the file says when the recording began and how it ended, each other line is
 //! one observation: `{"at": 12.5, "pod": {…}}`. A live recording reads its own lines, so that one
@@ -12,6 +12,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
+use k8s_openapi::api::{
+    apps::v1 as apps, autoscaling::v2::HorizontalPodAutoscaler, core::v1 as core,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,8 +24,23 @@ use crate::{
     rules::Flags,
 };
 
+/// Its name in the folder of a recording.
+pub const FILE: &str = "observations.jsonl";
 /// The name of the watch of autoscalers, in `lost` and `regained`.
 pub const AUTOSCALERS: &str = "autoscalers";
+
+/// What is seen: objects as the API has them.
+pub type Seen = ObservationKind<apps::Deployment, HorizontalPodAutoscaler, core::Pod, core::Event>;
+
+impl Seen {
+    /// Its line of the file, without the fields that the explanation does not need.
+    pub fn line(&self, at: f64) -> serde_json::Result<Value> {
+        let mut line = serde_json::to_value(self)?;
+        reduce(&mut line);
+        line["at"] = at.into();
+        Ok(line)
+    }
+}
 
 /// The first line of the file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -78,14 +96,6 @@ impl Log {
         Ok(log)
     }
 
-    /// Adds what was seen to the file, such as `{"pod": {…}}`, and returns what its line says.
-    pub fn add(&mut self, at: f64, mut seen: Value) -> io::Result<ObservationKind> {
-        reduce(&mut seen);
-        seen["at"] = at.into();
-        self.write(&seen)?;
-        Ok(Observation::deserialize(seen)?.kind)
-    }
-
     /// Replaces the header; the old file stays until the new one is complete.
     pub fn finish(self, path: &Path, header: &Header) -> io::Result<()> {
         let new_path = path.with_extension("jsonl.new");
@@ -96,7 +106,7 @@ impl Log {
         fs::rename(new_path, path)
     }
 
-    fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
+    pub fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
         let mut bytes = serde_json::to_vec(line)?;
         bytes.push(b'\n');
         self.0.write_all(&bytes)
@@ -108,7 +118,7 @@ impl Log {
 ///
 /// # Errors
 /// If the file cannot be read, or if a line of it is not an observation.
-pub fn read(path: &Path, flags: impl Fn(&mut Flags)) -> Result<(Header, Record)> {
+pub fn read(path: &Path, flags: impl FnOnce(Flags) -> Flags) -> Result<(Header, Record)> {
     let file = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("{file} cannot be read"))?;
     let mut lines = serde_json::Deserializer::from_str(&text);
@@ -118,7 +128,7 @@ pub fn read(path: &Path, flags: impl Fn(&mut Flags)) -> Result<(Header, Record)>
              {{\"began\": \"<RFC 3339>\", \"deployment\": \"<name>\"}}"
         )
     })?;
-    flags(&mut header.flags);
+    header.flags = flags(header.flags);
     let mut record = Record::new(header.began, header.flags);
     for line in lines.into_iter::<Observation>() {
         match line {
@@ -133,12 +143,12 @@ pub fn read(path: &Path, flags: impl Fn(&mut Flags)) -> Result<(Header, Record)>
 
 /// Removes the fields that the explanation does not need. Above all no secret may get into a file:
 /// no environment, no command, no annotations (kubectl keeps whole objects there).
-fn reduce(seen: &mut Value) {
+fn reduce(line: &mut Value) {
     for spec in ["/pod/spec", "/deployment/spec/template/spec"] {
         let fields = ["containers", "initContainers", "overhead", "resources"];
-        keep(seen.pointer_mut(spec), &fields);
+        keep(line.pointer_mut(spec), &fields);
         for containers in ["containers", "initContainers"] {
-            let containers = seen.pointer_mut(&format!("{spec}/{containers}"));
+            let containers = line.pointer_mut(&format!("{spec}/{containers}"));
             let containers = containers.and_then(Value::as_array_mut);
             for container in containers.into_iter().flatten() {
                 let fields = ["image", "name", "resources", "restartPolicy"];
@@ -148,8 +158,8 @@ fn reduce(seen: &mut Value) {
     }
     // The states of containers include the last output of the app.
     let fields = ["conditions", "message", "phase", "reason", "startTime"];
-    keep(seen.pointer_mut("/pod/status"), &fields);
-    remove_annotations(seen);
+    keep(line.pointer_mut("/pod/status"), &fields);
+    remove_annotations(line);
 }
 
 fn keep(object: Option<&mut Value>, fields: &[&str]) {

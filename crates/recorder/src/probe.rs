@@ -8,7 +8,6 @@ use std::{
 
 use anyhow::{Context, Result};
 use reqwest::{Client, Url};
-use serde_json::{Value, json};
 use tokio::{
     sync::mpsc::UnboundedSender,
     task::spawn_local,
@@ -17,6 +16,7 @@ use tokio::{
 
 use crate::{
     format::{root_cause, without_login},
+    observations::Seen,
     record::Response,
 };
 
@@ -96,7 +96,7 @@ impl Probe {
 
     /// Sends a request every second, however long the earlier ones take, until the receiver is
     /// dropped.
-    pub async fn run(self, seen: UnboundedSender<Value>) {
+    pub async fn run(self, seen: UnboundedSender<Seen>) {
         let probe = Rc::new(self);
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -105,7 +105,7 @@ impl Probe {
             let (probe, seen) = (probe.clone(), seen.clone());
             spawn_local(async move {
                 // The receiver was dropped: the recording has ended.
-                let _ = seen.send(json!({"response": probe.ask().await}));
+                let _ = seen.send(Seen::Response(probe.ask().await));
             });
         }
     }

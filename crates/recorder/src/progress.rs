@@ -57,7 +57,7 @@ impl Progress {
         let line = match kind {
             ObservationKind::Response(response) => self.outage.add(response),
             ObservationKind::Event(event) => self.events.add(event).then(|| describe(kind)),
-            ObservationKind::DeploymentGone
+            ObservationKind::DeploymentGone(_)
             | ObservationKind::AutoscalerGone(_)
             | ObservationKind::TrafficStarted(_)
             | ObservationKind::TrafficEnded(_)

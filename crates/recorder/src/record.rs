@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::{
@@ -12,25 +12,26 @@ use crate::{
     traffic::{Traffic, TrafficResult},
 };
 
-/// The key and the value in a line of `observations.jsonl`, in which objects are those of the API.
-#[derive(Clone, Debug, Deserialize)]
+/// The key and the value in a line of `observations.jsonl`. Its objects are written as those of the
+/// API, and read as far as they matter.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ObservationKind {
-    Deployment(Deployment),
-    #[serde(deserialize_with = "anything")]
-    DeploymentGone,
+pub enum ObservationKind<D = Deployment, A = Autoscaler, P = Pod, E = KubeEvent> {
+    Deployment(D),
+    /// The value says nothing.
+    DeploymentGone(Value),
     #[serde(rename = "hpa")]
-    Autoscaler(Autoscaler),
+    Autoscaler(A),
     /// Its name, unless there is only one.
     #[serde(rename = "hpa_gone", deserialize_with = "text_or_nothing")]
     AutoscalerGone(String),
-    Pod(Pod),
+    Pod(P),
     PodGone(String),
     /// The usage of every pod in the metrics API.
     Usage(Vec<Usage>),
     #[serde(alias = "answer")]
     Response(Response),
-    Event(KubeEvent),
+    Event(E),
     /// A label of the traffic, such as `40 connections`.
     #[serde(alias = "load_started", deserialize_with = "text_or_nothing")]
     TrafficStarted(String),
@@ -44,10 +45,6 @@ pub enum ObservationKind {
     Regained {
         what: String,
     },
-}
-
-fn anything<'de, D: Deserializer<'de>>(value: D) -> Result<(), D::Error> {
-    IgnoredAny::deserialize(value).map(|_| ())
 }
 
 /// Anything but a text is none.
@@ -81,7 +78,10 @@ pub struct Record {
     pub flags: Flags,
     pub observations: Vec<Observation>,
     pub state: State,
+    /// When the first traffic started.
     traffic_started: Option<f64>,
+    /// When the last traffic ended, and its result, unless it is still running.
+    traffic_ended: Option<(f64, TrafficResult)>,
 }
 
 /// The state at one moment.
@@ -109,6 +109,10 @@ impl Record {
             ObservationKind::Autoscaler(autoscaler) => autoscaler.rules.flags = self.flags,
             ObservationKind::TrafficStarted(_) => {
                 self.traffic_started.get_or_insert(at);
+                self.traffic_ended = None;
+            }
+            ObservationKind::TrafficEnded(result) => {
+                self.traffic_ended = Some((at, result.clone()));
             }
             _ => {}
         }
@@ -127,7 +131,7 @@ impl Record {
 
     /// When the traffic started and ended.
     pub fn traffic_span(&self) -> Option<(f64, f64)> {
-        let end = self.traffic_ended().map_or(self.end(), |(end, _)| end);
+        let end = self.traffic_ended.as_ref().map_or(self.end(), |it| it.0);
         self.traffic_started.map(|start| (start, end))
     }
 
@@ -153,6 +157,16 @@ impl Record {
         time.duration_since(self.began).as_secs_f64()
     }
 
+    /// The Deployment as it was observed, and when; nothing once it is gone.
+    pub fn deployments(&self) -> impl Iterator<Item = (f64, Option<&Deployment>)> {
+        let observations = self.observations.iter();
+        observations.filter_map(|Observation { at, kind }| match kind {
+            ObservationKind::Deployment(deployment) => Some((*at, Some(deployment))),
+            ObservationKind::DeploymentGone(_) => Some((*at, None)),
+            _ => None,
+        })
+    }
+
     /// All traffic, in seconds since the first one started.
     pub fn traffic(&self) -> Vec<Traffic<'_>> {
         let mut all: Vec<Traffic> = Vec::new();
@@ -173,19 +187,9 @@ impl Record {
         all
     }
 
-    /// When the last traffic ended, and its result, unless it is still running.
-    fn traffic_ended(&self) -> Option<(f64, &TrafficResult)> {
-        let mut latest = self.observations.iter().rev();
-        let ended = latest.find_map(|Observation { at, kind }| match kind {
-            ObservationKind::TrafficStarted(_) => Some(None),
-            ObservationKind::TrafficEnded(result) => Some(Some((*at, result))),
-            _ => None,
-        });
-        ended.flatten()
-    }
-
+    /// The result of the last traffic, unless it is still running.
     pub fn traffic_result(&self) -> Option<&TrafficResult> {
-        self.traffic_ended().map(|(_, result)| result)
+        self.traffic_ended.as_ref().map(|(_, result)| result)
     }
 }
 
@@ -193,7 +197,7 @@ impl State {
     pub fn apply(&mut self, kind: &ObservationKind) {
         match kind {
             ObservationKind::Deployment(deployment) => self.deployment = Some(deployment.clone()),
-            ObservationKind::DeploymentGone => self.deployment = None,
+            ObservationKind::DeploymentGone(_) => self.deployment = None,
             ObservationKind::Autoscaler(autoscaler) => {
                 let name = autoscaler.name.clone();
                 self.autoscalers.insert(name, autoscaler.clone());

@@ -4,7 +4,7 @@ use std::{ffi::OsString, fs, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde::Deserialize;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc::{UnboundedSender, unbounded_channel},
@@ -20,10 +20,10 @@ use crate::{
     format::{self, parse_duration, replicas},
     hold::Hold,
     notes::why_unscaled,
-    observations::{Header, Log, Verdict},
+    observations::{FILE, Header, Log, Seen, Verdict},
     probe::Probe,
-    progress::Progress,
-    record::{ObservationKind, Record, State},
+    progress::{Progress, numbers},
+    record::{Observation, ObservationKind, Record, State},
     report::conclusion,
     serve::Page,
     steady_load::{self, Plan},
@@ -74,19 +74,88 @@ pub enum Mode {
 }
 
 impl Mode {
-    pub fn sends_traffic(&self) -> bool {
-        !matches!(self, Self::Watch { .. })
+    /// What there is to do for a Deployment in this state, with the URL of its app.
+    ///
+    /// # Errors
+    /// If there is traffic to send but nothing scales the Deployment, or if no load leads to the
+    /// number of a hold.
+    pub fn task(self, state: &State, url: Option<&str>) -> Result<Task> {
+        if !matches!(self, Self::Watch { .. })
+            && let Some(why) = why_unscaled(state)
+        {
+            bail!(why);
+        }
+        Ok(match self {
+            Self::Watch { duration, expect } => Task {
+                expectation: expect,
+                loads: Vec::new(),
+                hold: None,
+                until: Until::Evaluated(duration),
+            },
+            Self::Run {
+                until_idle,
+                expect,
+                command,
+            } => Task {
+                expectation: expect,
+                loads: vec![(traffic::label(&command), command)],
+                hold: None,
+                until: Until::TrafficEnded(until_idle),
+            },
+            Self::Hold {
+                replicas,
+                hold,
+                within,
+                idle,
+            } => {
+                let url = url.context("`hold` needs the `--url` of the app")?;
+                let plan = Plan::new(replicas, state, idle)?;
+                eprintln!("{plan}");
+                let within = within.unwrap_or(plan.limit);
+                Task {
+                    expectation: Some(Expectation {
+                        replicas,
+                        within: Some(within),
+                        hold: Some(hold),
+                    }),
+                    loads: plan.loads(url, within + 2 * hold),
+                    hold: plan.first.map(|first| Hold::new(first.rests)),
+                    until: Until::Evaluated(None),
+                }
+            }
+        })
     }
+}
+
+/// What there is to do while the autoscaler is observed, and until when.
+pub struct Task {
+    pub expectation: Option<Expectation>,
+    /// The name and the command of each load, in their order. All but the last one run until
+    /// `stop_load`.
+    loads: Vec<(String, Vec<OsString>)>,
+    /// Until the second load of a hold is sent.
+    hold: Option<Hold>,
+    until: Until,
+}
+
+impl Task {
+    pub fn sends_traffic(&self) -> bool {
+        !self.loads.is_empty()
+    }
+}
+
+/// When a recording ends, unless it fails or is interrupted.
+enum Until {
+    /// Once the expectation is met or missed, or after this time.
+    Evaluated(Option<Duration>),
+    /// Once the traffic has ended. With a time, that is the longest wait for the minimum number of
+    /// replicas after it.
+    TrafficEnded(Option<Duration>),
 }
 
 /// A recording that runs.
 pub struct Recording {
-    mode: Mode,
-    expectation: Option<Expectation>,
-    /// The names and the commands of the loads to send; each but the last one until it is stopped.
-    loads: Vec<(String, Vec<OsString>)>,
-    /// Until the second load of a hold is sent.
-    hold: Option<Hold>,
+    task: Task,
     header: Header,
     began: Instant,
     record: Record,
@@ -104,52 +173,10 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Of a Deployment in this state, with the URL of its app.
-    ///
-    /// # Errors
-    /// If there is traffic to send but nothing scales the Deployment, or if no load leads to the
-    /// number of a hold.
-    pub fn new(mode: Mode, mut header: Header, state: &State, url: Option<&str>) -> Result<Self> {
-        if mode.sends_traffic()
-            && let Some(why) = why_unscaled(state)
-        {
-            bail!(why);
-        }
-        let (mut loads, mut first) = (Vec::new(), None);
-        let expectation = match &mode {
-            Mode::Watch { expect, .. } => expect.clone(),
-            Mode::Run {
-                expect, command, ..
-            } => {
-                loads.push((traffic::label(command), command.clone()));
-                expect.clone()
-            }
-            Mode::Hold {
-                replicas,
-                hold,
-                within,
-                idle,
-            } => {
-                let url = url.context("`hold` needs the `--url` of the app")?;
-                let plan = Plan::new(*replicas, state, *idle)?;
-                eprintln!("{plan}");
-                let within = within.unwrap_or(plan.limit);
-                loads = plan.loads(url, within + 2 * *hold);
-                first = plan.first;
-                Some(Expectation {
-                    replicas: *replicas,
-                    within: Some(within),
-                    hold: Some(*hold),
-                })
-            }
-        };
-        header.expected = expectation.as_ref().map(ToString::to_string);
+    pub fn new(task: Task, header: Header) -> Self {
         let stop = CancellationToken::new();
-        Ok(Self {
-            mode,
-            expectation,
-            loads,
-            hold: first.map(|first| Hold::new(first.rests)),
+        Self {
+            task,
             record: Record::new(header.began, header.flags),
             header,
             began: Instant::now(),
@@ -160,12 +187,12 @@ impl Recording {
             stop,
             autoscaler_deleted: None,
             end: None,
-        })
+        }
     }
 
-    /// Shows a page at this address while it runs.
-    pub async fn serve(&mut self, address: SocketAddr) -> Result<()> {
-        let page = Page::serve(address, self.header.clone(), self.record.clone()).await;
+    /// Shows a page at this address while it is recorded in this folder.
+    pub async fn serve(&mut self, address: SocketAddr, folder: &Path) -> Result<()> {
+        let page = Page::serve(address, self.header.clone(), folder.join(FILE)).await;
         self.page = Some(page.with_context(|| format!("cannot serve at \"{address}\""))?);
         Ok(())
     }
@@ -183,7 +210,7 @@ impl Recording {
         let mut hangup = signal(SignalKind::hangup())?;
         fs::create_dir_all(folder)
             .with_context(|| format!("the folder {folder:?} cannot be created"))?;
-        let path = folder.join("observations.jsonl");
+        let path = folder.join(FILE);
         let unwritable = || format!("{path:?} cannot be written");
         let killed = Header {
             verdict: Verdict::Unobserved("the recorder was killed or failed".into()),
@@ -200,9 +227,11 @@ impl Recording {
         while !self.is_over() {
             tokio::select! {
                 Some(seen) = observations.recv() => {
-                    let at = self.now();
-                    let kind = log.add(at, seen).with_context(unwritable)?;
-                    self.observe(at, kind);
+                    let line = seen.line(self.now())?;
+                    let observation = Observation::deserialize(&line)
+                        .with_context(|| format!("this is not an observation: {line}"))?;
+                    log.write(&line).with_context(unwritable)?;
+                    self.observe(observation);
                 }
                 _ = ticks.tick() => {}
                 _ = interrupt.recv() => self.is_interrupted = true,
@@ -222,13 +251,10 @@ impl Recording {
         Ok((self.header, self.record))
     }
 
-    fn observe(&mut self, at: f64, kind: ObservationKind) {
+    fn observe(&mut self, Observation { at, kind }: Observation) {
         self.progress.report(&self.record, at, &kind);
-        if let Some(page) = &self.page {
-            page.observe(at, &kind);
-        }
         match kind {
-            ObservationKind::DeploymentGone => {
+            ObservationKind::DeploymentGone(_) => {
                 let name = &self.header.deployment;
                 let why = format!("the Deployment `{name}` was deleted");
                 self.end.get_or_insert(Err(why));
@@ -242,11 +268,11 @@ impl Recording {
     /// Shows the progress, and stops the first of two loads, or all traffic if the recording ends.
     fn tick(&mut self) {
         let now = self.now();
-        let evaluation = self.evaluation(now);
+        let evaluation = self.evaluation(now, false);
         let status = self.status(&evaluation);
         self.progress.show(&self.record, now, &status);
         if let Some(page) = &self.page {
-            page.show(now, status);
+            page.show(numbers(&self.record, now), status);
         }
         if self.end.is_none() {
             self.end = self.find_end(&evaluation, now);
@@ -254,14 +280,14 @@ impl Recording {
         if self.end.is_some() {
             self.stop.cancel();
         } else if self.is_sending()
-            && let Some(hold) = &mut self.hold
+            && let Some(hold) = &mut self.task.hold
             && let Some(count) = hold.observe(&self.record, now)
         {
-            let (second, _) = &self.loads[1];
+            let (second, _) = &self.task.loads[1];
             let at_rest = replicas(count);
             self.progress
                 .say(&format!("at rest with {at_rest}: {second}"));
-            self.hold = None;
+            self.task.hold = None;
             self.stop_load.cancel();
         }
     }
@@ -283,15 +309,15 @@ impl Recording {
     fn find_end(&self, evaluation: &Evaluation, now: f64) -> Option<Result<(), String>> {
         let is_pending = *evaluation == Evaluation::Pending;
         if self.is_interrupted {
-            let awaits = self.expectation.is_some() && is_pending;
-            return Some(if self.mode.sends_traffic() || awaits {
+            let awaits = self.task.expectation.is_some() && is_pending;
+            return Some(if self.task.sends_traffic() || awaits {
                 Err("it was interrupted".into())
             } else {
                 Ok(())
             });
         }
         let unscaled_for = self.autoscaler_deleted.map_or(0.0, |since| now - since);
-        if self.mode.sends_traffic()
+        if self.task.sends_traffic()
             && unscaled_for >= MAX_UNSCALED
             && self.record.state.autoscalers.is_empty()
         {
@@ -299,28 +325,31 @@ impl Recording {
         }
         let result = self.record.traffic_result();
         let has_failed = result.is_some_and(|result| result.failed.is_some());
-        let is_over = |limit: &Duration, since: f64| now - since >= limit.as_secs_f64();
-        let is_done = match &self.mode {
-            Mode::Watch { duration, .. } => {
-                !is_pending || duration.is_some_and(|duration| is_over(&duration, 0.0))
+        let is_done = match self.task.until {
+            Until::Evaluated(limit) => {
+                !is_pending || limit.is_some_and(|limit| now >= limit.as_secs_f64())
             }
-            Mode::Hold { .. } => !is_pending || has_failed,
-            Mode::Run { until_idle, .. } => {
-                let ended = self.record.traffic_span().map_or(0.0, |(_, end)| end);
-                let is_idle = |limit: &Duration| {
+            Until::TrafficEnded(limit) => {
+                let is_settled = |limit| {
                     matches!(evaluation, Evaluation::Missed(_))
                         || is_idle(&self.record.state)
-                        || is_over(limit, ended)
+                        || self.has_waited(limit, now)
                 };
-                has_failed || result.is_some() && until_idle.as_ref().is_none_or(is_idle)
+                result.is_some() && limit.is_none_or(is_settled)
             }
         };
-        is_done.then_some(Ok(()))
+        (is_done || has_failed).then_some(Ok(()))
+    }
+
+    /// Whether the traffic ended this long ago.
+    fn has_waited(&self, limit: Duration, now: f64) -> bool {
+        let ended = self.record.traffic_span().map_or(0.0, |(_, end)| end);
+        now - ended >= limit.as_secs_f64()
     }
 
     /// Sends the loads: each once the one before it was stopped.
-    fn send_traffic(&self, observations: UnboundedSender<Value>) {
-        let (loads, stop) = (self.loads.clone(), self.stop.clone());
+    fn send_traffic(&self, observations: UnboundedSender<Seen>) {
+        let (loads, stop) = (self.task.loads.clone(), self.stop.clone());
         let mut stop_load = self.stop_load.clone();
         spawn_local(async move {
             if stop.run_until_cancelled(sleep(BASELINE)).await.is_none() {
@@ -328,11 +357,12 @@ impl Recording {
             }
             for (label, command) in loads {
                 let started = || {
-                    let _ = observations.send(json!({"traffic_started": label}));
+                    let _ = observations.send(Seen::TrafficStarted(label));
                 };
                 let result = traffic::run(&command, started, &stop_load).await;
-                let _ = observations.send(json!({"traffic_ended": result}));
-                if stop.is_cancelled() || !stop_load.is_cancelled() || result.failed.is_some() {
+                let has_failed = result.failed.is_some();
+                let _ = observations.send(Seen::TrafficEnded(result));
+                if stop.is_cancelled() || !stop_load.is_cancelled() || has_failed {
                     break;
                 }
                 stop_load = stop.clone();
@@ -341,15 +371,16 @@ impl Recording {
     }
 
     /// Pending as well if nothing is expected.
-    fn evaluation(&self, now: f64) -> Evaluation {
-        match &self.expectation {
-            Some(expectation) if !self.awaits_traffic() => expectation.evaluate(&self.record, now),
-            _ => Evaluation::Pending,
-        }
+    fn evaluation(&self, now: f64, has_ended: bool) -> Evaluation {
+        let expectation = self.task.expectation.as_ref();
+        let awaited = expectation.filter(|_| !self.awaits_traffic());
+        awaited.map_or(Evaluation::Pending, |it| {
+            it.evaluate(&self.record, now, has_ended)
+        })
     }
 
     fn awaits_traffic(&self) -> bool {
-        self.mode.sends_traffic() && self.record.traffic_span().is_none()
+        self.task.sends_traffic() && self.record.traffic_span().is_none()
     }
 
     /// Whether the expectation is met so far, and the condition that the recording waits for.
@@ -361,28 +392,25 @@ impl Recording {
         };
         let has_ended = self.record.traffic_result().is_some();
         let is_pending = *evaluation == Evaluation::Pending && !has_ended;
-        let waiting_for = match (&self.mode, &self.expectation) {
+        let waiting_for = match (&self.task.until, &self.task.expectation) {
             _ if self.awaits_traffic() => "the traffic is about to start".into(),
             (_, Some(expectation)) if is_pending => format!("waiting for {expectation}"),
-            (Mode::Watch { duration, .. }, _) => duration
-                .map_or("until Ctrl-C".into(), |duration| {
-                    format!("for {}", format::duration(duration))
-                }),
-            (Mode::Run { .. }, _) if has_ended => {
+            (Until::TrafficEnded(_), _) if has_ended => {
                 "waiting for the minimum number of replicas".into()
             }
-            _ => "waiting for the end of the traffic".into(),
+            _ if self.task.sends_traffic() => "waiting for the end of the traffic".into(),
+            (Until::Evaluated(Some(limit)), _) => format!("for {}", format::duration(*limit)),
+            _ => "until Ctrl-C".into(),
         };
         format!("{so_far}{waiting_for}")
     }
 
     fn verdict(&self) -> Verdict {
         let now = self.now();
-        let evaluation = self.evaluation(now);
-        let failures = self.failures(&evaluation, now);
-        let met = match evaluation {
-            Evaluation::Met(how) => Some(how),
-            _ => None,
+        let (met, missed) = match self.evaluation(now, true) {
+            Evaluation::Met(how) => (Some(how), None),
+            Evaluation::Missed(why) => (None, Some(why)),
+            Evaluation::Pending => (None, None),
         };
         let although_met = |why: String| match &met {
             Some(met) => format!("{why}; the expectation was met: {met}"),
@@ -392,23 +420,20 @@ impl Recording {
         let failed = result.and_then(|result| result.failed.clone());
         let too_little = || self.end.clone()?.err();
         if let Some(why) = failed.or_else(too_little) {
-            Verdict::Unobserved(although_met(why))
-        } else if failures.is_empty() {
+            return Verdict::Unobserved(although_met(why));
+        }
+        let failures: Vec<_> = missed.into_iter().chain(self.failures(now)).collect();
+        if failures.is_empty() {
             Verdict::AsExpected(met)
         } else {
             Verdict::Unexpected(although_met(failures.join("; ")))
         }
     }
 
-    /// All that was not as expected.
-    fn failures(&self, evaluation: &Evaluation, now: f64) -> Vec<String> {
-        let missed = match (evaluation, &self.expectation) {
-            (Evaluation::Missed(why), _) => Some(why.clone()),
-            (Evaluation::Pending, Some(it)) => Some(it.describe_miss(&self.record, now)),
-            _ => None,
-        };
+    /// All that is wrong apart from the expectation.
+    fn failures(&self, now: f64) -> impl Iterator<Item = String> {
         // A hold removes pods on purpose, with the requests that run on them.
-        let removes_pods = matches!(self.mode, Mode::Hold { .. });
+        let removes_pods = matches!(self.task.until, Until::Evaluated(_));
         let not_2xx = |failed: u64, all: u64, what: &str| {
             let counts = failed > 0 && (failed == all || !removes_pods);
             counts.then(|| format!("{failed} of {all} {what} got no 2xx response"))
@@ -426,11 +451,10 @@ impl Recording {
             let all = probes.answered + probes.failed;
             not_2xx(probes.failed, all, "probes during the traffic")
         });
-        let left = match self.mode {
-            Mode::Run {
-                until_idle: Some(limit),
-                ..
-            } if !matches!(evaluation, Evaluation::Missed(_)) && !is_idle(&self.record.state) => {
+        let left = match self.task.until {
+            Until::TrafficEnded(Some(limit))
+                if self.has_waited(limit, now) && !is_idle(&self.record.state) =>
+            {
                 let deployment = self.record.state.deployment.as_ref();
                 let left = replicas(deployment.map_or(0, |deployment| deployment.existing));
                 let limit = format::duration(limit);
@@ -438,9 +462,6 @@ impl Recording {
             }
             _ => None,
         };
-        [missed, requests, probes, left]
-            .into_iter()
-            .flatten()
-            .collect()
+        [requests, probes, left].into_iter().flatten()
     }
 }

@@ -70,39 +70,35 @@ impl<'a> Report<'a> {
     }
 
     pub fn markdown(&self) -> String {
-        let mut text = format!("## Scaling of {}\n\n", self.deployment);
         let sections = [
-            Some(self.decided()),
+            format!("## Scaling of {}", self.deployment),
+            self.decided(),
             self.noted(),
             self.reached(),
             self.probed(),
             self.sent(),
-            conclusion(self.verdict),
+            conclusion(self.verdict).unwrap_or_default(),
         ];
-        for section in sections.into_iter().flatten() {
-            let _ = writeln!(text, "{section}\n");
-        }
-        text
+        let sections = sections.iter().filter(|section| !section.is_empty());
+        sections.map(|section| format!("{section}\n\n")).collect()
     }
 
     fn decided(&self) -> String {
         if self.decisions.is_empty() {
             return "The autoscaler decided nothing.".into();
         }
-        let mut table = table("seconds | from | to | CPU / target | computed | reason");
-        table.add_rows(self.decisions.iter().map(cells));
-        table.to_string()
+        let rows = self.decisions.iter().map(cells);
+        let header = "seconds | from | to | CPU / target | computed | reason";
+        table(header, rows)
     }
 
-    fn noted(&self) -> Option<String> {
+    fn noted(&self) -> String {
         let notes = self.notes.iter();
-        let lines: Vec<_> = notes
-            .map(|note| format!("- {:.0} s: {}", note.at, note.text))
-            .collect();
-        (!lines.is_empty()).then(|| lines.join("\n"))
+        let lines = notes.map(|note| format!("- {:.0} s: {}", note.at, note.text));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
-    fn reached(&self) -> Option<String> {
+    fn reached(&self) -> String {
         let it = &self.milestones;
         let back = "from there to the minimum number of replicas";
         let rows = [
@@ -112,43 +108,38 @@ impl<'a> Report<'a> {
             ("the end of the traffic", it.traffic_ended_seconds),
             (back, it.idle_after_traffic_seconds),
         ];
+        let rows = rows.into_iter();
+        let rows = rows.filter_map(|(what, when)| Some([what.into(), format!("{:.1}", when?)]));
         let from = match self.record.traffic_span() {
             Some(_) => "from the start of the traffic to",
             None => "from the start of the recording to",
         };
-        let mut table = table(&format!("{from} | seconds"));
-        for (what, when) in rows {
-            if let Some(when) = when {
-                table.add_row([what.to_string(), format!("{when:.1}")]);
-            }
-        }
-        (!table.is_empty()).then(|| table.to_string())
+        table(&format!("{from} | seconds"), rows)
     }
 
-    fn probed(&self) -> Option<String> {
-        let mut table = table("one request a second | answered | failed | p50 | p95 | max");
-        for phase in &self.latency {
-            let took = |seconds: Option<f64>| seconds.map_or("none".into(), latency);
-            table.add_row([
-                phase.phase.to_string(),
+    fn probed(&self) -> String {
+        let took = |seconds: Option<f64>| seconds.map_or("none".into(), latency);
+        let rows = self.latency.iter().map(|phase| {
+            [
+                phase.phase.into(),
                 phase.answered.to_string(),
                 phase.failed.to_string(),
                 took(phase.p50_seconds),
                 took(phase.p95_seconds),
                 took(phase.max_seconds),
-            ]);
-        }
-        (!table.is_empty()).then(|| table.to_string())
+            ]
+        });
+        let header = "one request a second | answered | failed | p50 | p95 | max";
+        table(header, rows)
     }
 
-    fn sent(&self) -> Option<String> {
+    fn sent(&self) -> String {
         let lines = self.traffic.iter().filter_map(|load| {
             let counted = load.bombardier.as_ref().map(|one| format!(" {one}"));
             let output = load.output.map(|it| format!("\n\n```text\n{it}\n```"));
             Some(format!("{}:{}", load.label, counted.or(output)?))
         });
-        let lines: Vec<_> = lines.collect();
-        (!lines.is_empty()).then(|| lines.join("\n\n"))
+        lines.collect::<Vec<_>>().join("\n\n")
     }
 }
 
@@ -189,13 +180,17 @@ pub fn conclusion(verdict: &Verdict) -> Option<String> {
     }
 }
 
-/// The header is a row of Markdown.
-fn table(header: &str) -> Table {
+/// The header is a row of Markdown. Empty without rows.
+fn table<const N: usize>(header: &str, rows: impl Iterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
     table.set_header(header.split(" | ").map(Cell::new));
+    table.add_rows(rows);
     for column in table.column_iter_mut().skip(1).take(4) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table
+    match table.is_empty() {
+        true => String::new(),
+        false => table.to_string(),
+    }
 }

@@ -1,8 +1,9 @@
 //! A page that shows a recording while it runs: the numbers, the chart and the report so far.
 
 use std::{
-    io,
+    fs, io,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -16,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::{
     net::TcpListener,
     task::{JoinHandle, spawn_blocking},
@@ -25,9 +26,7 @@ use tokio::{
 
 use crate::{
     chart,
-    observations::Header,
-    progress::numbers,
-    record::{ObservationKind, Record},
+    observations::{self, Header},
     report::Report,
 };
 
@@ -58,48 +57,52 @@ pub struct Page {
 /// What the recording and the server share.
 struct State {
     header: Header,
-    recorded: Mutex<Recorded>,
+    /// The observations so far.
+    file: PathBuf,
+    shown: Mutex<Shown>,
     explained: Mutex<Explained>,
 }
 
 type Shared = extract::State<Arc<State>>;
 
-/// The recording so far.
-struct Recorded {
-    /// Copied only if an observation is made while it is being explained.
-    record: Arc<Record>,
-    /// What the page shows above the chart.
-    status: Value,
+/// What the page shows above the chart.
+#[derive(Default, Serialize)]
+struct Shown {
+    deployment: String,
+    numbers: String,
+    status: String,
+    ended: bool,
     /// When a page last asked.
+    #[serde(skip)]
     asked: Option<Instant>,
 }
 
 /// What was last asked for, which all pages are shown.
 #[derive(Default)]
 struct Explained {
-    /// The number of observations that it explains.
-    count: Option<usize>,
+    /// The length of the file that it explains.
+    length: Option<u64>,
     report: String,
     chart: String,
 }
 
 impl Page {
-    /// Serves the page at an address until the recording ends; port 0 is any free one.
+    /// Serves the page at an address until the recording ends; port 0 is any free one. `file` has
+    /// the observations so far.
     ///
     /// # Errors
     /// If it cannot listen there.
-    pub async fn serve(address: SocketAddr, header: Header, record: Record) -> io::Result<Self> {
+    pub async fn serve(address: SocketAddr, header: Header, file: PathBuf) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let deployment = &header.deployment;
-        let recorded = Recorded {
-            record: Arc::new(record),
-            status: json!({"deployment": deployment, "numbers": "", "status": "", "ended": false}),
-            asked: None,
+        let shown = Shown {
+            deployment: header.deployment.clone(),
+            ..Shown::default()
         };
         let state = Arc::new(State {
             header,
-            recorded: Mutex::new(recorded),
+            file,
+            shown: Mutex::new(shown),
             explained: Mutex::default(),
         });
         let mut router = Router::new();
@@ -127,24 +130,19 @@ impl Page {
         Ok(Self { state, server })
     }
 
-    /// `at` in seconds since the recording began.
-    pub fn observe(&self, at: f64, kind: &ObservationKind) {
-        Arc::make_mut(&mut lock(&self.state.recorded).record).add(at, kind.clone());
-    }
-
-    pub fn show(&self, at: f64, status: String) {
-        let mut recorded = lock(&self.state.recorded);
-        recorded.status["numbers"] = numbers(&recorded.record, at).into();
-        recorded.status["status"] = status.into();
+    pub fn show(&self, numbers: String, status: String) {
+        let mut shown = lock(&self.state.shown);
+        shown.numbers = numbers;
+        shown.status = status;
     }
 
     /// Shows the verdict until an open page has had the time to ask for it.
     pub async fn end(self, verdict: &str) {
         let asked = {
-            let mut recorded = lock(&self.state.recorded);
-            recorded.status["status"] = verdict.into();
-            recorded.status["ended"] = true.into();
-            recorded.asked
+            let mut shown = lock(&self.state.shown);
+            shown.status = verdict.into();
+            shown.ended = true;
+            shown.asked
         };
         if asked.is_some_and(|asked| asked.elapsed() < GRACE) {
             sleep(GRACE).await;
@@ -158,13 +156,14 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 async fn status(state: Shared) -> impl IntoResponse {
-    let mut recorded = lock(&state.recorded);
-    recorded.asked = Some(Instant::now());
-    of_type("application/json", recorded.status.to_string())
+    let mut shown = lock(&state.shown);
+    shown.asked = Some(Instant::now());
+    let json = serde_json::to_string(&*shown).expect("it is JSON");
+    of_type("application/json", json)
 }
 
-/// A part of the explanation, which is made once for each number of observations, in a thread of
-/// its own: one that waits would delay the probes.
+/// A part of the explanation, which is made once while nothing new is observed, in a thread of its
+/// own: one that waits would delay the probes.
 async fn explained(
     extract::State(state): Shared,
     content_type: &'static str,
@@ -172,12 +171,12 @@ async fn explained(
 ) -> impl IntoResponse {
     let explained = spawn_blocking(move || {
         let mut explained = lock(&state.explained);
-        let record = lock(&state.recorded).record.clone();
-        let count = Some(record.observations.len());
-        if explained.count != count {
+        let length = Some(fs::metadata(&state.file)?.len());
+        if explained.length != length {
+            let (_, record) = observations::read(&state.file, |flags| flags)?;
             let report = Report::new(&state.header, &record);
             *explained = Explained {
-                count,
+                length,
                 report: report.markdown(),
                 chart: chart::draw(&report)?,
             };

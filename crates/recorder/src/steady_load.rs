@@ -260,8 +260,8 @@ impl<'a> Model<'a> {
             .is_some_and(|(rest, _)| rest == to)
     }
 
-    /// The number of replicas that a load, which may differ at each sync, leads to, starting from a
-    /// number at rest, and how long it takes.
+    /// The number of replicas that a load leads to from a number at rest, and how long that takes.
+    /// `load` is called at each sync.
     fn settle(&self, mut load: impl FnMut() -> f64, from: u32) -> Option<(u32, Duration)> {
         let Self { rules, .. } = self;
         let period = rules.flags.sync_period;

@@ -28,6 +28,7 @@ pub struct TrafficResult {
     pub output: String,
 }
 
+/// A load and its result; times in seconds since the first load started.
 #[derive(Default, JsonSchema, Serialize)]
 pub struct Traffic<'a> {
     /// Such as `40 connections`.
@@ -41,6 +42,7 @@ pub struct Traffic<'a> {
     pub bombardier: Option<Bombardier<'a>>,
 }
 
+/// What bombardier counted.
 #[derive(JsonSchema, Serialize)]
 pub struct Bombardier<'a> {
     duration_seconds: f64,
@@ -54,6 +56,7 @@ pub struct Bombardier<'a> {
 }
 
 impl<'a> Traffic<'a> {
+    /// Adds when it ended, and how.
     pub fn end(&mut self, seconds: f64, result: &'a TrafficResult) {
         self.end_seconds = Some(seconds);
         self.failed = result.failed.as_deref();

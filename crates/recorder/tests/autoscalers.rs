@@ -49,7 +49,7 @@ fn the_example_of_the_documentation_is_up_to_date() {
     let recording = fs::File::open(docs.join("autoscale.jsonl.gz")).expect("the recording");
     let mut copy = fs::File::create(&file).expect("the folder is writable");
     io::copy(&mut GzDecoder::new(recording), &mut copy).expect("it is compressed");
-    let (header, record) = observations::read(&file, |_| ()).expect("observations");
+    let (header, record) = observations::read(&file, |flags| flags).expect("observations");
     let report = Report::new(&header, &record);
     assert_same(&report.markdown(), "tests", "report.md");
     let chart = chart::draw(&report).expect("it can be drawn");
@@ -575,7 +575,7 @@ proptest! {
             }
             object
         });
-        let is_observation = |line: &Value| ObservationKind::deserialize(line).is_ok();
+        let is_observation = |line: &Value| <ObservationKind>::deserialize(line).is_ok();
         let observations = created.into_iter().chain(changed).filter(is_observation).enumerate();
         let record = record(observations.map(|(index, one)| (index as f64 * 7.5, one)));
         let header = header(&record);

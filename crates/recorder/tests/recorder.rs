@@ -331,6 +331,34 @@ async fn what_cannot_be_recorded_is_an_error() {
     assert_eq!(run(&["run", "--", "true"]).await, several);
 }
 
+#[tokio::test]
+async fn a_hold_is_planned_by_the_given_flags_before_the_app_is_asked() {
+    let test = "hold";
+    let fake = at_rest(test).await;
+    let run = async |replicas: &str, tolerance: &str| {
+        // Nothing listens there.
+        let url = ["--url", "http://127.0.0.1:9", "--tolerance", tolerance];
+        let arguments = [&["hold", replicas], &url[..]].concat();
+        recorder(&fake, test, &arguments).ends(2).await
+    };
+    let above = "error: the autoscaler allows 1 to 20 replicas, not 50\n";
+    assert_eq!(run("50", "0.1").await, above);
+    let both = run("7", "0.1").await;
+    assert_says(
+        &both,
+        &[
+            "7 replicas: ",
+            " until there are ",
+            "does not respond with 2xx",
+        ],
+    );
+    let one = run("7", "0").await;
+    assert!(
+        one.starts_with("7 replicas: ") && !one.contains("until"),
+        "{one}"
+    );
+}
+
 const UNSCALED: &str = "no autoscaler targets the Deployment: deploy one, \
                         or resume its ScaledObject if that is paused";
 
