@@ -328,7 +328,7 @@ async fn growth(testbed: &Testbed, report: &mut Report) -> Result<()> {
     report.add(
         "`cpu_time=20ms`, c=1, 4, 16, 64",
         &[
-            ("spread of CPU per request", percent(spread).at_most(8.0)),
+            ("spread of CPU per request", percent(spread).at_most(12.0)),
             (
                 "growth of health p99 ÷ that of c",
                 plain(growth).at_most(1.0),
