@@ -390,12 +390,12 @@ impl Recording {
             Evaluation::Missed(_) => "not as expected; ",
             Evaluation::Pending => "",
         };
-        let has_ended = self.record.traffic_result().is_some();
-        let is_pending = *evaluation == Evaluation::Pending && !has_ended;
+        let traffic_ended = self.record.traffic_result().is_some();
+        let is_pending = *evaluation == Evaluation::Pending && !traffic_ended;
         let waiting_for = match (&self.task.until, &self.task.expectation) {
             _ if self.awaits_traffic() => "the traffic is about to start".into(),
             (_, Some(expectation)) if is_pending => format!("waiting for {expectation}"),
-            (Until::TrafficEnded(_), _) if has_ended => {
+            (Until::TrafficEnded(_), _) if traffic_ended => {
                 "waiting for the minimum number of replicas".into()
             }
             _ if self.task.sends_traffic() => "waiting for the end of the traffic".into(),

@@ -3,13 +3,13 @@
 use std::{io::Read, net::TcpStream, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use testkit::{Launch, Runner, Server, manifest, send};
+use testkit::{Launch, Runner, manifest, send};
 use tokio::{
     time::{Instant, sleep},
     try_join,
 };
 
-use super::{figures, probe};
+use super::{figures, probe, start};
 use crate::{
     crowds::health_figures,
     measure::{disconnect, traffic},
@@ -42,10 +42,6 @@ async fn time_until(mut is_done: impl FnMut() -> bool) -> Value {
         sleep(SECOND / 200).await;
     }
     seconds(f64::NAN)
-}
-
-fn start(runner: &Runner) -> Result<Server> {
-    Launch::new(runner, manifest())?.start()
 }
 
 async fn idle_connections(runner: &Runner) -> Result<Vec<Figure>> {

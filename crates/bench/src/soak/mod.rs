@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use go_duration::GoDuration;
 use reqwest::{Client, Method};
 use serde_json::Value;
-use testkit::{Launch, Server, Usage, digest, manifest};
+use testkit::{Launch, Runner, Server, Usage, digest, manifest};
 use tokio::{
     runtime::Builder,
     sync::oneshot,
@@ -76,13 +76,17 @@ impl Args {
         let runner = testbed::runner()?;
         let mut report = Report::begin(&runner)?;
         report.begin_case("soak", Path::new(COMPONENT));
-        let server = Launch::new(&runner, manifest())?.start()?;
+        let server = start(&runner)?;
         let measured = soak(&server, self.period, &mut report).await;
         report.check(measured);
         drop(server);
         faults::measure(&runner, &mut report).await;
         report.end(None)
     }
+}
+
+fn start(runner: &Runner) -> Result<Server> {
+    Launch::new(runner, manifest())?.start()
 }
 
 /// Sends requests for this period, and compares the server at rest with what it was when warm.
