@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, Unexpected},
+};
 use serde_json::Value;
 
 use crate::{
@@ -53,9 +56,20 @@ fn text_or_nothing<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Err
     Ok(value.as_str().unwrap_or_default().into())
 }
 
+/// Up to 136 years, of which every time is a valid one.
+fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
+    let seconds = f64::deserialize(value)?;
+    if !(0.0..=u32::MAX.into()).contains(&seconds) {
+        let given = Unexpected::Float(seconds);
+        return Err(D::Error::invalid_value(given, &"0 to 4294967295 seconds"));
+    }
+    Ok(seconds)
+}
+
 #[derive(Clone, Debug, Deserialize)]
 pub struct Observation {
     /// Seconds since the recording began.
+    #[serde(deserialize_with = "seconds")]
     pub at: f64,
     #[serde(flatten)]
     pub kind: ObservationKind,
@@ -64,6 +78,7 @@ pub struct Observation {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Response {
     /// From sending the request until the whole response was received.
+    #[serde(deserialize_with = "seconds")]
     pub seconds: f64,
     /// Why it counts as failed.
     #[serde(default)]

@@ -34,14 +34,10 @@ struct Server {
     log: Vec<(&'static str, Value)>,
     /// The watches that have not been broken, by path.
     watches: Vec<(String, UnboundedSender<io::Result<String>>)>,
-    watch_count: usize,
-    /// What the recorder may not read, and how often it asked.
+    /// What the recorder may not read.
     forbidden: Option<&'static str>,
-    refusals: usize,
-    /// The label selectors of the requests.
-    selectors: Vec<String>,
-    /// The queries of the GET requests to an app.
-    queries: Vec<String>,
+    /// Such as `GET /app?iterations=0`.
+    requests: Vec<String>,
 }
 
 pub struct Fake {
@@ -99,36 +95,27 @@ impl Fake {
         }
     }
 
-    async fn wait(&self, is_done: impl Fn(&Server) -> bool) {
-        while !is_done(&self.lock()) {
+    /// Waits until the recorder has begun this number of watches.
+    pub async fn watched(&self, times: usize) {
+        self.asked("watch=true", times).await;
+    }
+
+    /// Waits until this number of requests contain a text.
+    pub async fn asked(&self, text: &str, times: usize) {
+        let asked = |one: &&String| one.contains(text);
+        while self.lock().requests.iter().filter(asked).count() < times {
             sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Waits until the recorder has begun this number of watches.
-    pub async fn watched(&self, times: usize) {
-        self.wait(|server| server.watch_count >= times).await;
+    /// The requests since the last call.
+    pub fn take_requests(&self) -> Vec<String> {
+        take(&mut self.lock().requests)
     }
 
-    pub fn forbid(&self, path: &'static str) {
-        self.lock().forbidden = Some(path);
-    }
-
-    pub fn allow_all(&self) {
-        self.lock().forbidden = None;
-    }
-
-    /// Waits until the recorder has asked this often for what is forbidden.
-    pub async fn refused(&self, times: usize) {
-        self.wait(|server| server.refusals >= times).await;
-    }
-
-    pub fn selectors(&self) -> String {
-        self.lock().selectors.join("\n")
-    }
-
-    pub fn take_queries(&self) -> Vec<String> {
-        take(&mut self.lock().queries)
+    /// Lets the recorder list everything but this.
+    pub fn forbid(&self, path: Option<&'static str>) {
+        self.lock().forbidden = path;
     }
 }
 
@@ -164,7 +151,6 @@ impl Server {
             let _ = sender.unbounded_send(Ok(format!("{event}\n")));
         }
         self.watches.push((path.into(), sender));
-        self.watch_count += 1;
         Body::from_stream(lines)
     }
 
@@ -182,18 +168,15 @@ impl Server {
 
     /// The response of an app: of cpu-load-gen, of one that fails after its first response, or of
     /// another one.
-    fn ask_app(&mut self, path: &str, method: &Method, query: &str) -> Option<Response> {
-        let response = match path {
+    fn ask_app(&self, path: &str) -> Option<Response> {
+        let is_get = |one: &&String| one.starts_with("GET /flaky");
+        Some(match path {
             "/app" => "hello".into_response(),
             "/cpu-load-gen" => [("load", "cpu_time=20ms"), ("max-cpu-time", "10s")].into_response(),
-            "/flaky" if self.queries.is_empty() => "hello".into_response(),
+            "/flaky" if self.requests.iter().filter(is_get).count() < 2 => "hello".into_response(),
             "/flaky" => StatusCode::SERVICE_UNAVAILABLE.into_response(),
             _ => return None,
-        };
-        if *method == Method::GET {
-            self.queries.push(query.into());
-        }
-        Some(response)
+        })
     }
 }
 
@@ -205,17 +188,16 @@ async fn respond(
 ) -> Response {
     let path = uri.path();
     let mut server = fake.lock();
-    if let Some(response) = server.ask_app(path, &method, uri.query().unwrap_or_default()) {
+    server.requests.push(format!("{method} {uri}"));
+    if let Some(response) = server.ask_app(path) {
         return response;
     }
-    server.selectors.extend(query.get("labelSelector").cloned());
     if query.contains_key("watch") {
         let version = query.get("resourceVersion");
         let since = version.and_then(|version| version.parse().ok());
         return server.watch(path, since.unwrap_or(0)).into_response();
     }
     if server.forbidden == Some(path) {
-        server.refusals += 1;
         return failure(StatusCode::FORBIDDEN, path, "Forbidden");
     }
     match server.get(path) {
