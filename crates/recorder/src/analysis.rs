@@ -189,31 +189,3 @@ pub fn probes(record: &Record) -> impl Iterator<Item = (f64, &Response)> {
         _ => None,
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::common;
-
-    #[test]
-    fn idle_is_at_most_the_minimum() {
-        for (desired, existing, ready, expected) in [
-            (1, 1, 1, true),
-            // KEDA scaled it to zero.
-            (0, 0, 0, true),
-            // A pod is terminating.
-            (1, 2, 1, false),
-            (1, 1, 0, false),
-        ] {
-            let mut deployment = common::deployment(desired, ready);
-            deployment["status"]["replicas"] = existing.into();
-            let record = common::record([
-                (0.0, json!({"hpa": common::hpa(1, 1, 2)})),
-                (0.0, json!({"deployment": deployment})),
-            ]);
-            assert_eq!(is_idle(&record.state), expected, "{deployment}");
-        }
-    }
-}

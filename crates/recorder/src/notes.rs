@@ -40,11 +40,13 @@ pub fn notes(record: &Record) -> Vec<Note> {
     let mut all = record.observations.iter();
     let listed = all.find(|one| matches!(one.kind, ObservationKind::Autoscaler(_)));
     let listed = listed.map_or(0.0, |one| one.at.min(LISTED));
+    let mut later = record.observations.iter().skip(1);
     let mut is_gone = false;
     record.for_each(|observation, state| {
+        let is_listing = later.next().is_some_and(|next| next.at <= listed);
         // Without the Deployment, nothing ends well.
         is_gone |= matches!(observation.kind, ObservationKind::DeploymentGone(_));
-        if is_gone || observation.at < listed {
+        if is_gone || is_listing {
             return;
         }
         for ((find, end), is) in CONDITIONS.iter().zip(&mut are) {
@@ -52,7 +54,7 @@ pub fn notes(record: &Record) -> Vec<Note> {
             if found.is_some() != *is {
                 *is = !*is;
                 notes.push(Note {
-                    at: observation.at,
+                    at: observation.at.max(listed),
                     text: found.unwrap_or_else(|| end.to_string()),
                 });
             }
@@ -97,98 +99,5 @@ pub fn why_unscaled(state: &State) -> Option<String> {
              keep one of them",
             names.join(", ")
         )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::common::{self, hpa};
-
-    fn noted(observations: &[(f64, Value)]) -> Vec<String> {
-        let notes = notes(&common::record(observations.iter().cloned()));
-        let text = |note: &Note| format!("{} s: {}", note.at, note.text);
-        notes.iter().map(text).collect()
-    }
-
-    fn deployment(desired: u32, existing: u32, updated: u32, ready: u32) -> Value {
-        let mut object = common::deployment(desired, ready);
-        object["status"]["replicas"] = existing.into();
-        object["status"]["updatedReplicas"] = updated.into();
-        json!({"deployment": object})
-    }
-
-    #[test]
-    fn pods_without_a_node_are_noted_until_all_of_them_have_one() {
-        let pod = |name: &str, is_scheduled: bool| {
-            let mut object = common::pod(name);
-            object["status"]["conditions"] = json!([{
-                "type": "PodScheduled", "status": if is_scheduled { "True" } else { "False" },
-                "message": "0/1 nodes are available: 1 Insufficient cpu. no new claims to \
-                            deallocate, preemption: 0/1 nodes are available: \
-                            1 No preemption victims found.",
-            }]);
-            json!({"pod": object})
-        };
-        let noted = noted(&[
-            (0.1, json!({"hpa": hpa(1, 1, 2)})),
-            (20.0, pod("a", false)),
-            (20.1, pod("b", false)),
-            (50.0, pod("a", true)),
-            (60.0, json!({"pod_gone": "b"})),
-        ]);
-        let why = "0/1 nodes are available: 1 Insufficient cpu";
-        let begins = format!("20 s: pods are not scheduled: {why}");
-        assert_eq!(noted, [&*begins, "60 s: all pods are scheduled"]);
-    }
-
-    #[test]
-    fn a_rollout_lasts_until_all_pods_are_new_and_ready_and_a_scale_out_is_none() {
-        let expected = [
-            "30 s: a rollout replaces the pods",
-            "50 s: the rollout is complete",
-        ];
-        let rolling = [
-            (0.1, json!({"hpa": hpa(4, 4, 2)})),
-            (0.2, deployment(1, 1, 1, 1)),
-            (10.0, deployment(4, 4, 4, 1)),
-            (20.0, deployment(4, 4, 4, 4)),
-            (30.0, deployment(4, 5, 1, 4)),
-            (40.0, deployment(4, 4, 4, 3)),
-            (50.0, deployment(4, 4, 4, 4)),
-        ];
-        assert_eq!(noted(&rolling), expected);
-        let recreating = [
-            (0.1, json!({"hpa": hpa(4, 4, 2)})),
-            (0.2, deployment(4, 4, 4, 4)),
-            (30.0, deployment(4, 4, 0, 0)),
-            (35.0, deployment(4, 0, 0, 0)),
-            (40.0, deployment(4, 4, 4, 0)),
-            (50.0, deployment(4, 4, 4, 4)),
-        ];
-        assert_eq!(noted(&recreating), expected);
-        let mut deleted = recreating[..4].to_vec();
-        deleted.push((38.0, json!({"deployment_gone": true})));
-        assert_eq!(noted(&deleted), expected[..1]);
-    }
-
-    #[test]
-    fn an_autoscaler_that_goes_and_comes_back_is_noted() {
-        let none = why_unscaled(&State::default()).expect("there is no autoscaler");
-        let none_at = |at: f64| format!("{at} s: {none}");
-        let one = "60 s: one autoscaler targets the Deployment";
-        let found = json!({"hpa": hpa(1, 1, 2)});
-        let deployed = deployment(1, 1, 1, 1);
-        // The Deployment is listed before the autoscaler.
-        let mut paused = vec![(0.1, deployed.clone()), (0.2, found.clone())];
-        assert!(noted(&paused).is_empty());
-        let gone = json!({"hpa_gone": "keda-hpa-cpu-scaling"});
-        paused.extend([(30.0, gone), (60.0, found.clone())]);
-        assert_eq!(noted(&paused), [&*none_at(30.0), one]);
-        assert_eq!(noted(&paused[..1]), [none_at(0.1)]);
-        let resumed = [(0.1, deployed.clone()), (6.0, deployed), (60.0, found)];
-        assert_eq!(noted(&resumed), [&*none_at(6.0), one]);
     }
 }

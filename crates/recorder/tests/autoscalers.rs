@@ -87,8 +87,9 @@ fn failing(from: u32, to: u32, reason: &str, message: &str) -> Value {
     let mut object = hpa(from, to, 0);
     object["hpa"]["status"]["currentMetrics"] = json!([{"type": ""}]);
     object["hpa"]["status"]["conditions"] = json!([
-        condition("AbleToScale", true, "SucceededGetScale", ""),
+        condition("ScalingLimited", true, "ScaleUpLimit", ""),
         condition("ScalingActive", false, reason, message),
+        condition("AbleToScale", true, "SucceededGetScale", ""),
     ]);
     object
 }
@@ -126,9 +127,17 @@ fn usage(pods: &[(&str, &[(&str, &str)])]) -> Value {
     json!({"usage": pods.collect::<Value>()})
 }
 
+/// The replicas of a Deployment, its pods, those of the current template, and the ready ones.
+fn pods(desired: u32, existing: u32, updated: u32, ready: u32) -> Value {
+    let mut object = common::deployment(desired, ready);
+    object["status"]["replicas"] = existing.into();
+    object["status"]["updatedReplicas"] = updated.into();
+    json!({"deployment": object})
+}
+
 /// All of its replicas are ready.
 fn deployment(replicas: u32) -> Value {
-    json!({"deployment": common::deployment(replicas, replicas)})
+    pods(replicas, replicas, replicas, replicas)
 }
 
 /// The autoscaler of a ScaledObject, while its metrics are not read for this reason.
@@ -242,6 +251,14 @@ fn the_reports_are_those_in_the_repository() {
     let failure = condition("ReplicaFailure", true, "FailedCreate", quota);
     let mut no_quota = deployment(1);
     no_quota["deployment"]["status"]["conditions"] = json!([failure]);
+    let scheduled = |name: &str, is_scheduled: bool| {
+        let why = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, \
+                   preemption: 0/1 nodes are available: 1 No preemption victims found.";
+        let mut object = pod(name, &[]);
+        let scheduled = condition("PodScheduled", is_scheduled, "", why);
+        object["pod"]["status"]["conditions"] = json!([scheduled]);
+        object
+    };
     let why = "pods are controlled by multiple HPAs";
     let ambiguous = failing(2, 2, "AmbiguousSelector", why);
     let other = |mut object: Value| {
@@ -254,6 +271,9 @@ fn the_reports_are_those_in_the_repository() {
     let blind = failing(4, 0, "FailedGetResourceMetric", "no metrics returned");
     outage.extend((2..=25).map(|sync| (f64::from(sync) * 15.02, blind.clone())));
     outage.push((391.0, hpa(4, 1, 2)));
+    let mut unscalable = blind;
+    unscalable["hpa"]["status"]["conditions"][2] =
+        condition("AbleToScale", false, "FailedGetScale", "timed out");
     let (app, proxied) = ([("app", "100m")], [("app", "200m"), ("proxy", "1")]);
     let response = |seconds: u32| json!({"response": {"seconds": seconds}});
     let started = json!({"traffic_started": "40 connections"});
@@ -313,6 +333,44 @@ fn the_reports_are_those_in_the_repository() {
         ],
     );
     add(
+        "Pods without a node are noted until all of them have one",
+        vec![
+            (0.0, hpa(1, 1, 2)),
+            (20.0, scheduled("a", false)),
+            (20.1, scheduled("b", false)),
+            (50.0, scheduled("a", true)),
+            (60.0, json!({"pod_gone": "b"})),
+        ],
+    );
+    add(
+        "A rollout lasts until all pods are new and ready, and a scale-out is none",
+        vec![
+            (0.0, hpa(4, 4, 2)),
+            (0.0, pods(1, 1, 1, 1)),
+            (10.0, pods(4, 4, 4, 1)),
+            (20.0, pods(4, 4, 4, 4)),
+            (30.0, pods(4, 5, 1, 4)),
+            (40.0, pods(4, 4, 4, 3)),
+            (50.0, pods(4, 4, 4, 4)),
+            // The strategy Recreate.
+            (60.0, pods(4, 4, 0, 0)),
+            (65.0, pods(4, 0, 0, 0)),
+            (70.0, pods(4, 4, 4, 0)),
+            (80.0, pods(4, 4, 4, 4)),
+            (90.0, pods(4, 4, 0, 0)),
+            (95.0, json!({"deployment_gone": true})),
+        ],
+    );
+    add(
+        "An autoscaler that is deployed late, goes and comes back",
+        vec![
+            (0.1, deployment(1)),
+            (20.0, hpa(1, 1, 2)),
+            (30.0, json!({"hpa_gone": "hpa"})),
+            (60.0, hpa(1, 1, 2)),
+        ],
+    );
+    add(
         "Two autoscalers of one Deployment are noted in one line, until one is gone",
         vec![
             (0.0, hpa(2, 2, 50)),
@@ -343,6 +401,10 @@ fn the_reports_are_those_in_the_repository() {
     add(
         "An outage of the metrics is noted once, and recommendations expire meanwhile",
         outage,
+    );
+    add(
+        "That the replicas cannot be set is quoted before other reasons",
+        vec![(0.0, unscalable)],
     );
     add(
         "All watches are lost, and the events of the changes come back last",
@@ -417,11 +479,23 @@ fn the_reports_are_those_in_the_repository() {
             (30.0, hpa(1, 4, 500)),
             (40.0, pod("new", &app)),
             (45.0, ended.clone()),
-            (45.0, started),
+            (45.0, started.clone()),
             (50.0, pod("newer", &app)),
             (52.0, response(4)),
             (53.0, json!({"response": {"seconds": 1, "failed": "503"}})),
-            (100.0, ended),
+            (100.0, ended.clone()),
+        ],
+    );
+    add(
+        "Idle once no pod is terminating and all are ready, also with none by KEDA",
+        vec![
+            (0.0, hpa(1, 1, 2)),
+            (0.0, deployment(2)),
+            (5.0, started),
+            (20.0, ended),
+            (25.0, pods(1, 2, 2, 1)),
+            (30.0, pods(1, 1, 1, 0)),
+            (40.0, deployment(0)),
         ],
     );
     add("Without a scale-out no probe is of one", unscaled);
@@ -453,30 +527,6 @@ fn resource_requests_are_read_from_the_pods() {
     assert_eq!(target(Some(&injected)), Some(90.0));
     injected["pod"]["spec"]["resources"] = json!({"requests": {"cpu": "500m"}});
     assert_eq!(target(Some(&injected)), Some(250.0), "a request of the pod");
-}
-
-#[test]
-fn the_most_relevant_condition_is_quoted() {
-    let [able, active, limited] = [
-        ("AbleToScale", false),
-        ("ScalingActive", false),
-        ("ScalingLimited", true),
-    ];
-    let fine = [("AbleToScale", true), ("ScalingActive", true)];
-    for (conditions, expected) in [
-        (vec![limited, active, able], Some("AbleToScale")),
-        (vec![limited, active], Some("ScalingActive")),
-        (vec![limited, fine[0], fine[1]], Some("ScalingLimited")),
-        (vec![("ScalingLimited", false), fine[1]], None),
-    ] {
-        let conditions = conditions.iter();
-        let conditions = conditions.map(|(kind, is_true)| condition(kind, *is_true, kind, ""));
-        let mut object = hpa(1, 1, 2);
-        object["hpa"]["status"]["conditions"] = conditions.collect();
-        let state = record([(0.0, object)]).state;
-        let autoscaler = state.autoscaler().expect("it is there");
-        assert_eq!(autoscaler.complaint().map(|one| &*one.type_), expected);
-    }
 }
 
 /// Objects with a value in every field that is read.
