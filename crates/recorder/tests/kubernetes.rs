@@ -116,25 +116,20 @@ struct Normalise {
     /// Seconds before now, and replicas.
     recommendations: Vec<(f64, u32)>,
     /// Seconds before now, and replicas added.
-    changes: Vec<(f64, i64)>,
+    changes: Vec<(f64, i32)>,
     replicas: u32,
     wanted: u32,
     expected: u32,
 }
 
 /// The memory of these recommendations and changes.
-fn history(rules: &Rules, recommendations: &[(f64, u32)], changes: &[(f64, i64)]) -> History {
+fn history(rules: &Rules, recommendations: &[(f64, u32)], changes: &[(f64, i32)]) -> History {
     let mut history = History::default();
     for (at, replicas) in recommendations {
         history.recommend(rules, *at, *replicas);
     }
     for (at, added) in changes {
-        let changed = added.unsigned_abs() as u32;
-        let (from, to) = if *added > 0 {
-            (0, changed)
-        } else {
-            (changed, 0)
-        };
+        let [from, to] = [-added, *added].map(|count| count.max(0).unsigned_abs());
         history.scale(rules, *at, from, to);
     }
     history
@@ -314,6 +309,11 @@ impl Table {
             .unwrap_or_else(|error| panic!("{}: {field}: {error}", self.from))
     }
 
+    /// Empty if the case has none.
+    fn list<T: DeserializeOwned>(&self, field: &str) -> Vec<T> {
+        self.get::<Option<_>>(field).unwrap_or_default()
+    }
+
     fn recommendation(&self) -> u32 {
         let reading = Reading {
             current: self.get("current"),
@@ -335,38 +335,32 @@ impl Table {
         recommended.expect("some are counted").replicas
     }
 
+    /// What the rules make of a recommendation, after these recommendations and changes.
+    fn normalise(&self, rules: &Rules) -> u32 {
+        let history = history(rules, &self.list("recommendations"), &self.list("changes"));
+        // More than enough for the step without a behavior.
+        let replicas = self.get::<Option<_>>("replicas").unwrap_or(100);
+        let (result, _) = rules.normalise(replicas, self.get("wanted"), history.at(0.0, 0.0));
+        result
+    }
+
     fn limits(&self, behavior: Value) -> u32 {
         let rules = rules(self.get("min"), self.get("max"), behavior);
-        let replicas = self.get("replicas");
-        if let Some((bound, _)) = rules.bound(replicas) {
-            return bound;
-        }
-        let changes: Option<Vec<_>> = self.get("changes");
-        let history = history(&rules, &[], &changes.unwrap_or_default());
-        rules
-            .normalise(replicas, self.get("wanted"), history.at(0.0, 0.0))
-            .0
+        let bound = rules.bound(self.get("replicas"));
+        bound.map_or_else(|| self.normalise(&rules), |(bound, _)| bound)
     }
 
     fn stabilisation(&self) -> u32 {
+        let direction = |window: &str| {
+            let mut direction = pods(1000, 15);
+            direction["stabilizationWindowSeconds"] = self.get(window);
+            direction
+        };
         let behavior = match self.get("behavior") {
-            true => {
-                let mut directions = [pods(1000, 15), pods(1000, 15)];
-                for (direction, window) in directions.iter_mut().zip(["up", "down"]) {
-                    direction["stabilizationWindowSeconds"] = self.get(window);
-                }
-                behavior(directions)
-            }
+            true => behavior(["up", "down"].map(direction)),
             false => Value::Null,
         };
-        let rules = rules(0, 1000, behavior);
-        let recommendations: Vec<_> = self.get("recommendations");
-        let history = history(&rules, &recommendations, &[]);
-        // More than enough for the step without a behavior.
-        let replicas = self.get::<Option<_>>("replicas").unwrap_or(100);
-        rules
-            .normalise(replicas, self.get("wanted"), history.at(0.0, 0.0))
-            .0
+        self.normalise(&rules(0, 1000, behavior))
     }
 
     /// The change within a period, by the largest step.
@@ -374,9 +368,9 @@ impl Table {
         let direction = pods(0, self.get("period"));
         let rules = rules(0, 1000, behavior([direction.clone(), direction]));
         // Replicas were removed, so that the step may lead back to where they were.
-        let mut changes: Vec<(f64, i64)> = self.get("changes");
-        changes.iter_mut().for_each(|(_, count)| *count *= -1);
-        let history = history(&rules, &[], &changes);
+        let changes = self.list("changes").into_iter();
+        let removed = changes.map(|(at, changed): (f64, i32)| (at, -changed));
+        let history = history(&rules, &[], &removed.collect::<Vec<_>>());
         rules.largest_step(true, 100, history.at(0.0, 0.0)) - 100
     }
 }
