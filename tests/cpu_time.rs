@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest, handshake};
 use http::Request;
-use testkit::{Server, send};
+use testkit::Server;
 use tokio::runtime::Runtime;
 
 /// What a burn uses at most after its client has disconnected half a second after its start: a host
@@ -57,7 +57,7 @@ fn clients_that_disconnect_end_their_burns(server: &Server) {
         ("cpu_time=1h", 40, false, first_second_of_all_cores()),
     ] {
         let what = format!("{query}, {count}");
-        let request = |_| send(server.address(), &format!("/?{query}")).expect("it is sent");
+        let request = |_| server.send(&format!("/?{query}")).expect("it is sent");
         let mut clients: Vec<_> = (0..count).map(request).collect();
         if after_head {
             let mut start = [0; 12];

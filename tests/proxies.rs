@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 use std::{env, fs};
 
-use testkit::{Launch, Server, send};
+use testkit::{Launch, Server};
 
 /// The time after which the proxies close an idle connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(7);
@@ -71,7 +71,7 @@ fn a_long_response_passes_through_proxies_that_close_idle_connections() {
     let nginx = nginx(server.address());
     let haproxy = haproxy(nginx.address());
     let mut response = String::new();
-    let client = send(haproxy.address(), "/?cpu=10m&duration=12s");
+    let client = haproxy.send("/?cpu=10m&duration=12s");
     let read = client.and_then(|mut client| client.read_to_string(&mut response));
     read.expect("a whole response");
     let load = r#""load":"cpu=10m&duration=12s""#;
@@ -83,7 +83,7 @@ fn a_long_response_passes_through_proxies_that_close_idle_connections() {
 fn a_burn_ends_soon_after_its_client_disconnects_behind_a_proxy() {
     let server = Server::start(&[]);
     let haproxy = haproxy(server.address());
-    let client = send(haproxy.address(), "/?cpu_time=9s").expect("a request is sent");
+    let client = haproxy.send("/?cpu_time=9s").expect("a request is sent");
     sleep(Duration::from_millis(2500));
     drop(client);
     // It burns for two seconds at most.

@@ -5,17 +5,10 @@ use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
 
-use testkit::{Server, send};
+use testkit::Server;
 
 /// The last headers of a request.
 const LAST: &str = "Host: localhost\r\nConnection: close\r\n\r\n";
-
-fn connect(server: &Server) -> TcpStream {
-    let connection = TcpStream::connect(server.address()).expect("a connection");
-    let longest = Some(Duration::from_secs(60));
-    connection.set_read_timeout(longest).expect("a timeout");
-    connection
-}
 
 /// All bytes until the server closes the connection.
 fn rest(mut connection: TcpStream) -> String {
@@ -31,7 +24,7 @@ fn rest(mut connection: TcpStream) -> String {
 
 /// The responses to these bytes, until the server closes the connection.
 fn responses(server: &Server, request: &[u8]) -> String {
-    let mut connection = connect(server);
+    let mut connection = server.connect().expect("a connection");
     connection.write_all(request).expect("a request is sent");
     rest(connection)
 }
@@ -98,7 +91,7 @@ fn pipelined_requests_in_pieces_get_responses_in_their_order() {
     let request = |n, headers| format!("GET /?iterations={n} HTTP/1.1\r\n{headers}");
     let next = "Host: localhost\r\n\r\n";
     let requests = [request(1, next), request(2, next), request(3, LAST)].concat();
-    let mut connection = connect(&server);
+    let mut connection = server.connect().expect("a connection");
     for piece in requests.as_bytes().chunks(requests.len().div_ceil(10)) {
         connection.write_all(piece).expect("a piece is sent");
         sleep(Duration::from_millis(20));
@@ -114,7 +107,7 @@ fn pipelined_requests_in_pieces_get_responses_in_their_order() {
 #[test]
 fn an_http_1_0_client_can_keep_its_connection() {
     let server = Server::start(&[]);
-    let mut connection = BufReader::new(connect(&server));
+    let mut connection = BufReader::new(server.connect().expect("a connection"));
     // None of them burns, so that even a slow machine sends each in one piece.
     for target in ["/?iterations=0", "/?nonsense", "/robots.txt", "/healthz"] {
         let request =
@@ -141,7 +134,7 @@ fn an_http_1_0_client_can_keep_its_connection() {
 fn a_long_response_sends_a_space_each_second() {
     const IDLE: Duration = Duration::from_secs(3);
     let server = Server::start(&[]);
-    let connection = send(server.address(), "/?cpu=10m&duration=5.5s").expect("it is sent");
+    let connection = server.send("/?cpu=10m&duration=5.5s").expect("it is sent");
     connection.set_read_timeout(Some(IDLE)).expect("a timeout");
     let response = rest(connection);
     assert!(response.contains("x-accel-buffering: no\r\n"), "{response}");

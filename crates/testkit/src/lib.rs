@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 pub use cgroup::Cgroup;
 pub use process::Process;
-pub use server::{Launch, Response, Runner, Server, Usage, manifest, send};
+pub use server::{Launch, Response, Runner, Server, Usage, manifest};
 pub use ureq::http::Method;
 
 /// The digest that a load of this many iterations reports, in hexadecimal, computed natively.

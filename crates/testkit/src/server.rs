@@ -305,6 +305,21 @@ impl Server {
         }
     }
 
+    /// A connection, on which reading fails after a minute without a byte.
+    pub fn connect(&self) -> io::Result<TcpStream> {
+        let connection = TcpStream::connect(self.address())?;
+        connection.set_read_timeout(Some(REQUEST_TIMEOUT))?;
+        Ok(connection)
+    }
+
+    /// Sends a GET over a connection of its own, which the server closes after the response.
+    pub fn send(&self, target: &str) -> io::Result<TcpStream> {
+        let mut connection = self.connect()?;
+        let headers = "Host: localhost\r\nConnection: close";
+        write!(connection, "GET {target} HTTP/1.1\r\n{headers}\r\n\r\n")?;
+        Ok(connection)
+    }
+
     /// The output of the server so far.
     pub fn log(&self) -> Result<String> {
         Ok(fs::read_to_string(self.folder.path().join("log"))?)
@@ -348,16 +363,6 @@ impl Server {
         let processes = system.processes().values();
         processes.filter(move |it| it.thread_kind().is_none() && is_own(it.pid()))
     }
-}
-
-/// Sends a GET over a connection of its own, which the server closes after the response. Reading
-/// fails after a minute without a byte.
-pub fn send(address: &str, target: &str) -> io::Result<TcpStream> {
-    let mut connection = TcpStream::connect(address)?;
-    connection.set_read_timeout(Some(REQUEST_TIMEOUT))?;
-    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    connection.write_all(request.as_bytes())?;
-    Ok(connection)
 }
 
 fn processes(what: ProcessRefreshKind) -> System {

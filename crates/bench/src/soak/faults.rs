@@ -3,7 +3,7 @@
 use std::{io::Read, net::TcpStream, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use testkit::{Launch, Runner, manifest, send};
+use testkit::{Launch, Runner, manifest};
 use tokio::{
     time::{Instant, sleep},
     try_join,
@@ -108,7 +108,7 @@ async fn largest_at_once(runner: &Runner) -> Result<Vec<Figure>> {
 
 async fn terminated(runner: &Runner) -> Result<Vec<Figure>> {
     let mut server = start(runner)?;
-    let send = |_| send(server.address(), "/?cpu_time=10s");
+    let send = |_| server.send("/?cpu_time=10s");
     let clients: Vec<_> = (0..8).map(send).collect::<Result<_, _>>()?;
     sleep(2 * SECOND).await;
     server.process.terminate()?;
