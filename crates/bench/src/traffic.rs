@@ -3,6 +3,7 @@
 
 use std::{
     sync::{Arc, Mutex},
+    thread,
     time::Duration,
 };
 
@@ -10,6 +11,8 @@ use anyhow::{Context, Result, ensure};
 use reqwest::RequestBuilder;
 use serde_json::Value;
 use tokio::{
+    runtime::Builder,
+    sync::oneshot,
     task::JoinSet,
     time::{Instant, interval, sleep, timeout, timeout_at},
 };
@@ -174,8 +177,16 @@ pub async fn response(request: RequestBuilder, expected: u16) -> Result<String> 
 
 /// Probes the health endpoint at `url` until `end`, each time on a new connection and without
 /// waiting for the probes before, and returns the latencies in seconds. Any response below 500
-/// counts, since not every peer has a health endpoint.
+/// counts, since not every peer has a health endpoint. A thread of its own does that, since clients
+/// keep this one busy.
 pub async fn probe_health(url: String, end: Instant) -> Result<Vec<f64>> {
+    let (sender, latencies) = oneshot::channel();
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    thread::spawn(move || sender.send(runtime.block_on(probe_until(url, end))));
+    latencies.await?
+}
+
+async fn probe_until(url: String, end: Instant) -> Result<Vec<f64>> {
     let client = reqwest::Client::builder().no_proxy();
     let client = client.pool_max_idle_per_host(0).build()?;
     let mut probes = JoinSet::new();

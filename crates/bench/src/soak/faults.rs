@@ -9,12 +9,12 @@ use tokio::{
     try_join,
 };
 
-use super::{figures, probe, start};
+use super::{figures, start};
 use crate::{
     crowds::health_figures,
     measure::{disconnect, traffic},
     report::{Figure, Report},
-    traffic::Stop,
+    traffic::{Stop, probe_health},
     value::{Value, count, largest, milliseconds, seconds},
 };
 
@@ -91,7 +91,7 @@ async fn largest_at_once(runner: &Runner) -> Result<Vec<Figure>> {
     let burning = async {
         sleep(3 * SECOND).await;
         let usage = server.usage()?;
-        let health = probe(&server, Instant::now() + SECOND);
+        let health = probe_health(server.health_url(), Instant::now() + SECOND);
         Ok((usage, health.await?))
     };
     let ((usage, health), after) = try_join!(burning, disconnected)?;

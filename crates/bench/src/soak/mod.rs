@@ -7,7 +7,6 @@ use std::{
     iter::zip,
     path::Path,
     sync::{Arc, Mutex},
-    thread,
     time::Duration,
 };
 
@@ -17,8 +16,6 @@ use reqwest::{Client, Method};
 use serde_json::Value;
 use testkit::{Launch, Runner, Server, Usage, digest, manifest};
 use tokio::{
-    runtime::Builder,
-    sync::oneshot,
     task::{JoinSet, spawn_blocking, yield_now},
     time::{Instant, sleep, timeout},
 };
@@ -99,7 +96,8 @@ async fn soak(server: &Server, period: Duration, report: &mut Report) -> Result<
         let clients: JoinSet<_> = (0..CONNECTIONS).map(client).collect();
         let end = Instant::now() + part;
         while Instant::now() < end {
-            let probes = probe(server, end.min(Instant::now() + INTERVAL));
+            let part_end = end.min(Instant::now() + INTERVAL);
+            let probes = probe_health(server.health_url(), part_end);
             health.extend(probes.await?);
             let mut seen = counts.lock().expect("no client panics").figures().to_vec();
             seen.extend(figures(server.usage()?));
@@ -125,16 +123,6 @@ async fn soak(server: &Server, period: Duration, report: &mut Report) -> Result<
     ]);
     report.add("at rest, since it was warm", &seen);
     Ok(())
-}
-
-/// Probes the health endpoint until `end`, on a thread of its own, since the clients keep this one
-/// busy.
-async fn probe(server: &Server, end: Instant) -> Result<Vec<f64>> {
-    let (sender, latencies) = oneshot::channel();
-    let url = server.health_url();
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    thread::spawn(move || sender.send(runtime.block_on(probe_health(url, end))));
-    latencies.await?
 }
 
 fn figures(usage: Usage) -> [Figure; 3] {
