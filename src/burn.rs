@@ -351,6 +351,19 @@ mod tests {
             burn(load, overhead, self, |_| Ok(())).expect("a connected client")
         }
 
+        /// How often a burn checks its client, which disconnects after two seconds.
+        fn checks(&self, load: &str) -> u32 {
+            let load = load.parse().expect("a load");
+            let mut checks = 0;
+            let burnt = burn(load, Overhead::default(), self, |elapsed| {
+                checks += 1;
+                ensure!(elapsed < 2000 * MS, "the client has disconnected");
+                Ok(())
+            });
+            burnt.expect_err("no client");
+            checks
+        }
+
         fn waits(&self) -> usize {
             self.waits.borrow().len()
         }
@@ -496,15 +509,7 @@ mod tests {
     #[test]
     fn a_burn_that_waits_for_its_turn_checks_its_client_at_most_four_times_a_second() {
         // No burn accepts this scheduling delay.
-        let clock = Replay::undisturbed(30 * MS);
-        let load = "cpu_time=20ms".parse().expect("a load");
-        let mut checks = 0;
-        let burnt = burn(load, Overhead::default(), &clock, |elapsed| {
-            checks += 1;
-            ensure!(elapsed < 2000 * MS, "the client has disconnected");
-            Ok(())
-        });
-        burnt.expect_err("no client");
+        let checks = Replay::undisturbed(30 * MS).checks("cpu_time=20ms");
         assert!((6..=8).contains(&checks), "{checks} checks");
     }
 
@@ -591,12 +596,7 @@ mod tests {
         ] {
             for delay in [MS, 40 * MS] {
                 let clock = Replay::undisturbed(delay);
-                let load = load.parse().expect("a load");
-                let burnt = burn(load, Overhead::default(), &clock, |elapsed| {
-                    ensure!(elapsed < 2000 * MS, "the client has disconnected");
-                    Ok(())
-                });
-                burnt.expect_err("no client");
+                clock.checks(load);
                 assert_near(clock.now.get(), 2000 * MS, MAX_WAIT + delay);
             }
         }
