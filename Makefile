@@ -106,9 +106,8 @@ test: build ## Run all tests; the built component runs in the embedded host
 
 .PHONY: test-spin
 test-spin: ## Run the tests over HTTP against a real Spin (SPIN=path)
-	@scripts/lib.sh need_spin
-	@scripts/build.sh
-	@scripts/lib.sh with_spin $(TEST) --test http --test raw --test openapi --test cpu_time
+	@scripts/lib.sh with_spin $(SHELL) -c \
+	  'scripts/build.sh && exec $(TEST) --test http --test raw --test openapi --test cpu_time'
 
 .PHONY: test-clients
 test-clients: build ## Run the tests that need nginx, HAProxy and Chromium

@@ -12,7 +12,9 @@ esac
 context=$CLUSTER_WITH-$CLUSTER
 image=ghcr.io/spinframework/containerd-shim-spin
 
-need docker "$CLUSTER_WITH"
+tools=(docker "$CLUSTER_WITH")
+[[ $1 == delete ]] || tools+=(kubectl helm)
+need "${tools[@]}"
 echo "Cluster $CLUSTER, context $context"
 all=$(docker ps --quiet --all --filter "label=$nodes")
 own=$(docker ps --quiet --all --filter "label=$label")
@@ -88,7 +90,6 @@ if [[ $1 == delete ]]; then
   exit
 fi
 
-need kubectl helm
 if [[ -z $all ]]; then
   "${CLUSTER_WITH}_create"
 elif [[ -z $running ]]; then

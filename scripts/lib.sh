@@ -15,9 +15,9 @@ fail() {
   exit 1
 }
 
-# need TOOL…: fails if a tool is missing, and says how to install it.
+# need TOOL…: fails if tools are missing, and says how to install them.
 need() {
-  local tool how
+  local tool how missing=0
   for tool; do
     command -v "$tool" >/dev/null && continue
     case $tool in
@@ -35,8 +35,10 @@ need() {
       shellcheck) how='apt-get install shellcheck, brew install shellcheck, or https://www.shellcheck.net' ;;
       *) how='no instructions are known' ;;
     esac
-    fail "$tool is not installed: $how"
+    echo "error: $tool is not installed: $how" >&2
+    missing=1
   done
+  ((!missing)) || exit 1
 }
 
 # need_target: installs the Rust target of the component if it is missing.
