@@ -30,6 +30,13 @@ const WAIT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest wait at a time.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
+/// How long before the end of a time slice the wait of its yield begins. The shortest wait takes
+/// more than a millisecond; one that is over by then takes only as long as others run.
+const YIELD_LEAD: Duration = Duration::from_millis(1);
+
+/// By how much a time slice is extended, at most, while a yield would not let others run.
+const MAX_EXTENSION: Duration = Duration::from_millis(2);
+
 /// How late a wait may end because of the timer of the host alone.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
 
@@ -74,13 +81,15 @@ pub fn burn(
 }
 
 /// A burn in progress.
-struct Burn<'a, C, F> {
+struct Burn<'a, C: Clock, F> {
     overhead: Overhead,
     timer: Timer<'a, C, F>,
     scheduler: Scheduler,
     /// The length of the current time slice.
     slice: Duration,
     slice_end: Duration,
+    /// When the slice ends even if it is extended.
+    latest_slice_end: Duration,
     chain: Chain,
     meter: Meter,
 }
@@ -91,6 +100,7 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
             overhead,
             slice: Duration::ZERO,
             slice_end: timer.now,
+            latest_slice_end: timer.now,
             timer,
             scheduler,
             chain: Chain::default(),
@@ -153,23 +163,42 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
     /// is what is left of the burn, or of the burst of a paced load.
     fn step(&mut self, limit: u64) -> Result<()> {
         // The first chunks measure the core, so that what is left of the burn is known as a time.
-        if self.timer.now < self.slice_end || !self.meter.is_reliable() {
+        if !self.meter.is_reliable() || !self.must_yield() {
             return self.run_chunk(limit);
         }
-        let delay = self.timer.let_others_run(YIELD)?;
+        let delay = self.timer.yield_to_others()?;
         let left = self.meter.cpu_time_of(limit);
         let (age, jitter) = (self.timer.elapsed(), self.timer.jitter());
         match self.scheduler.next(delay, age, left, jitter) {
-            Decision::Run(slice) => {
-                self.slice = slice;
-                self.slice_end = self.timer.now + slice;
-            }
+            Decision::Run(slice) => self.start_slice(slice),
             Decision::Yield => {}
-            Decision::BackOff(backoff) => {
-                self.timer.let_others_run(backoff)?;
-            }
+            Decision::BackOff(backoff) => self.timer.back_off(backoff)?,
         }
         Ok(())
+    }
+
+    fn start_slice(&mut self, slice: Duration) {
+        self.slice = slice;
+        self.slice_end = self.timer.now + slice;
+        self.latest_slice_end = self.slice_end + MAX_EXTENSION;
+    }
+
+    /// Whether the time slice is over. It is extended while a yield would not let others run.
+    fn must_yield(&mut self) -> bool {
+        let now = self.timer.now;
+        if now + YIELD_LEAD < self.slice_end {
+            return false;
+        }
+        self.timer.begin_yield();
+        if now < self.slice_end {
+            return false;
+        }
+        let is_missed = self.timer.cancel_missed_yield();
+        if is_missed && now < self.latest_slice_end {
+            self.slice_end = now + YIELD_LEAD;
+            return false;
+        }
+        true
     }
 
     fn run_chunk(&mut self, limit: u64) -> Result<()> {
@@ -184,7 +213,7 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
     fn pause(&mut self, pause: Duration) -> Result<()> {
         // A wait for zero would let no time pass.
         self.timer.pause(pause.max(YIELD))?;
-        self.slice_end = self.timer.now + self.slice;
+        self.start_slice(self.slice);
         Ok(())
     }
 
@@ -201,7 +230,7 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
 }
 
 /// The clock of one burn: it counts the waits, and calls `check` regularly.
-struct Timer<'a, C, F> {
+struct Timer<'a, C: Clock, F> {
     clock: &'a C,
     check: F,
     started: Duration,
@@ -209,6 +238,8 @@ struct Timer<'a, C, F> {
     last_check: Duration,
     pauses: u32,
     yields: u32,
+    /// The wait of the next yield, if it has begun.
+    next_yield: Option<C::Pollable>,
     waited: Duration,
 }
 
@@ -223,6 +254,7 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Timer<'a, C, F> {
             last_check: started,
             pauses: 0,
             yields: 0,
+            next_yield: None,
             waited: Duration::ZERO,
         }
     }
@@ -240,30 +272,58 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Timer<'a, C, F> {
 
     /// Waits for `pause` of a paced load.
     fn pause(&mut self, pause: Duration) -> Result<()> {
-        let (waits, _) = self.wait(pause)?;
-        self.pauses += waits;
+        self.pauses += self.wait(pause)?;
         Ok(())
     }
 
-    /// Waits for `pause`, and returns the scheduling delay: how much later than that it ended.
-    fn let_others_run(&mut self, pause: Duration) -> Result<Duration> {
-        let (waits, delay) = self.wait(pause)?;
-        self.yields += waits;
-        Ok(delay)
+    /// Waits for `backoff`, to let others run.
+    fn back_off(&mut self, backoff: Duration) -> Result<()> {
+        self.yields += self.wait(backoff)?;
+        Ok(())
     }
 
-    /// Returns the number of waits that it took, and how much too late the last one ended.
-    fn wait(&mut self, pause: Duration) -> Result<(u32, Duration)> {
+    /// Returns the number of waits that it took.
+    fn wait(&mut self, pause: Duration) -> Result<u32> {
         let (started, end) = (self.now, self.now + pause);
         let mut waits = 0;
         while self.now < end {
-            self.clock.wait((end - self.now).min(MAX_WAIT));
+            let pollable = self.clock.subscribe((end - self.now).min(MAX_WAIT));
+            self.block(pollable)?;
             waits += 1;
-            self.now = self.clock.now();
-            self.check_every(WAIT_CHECK_INTERVAL)?;
         }
         self.waited += (self.now - started).min(pause + TIMER_SLACK);
-        Ok((waits, self.now - end))
+        Ok(waits)
+    }
+
+    /// Begins the wait of the next yield, unless it has begun.
+    fn begin_yield(&mut self) {
+        self.next_yield
+            .get_or_insert_with(|| self.clock.subscribe(YIELD));
+    }
+
+    /// Whether the next yield would let nobody run. Then its wait has to begin anew.
+    fn cancel_missed_yield(&mut self) -> bool {
+        let missed = self
+            .next_yield
+            .take_if(|pollable| self.clock.is_ready(pollable));
+        missed.is_some()
+    }
+
+    /// Lets others run, and returns the scheduling delay.
+    fn yield_to_others(&mut self) -> Result<Duration> {
+        let begun = self.next_yield.take();
+        let started = self.now;
+        self.block(begun.unwrap_or_else(|| self.clock.subscribe(YIELD)))?;
+        let delay = self.now - started;
+        self.yields += 1;
+        self.waited += delay.min(TIMER_SLACK);
+        Ok(delay)
+    }
+
+    fn block(&mut self, pollable: C::Pollable) -> Result<()> {
+        self.clock.block(pollable);
+        self.now = self.clock.now();
+        self.check_every(WAIT_CHECK_INTERVAL)
     }
 
     fn check_every(&mut self, interval: Duration) -> Result<()> {
@@ -304,9 +364,14 @@ mod tests {
         /// The scheduling delay of every wait: the timer of the host, and other burns.
         delay: Duration,
         waits: RefCell<Vec<Duration>>,
+        /// Another thread serves others, so the host notices at once that a wait is over.
+        others_are_served: bool,
     }
 
     impl Clock for Replay {
+        /// The pause, and its end.
+        type Pollable = (Duration, Duration);
+
         fn now(&self) -> Duration {
             let chunk = self.chunks.get();
             if !self.waited.replace(false) && chunk > 0 {
@@ -316,10 +381,18 @@ mod tests {
             self.now.get()
         }
 
-        fn wait(&self, pause: Duration) {
+        fn subscribe(&self, pause: Duration) -> (Duration, Duration) {
             assert!(!pause.is_zero() && pause <= MAX_WAIT, "a wait of {pause:?}");
+            (pause, self.now.get() + pause)
+        }
+
+        fn is_ready(&self, _: &(Duration, Duration)) -> bool {
+            self.others_are_served
+        }
+
+        fn block(&self, (pause, end): (Duration, Duration)) {
             self.waits.borrow_mut().push(pause);
-            self.now.set(self.now.get() + pause + self.delay);
+            self.now.set(self.now.get().max(end) + self.delay);
             self.waited.set(true);
             // The clock reading after a wait is not the end of a chunk.
             self.chunks.set(self.chunks.get() - 1);
@@ -335,6 +408,7 @@ mod tests {
                 stolen: Box::new(stolen),
                 delay,
                 waits: RefCell::default(),
+                others_are_served: false,
             }
         }
 
@@ -492,8 +566,24 @@ mod tests {
     fn a_burn_that_is_alone_hardly_waits() {
         let clock = Replay::undisturbed(MS);
         let burnt = clock.run("cpu_time=1s");
-        assert!(clock.waits() <= 27, "{} waits", clock.waits());
-        assert!(burnt.elapsed <= 1030 * MS, "{burnt:?}");
+        assert!(clock.waits() <= 31, "{} waits", clock.waits());
+        assert!(burnt.elapsed <= 1035 * MS, "{burnt:?}");
+    }
+
+    #[test]
+    fn a_time_slice_is_extended_while_a_yield_would_not_let_others_run() {
+        let mut clock = Replay::undisturbed(6 * MS);
+        // Slices of 2 ms, and of 4 ms. The first yield comes before any slice.
+        for (others_are_served, slices) in [(false, 15), (true, 8)] {
+            clock.others_are_served = others_are_served;
+            clock.waits.take();
+            clock.run("cpu_time=30ms");
+            assert!(
+                clock.waits().abs_diff(1 + slices) <= 1,
+                "{} waits",
+                clock.waits()
+            );
+        }
     }
 
     #[test]
