@@ -30,8 +30,9 @@ const WAIT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest wait at a time.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
-/// How long before the end of a time slice the wait of its yield begins. The shortest wait takes
-/// more than a millisecond; one that is over by then takes only as long as others run.
+/// How long before the end of a time slice the wait of its yield begins. The timer of the host makes
+/// the shortest wait a millisecond long. One that is over at the end of the slice takes only as long
+/// as others run.
 const YIELD_LEAD: Duration = Duration::from_millis(1);
 
 /// By how much a time slice is extended, at most, while a yield would not let others run.

@@ -1,8 +1,8 @@
 //! When a burn runs, and when it lets others run first.
 //!
 //! Spin never preempts a guest: while a burn runs, its thread serves no other request. So a burn
-//! runs in time slices and yields between them. The scheduling delay, the time by which a wait ends
-//! late, shows how many others share the thread. A few burns share it evenly. Forty burns that did
+//! runs in time slices and yields between them. The scheduling delay, the time until it
+//! continues, shows how many others share the thread. A few burns share it evenly. Forty burns that did
 //! so would all be slow, so they are admitted one after another:
 //!
 //! - A new burn yields without having run. It is admitted if the scheduling delay is short; after a
@@ -18,7 +18,7 @@
 
 use std::time::Duration;
 
-/// The shortest wait that lets others run: a wait for zero returns at once.
+/// The wait of a yield, the shortest that lets others run: a wait for zero returns at once.
 pub const YIELD: Duration = Duration::from_nanos(1);
 
 /// A time slice among others.
@@ -33,8 +33,8 @@ const LONG_SLICE: Duration = Duration::from_millis(40);
 /// time slice of another burn at least 2 ms.
 const SHORT_DELAY: Duration = Duration::from_micros(1800);
 
-/// So many short delays in a row show that a burn is alone. Among others that run on several threads,
-/// four are frequent.
+/// So many short delays in a row show that a burn is alone. Among a few that share several threads,
+/// two in a row are frequent.
 const MIN_SHORT_DELAYS: u32 = 5;
 
 /// The scheduling delay that a new burn accepts: six time slices of others.
