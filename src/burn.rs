@@ -10,7 +10,7 @@ use crate::load::Load;
 use crate::meter::Meter;
 use crate::overhead::{Cost, Overhead};
 use crate::pacer::Pacer;
-use crate::scheduler::{Decision, Scheduler, YIELD};
+use crate::scheduler::{Decision, SHORT_SLICE, Scheduler, YIELD};
 
 /// The wall-clock time of a chunk: shorter than the time for which neighbours usually leave the
 /// core alone, so that most chunks are undisturbed. A clock reading and its evaluation cost about
@@ -30,10 +30,9 @@ const WAIT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest wait at a time.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
-/// How long before the end of a time slice the wait of its yield begins. The timer of the host makes
-/// the shortest wait a millisecond long. One that is over at the end of the slice takes only as long
-/// as others run.
-const YIELD_LEAD: Duration = Duration::from_millis(1);
+/// How long before the end of a short time slice the wait of the yield begins: the millisecond of the
+/// host's timer, and a margin of two chunks. So the wait is over when the burn yields.
+const YIELD_LEAD: Duration = Duration::from_micros(1100);
 
 /// By how much a time slice is extended, at most, while a yield would not let others run.
 const MAX_EXTENSION: Duration = Duration::from_millis(2);
@@ -89,7 +88,7 @@ struct Burn<'a, C: Clock, F> {
     /// The length of the current time slice.
     slice: Duration,
     slice_end: Duration,
-    /// When the slice ends even if it is extended.
+    /// The latest end to which the slice may be extended.
     latest_slice_end: Duration,
     chain: Chain,
     meter: Meter,
@@ -184,22 +183,22 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
         self.latest_slice_end = self.slice_end + MAX_EXTENSION;
     }
 
-    /// Whether the time slice is over. It is extended while a yield would not let others run.
+    /// Whether the time slice is over. A short one is extended while a yield would not let others run.
     fn must_yield(&mut self) -> bool {
         let now = self.timer.now;
-        if now + YIELD_LEAD < self.slice_end {
-            return false;
-        }
-        self.timer.begin_yield();
-        if now < self.slice_end {
-            return false;
-        }
-        let is_missed = self.timer.cancel_missed_yield();
-        if is_missed && now < self.latest_slice_end {
+        if now >= self.slice_end {
+            let is_missed = self.timer.cancel_missed_yield();
+            if !is_missed || now >= self.latest_slice_end {
+                return true;
+            }
             self.slice_end = now + YIELD_LEAD;
-            return false;
         }
-        true
+        // After a long slice, the burn really waits: if its wait were over, it would be resumed ahead
+        // of the requests that have arrived.
+        if self.slice == SHORT_SLICE && now + YIELD_LEAD >= self.slice_end {
+            self.timer.begin_yield();
+        }
+        false
     }
 
     fn run_chunk(&mut self, limit: u64) -> Result<()> {
@@ -285,6 +284,8 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Timer<'a, C, F> {
 
     /// Returns the number of waits that it took.
     fn wait(&mut self, pause: Duration) -> Result<u32> {
+        // A yield after this wait needs a wait of its own.
+        self.next_yield = None;
         let (started, end) = (self.now, self.now + pause);
         let mut waits = 0;
         while self.now < end {
@@ -302,7 +303,8 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Timer<'a, C, F> {
             .get_or_insert_with(|| self.clock.subscribe(YIELD));
     }
 
-    /// Whether the next yield would let nobody run. Then its wait has to begin anew.
+    /// Drops the wait of the next yield if the host has noticed its end, since it would let nobody run.
+    /// Returns whether it did.
     fn cancel_missed_yield(&mut self) -> bool {
         let missed = self
             .next_yield
@@ -365,6 +367,8 @@ mod tests {
         /// The scheduling delay of every wait: the timer of the host, and other burns.
         delay: Duration,
         waits: RefCell<Vec<Duration>>,
+        /// How long the timer of the host makes the shortest wait.
+        shortest_wait: Duration,
         /// Another thread serves others, so the host notices at once that a wait is over.
         others_are_served: bool,
     }
@@ -384,14 +388,15 @@ mod tests {
 
         fn subscribe(&self, pause: Duration) -> (Duration, Duration) {
             assert!(!pause.is_zero() && pause <= MAX_WAIT, "a wait of {pause:?}");
-            (pause, self.now.get() + pause)
+            (pause, self.now.get() + pause.max(self.shortest_wait))
         }
 
-        fn is_ready(&self, _: &(Duration, Duration)) -> bool {
-            self.others_are_served
+        fn is_ready(&self, (_, end): &(Duration, Duration)) -> bool {
+            self.others_are_served && *end <= self.now.get()
         }
 
         fn block(&self, (pause, end): (Duration, Duration)) {
+            assert!(!self.is_ready(&(pause, end)), "a wait that lets nobody run");
             self.waits.borrow_mut().push(pause);
             self.now.set(self.now.get().max(end) + self.delay);
             self.waited.set(true);
@@ -409,6 +414,7 @@ mod tests {
                 stolen: Box::new(stolen),
                 delay,
                 waits: RefCell::default(),
+                shortest_wait: Duration::ZERO,
                 others_are_served: false,
             }
         }
@@ -569,6 +575,15 @@ mod tests {
         let burnt = clock.run("cpu_time=1s");
         assert!(clock.waits() <= 31, "{} waits", clock.waits());
         assert!(burnt.elapsed <= 1035 * MS, "{burnt:?}");
+    }
+
+    #[test]
+    fn a_yield_among_others_lasts_only_as_long_as_they_run() {
+        let mut clock = Replay::undisturbed(Duration::ZERO);
+        clock.shortest_wait = MS;
+        // Four short slices. Only the first yield, before any of them, waits for the timer.
+        let burnt = clock.run("cpu_time=8ms");
+        assert_near(burnt.waited, MS, CHUNK);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! When a burn runs, and when it lets others run first.
 //!
 //! Spin never preempts a guest: while a burn runs, its thread serves no other request. So a burn
-//! runs in time slices and yields between them. The scheduling delay, the time until it
-//! continues, shows how many others share the thread. A few burns share it evenly. Forty burns that did
-//! so would all be slow, so they are admitted one after another:
+//! runs in time slices and yields between them. The scheduling delay, the time from a yield until
+//! the burn resumes, shows how many others share the thread. A few burns share it evenly. Forty
+//! burns that did so would all be slow, so they are admitted one after another:
 //!
 //! - A new burn yields without having run. It is admitted if the scheduling delay is short; after a
 //!   long one, as soon as two delays in a row are no longer than it accepts. Until then it backs
@@ -22,15 +22,15 @@ use std::time::Duration;
 pub const YIELD: Duration = Duration::from_nanos(1);
 
 /// A time slice among others.
-const SHORT_SLICE: Duration = Duration::from_millis(2);
+pub const SHORT_SLICE: Duration = Duration::from_millis(2);
 
-/// A time slice alone. A yield then costs up to 0.1 ms of CPU time, since the thread goes to sleep.
+/// A time slice alone. A yield then leaves the core idle for more than a millisecond, 3 % of 40 ms.
 /// A burn may notice only at the end of a slice that its client disconnected: with 50 ms, that
 /// wasted up to 50 ms of CPU.
 const LONG_SLICE: Duration = Duration::from_millis(40);
 
-/// The longest scheduling delay without others: the timer of the host makes it up to 1.2 ms, one
-/// time slice of another burn at least 2 ms.
+/// Delays below this one are short: the timer of the host alone causes up to 1.2 ms, one time slice of
+/// another burn at least 2 ms.
 const SHORT_DELAY: Duration = Duration::from_micros(1800);
 
 /// So many short delays in a row show that a burn is alone. Among a few that share several threads,

@@ -56,7 +56,7 @@ fn text_or_nothing<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Err
     Ok(value.as_str().unwrap_or_default().into())
 }
 
-/// Seconds, at most 136 years of them, so that each time after the start has a timestamp.
+/// Seconds, from 0 to 136 years, so that each time after the start has a timestamp.
 fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
     let seconds = f64::deserialize(value)?;
     if !(0.0..=u32::MAX.into()).contains(&seconds) {

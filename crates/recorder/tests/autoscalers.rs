@@ -529,6 +529,20 @@ fn resource_requests_are_read_from_the_pods() {
     assert_eq!(target(Some(&injected)), Some(250.0), "a request of the pod");
 }
 
+#[test]
+fn a_limit_is_quoted_unless_something_fails() {
+    for (is_limited, expected) in [(true, Some("ScalingLimited")), (false, None)] {
+        let mut object = hpa(1, 1, 2);
+        object["hpa"]["status"]["conditions"] = json!([
+            condition("ScalingActive", true, "ValidMetricFound", ""),
+            condition("ScalingLimited", is_limited, "TooFewReplicas", ""),
+        ]);
+        let state = record([(0.0, object)]).state;
+        let autoscaler = state.autoscaler().expect("it is there");
+        assert_eq!(autoscaler.complaint().map(|one| &*one.type_), expected);
+    }
+}
+
 /// Objects with a value in every field that is read.
 fn complete() -> [Value; 6] {
     let sources = "resource containerResource external object pods".split(' ');

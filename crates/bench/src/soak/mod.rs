@@ -96,8 +96,8 @@ async fn soak(server: &Server, period: Duration, report: &mut Report) -> Result<
         let clients: JoinSet<_> = (0..CONNECTIONS).map(client).collect();
         let end = Instant::now() + part;
         while Instant::now() < end {
-            let part_end = end.min(Instant::now() + INTERVAL);
-            let probes = probe_health(server.health_url(), part_end);
+            let interval_end = end.min(Instant::now() + INTERVAL);
+            let probes = probe_health(server.health_url(), interval_end);
             health.extend(probes.await?);
             let mut seen = counts.lock().expect("no client panics").figures().to_vec();
             seen.extend(figures(server.usage()?));
