@@ -30,8 +30,8 @@ const WAIT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest wait at a time.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
-/// How long before the end of a short time slice the wait of the yield begins: the millisecond of the
-/// host's timer, and a margin of two chunks. So the wait is over when the burn yields.
+/// How long before the end of a short time slice the wait of the yield begins: the millisecond of
+/// the host's timer, and a margin of two chunks. So the wait is over when the burn yields.
 const YIELD_LEAD: Duration = Duration::from_micros(1100);
 
 /// By how much a time slice is extended, at most, while a yield would not let others run.
@@ -183,7 +183,7 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
         self.latest_slice_end = self.slice_end + MAX_EXTENSION;
     }
 
-    /// Whether the time slice is over. A short one is extended while a yield would not let others run.
+    /// Whether the time slice is over. A short one is extended while a yield would let nobody run.
     fn must_yield(&mut self) -> bool {
         let now = self.timer.now;
         if now >= self.slice_end {
@@ -193,8 +193,8 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Burn<'a, C, F> {
             }
             self.slice_end = now + YIELD_LEAD;
         }
-        // After a long slice, the burn really waits: if its wait were over, it would be resumed ahead
-        // of the requests that have arrived.
+        // After a long slice, the burn really waits: if its wait were over, it would be resumed
+        // ahead of the requests that have arrived.
         if self.slice == SHORT_SLICE && now + YIELD_LEAD >= self.slice_end {
             self.timer.begin_yield();
         }
@@ -303,8 +303,8 @@ impl<'a, C: Clock, F: FnMut(Duration) -> Result<()>> Timer<'a, C, F> {
             .get_or_insert_with(|| self.clock.subscribe(YIELD));
     }
 
-    /// Drops the wait of the next yield if the host has noticed its end, since it would let nobody run.
-    /// Returns whether it did.
+    /// Drops the wait of the next yield if the host has noticed its end, since it would let nobody
+    /// run. Returns whether it did.
     fn cancel_missed_yield(&mut self) -> bool {
         let missed = self
             .next_yield

@@ -13,8 +13,8 @@ pub trait Clock {
     /// Begins a wait for `pause`, which is at least 1 ns.
     fn subscribe(&self, pause: Duration) -> Self::Pollable;
 
-    /// Whether the host has noticed the end of the wait. If so, `block` returns at once and lets nobody
-    /// else run.
+    /// Whether the host has noticed the end of the wait. If so, `block` returns at once and lets
+    /// nobody else run.
     fn is_ready(&self, pollable: &Self::Pollable) -> bool;
 
     /// Returns the thread to the host until the wait is over.

@@ -29,8 +29,8 @@ pub const SHORT_SLICE: Duration = Duration::from_millis(2);
 /// wasted up to 50 ms of CPU.
 const LONG_SLICE: Duration = Duration::from_millis(40);
 
-/// Delays below this one are short: the timer of the host alone causes up to 1.2 ms, one time slice of
-/// another burn at least 2 ms.
+/// Delays below this one are short: the timer of the host alone causes up to 1.2 ms, one time slice
+/// of another burn at least 2 ms.
 const SHORT_DELAY: Duration = Duration::from_micros(1800);
 
 /// So many short delays in a row show that a burn is alone. Among a few that share several threads,
