@@ -160,8 +160,7 @@ impl Phase {
             if response.failed.is_some() {
                 failed += 1;
             } else {
-                // A negative one, which only an edited file has, counts as 0.
-                let took = Duration::try_from_secs_f64(response.seconds).unwrap_or_default();
+                let took = Duration::from_secs_f64(response.seconds);
                 let recorded = histogram.record(took.as_micros() as u64);
                 recorded.expect("a histogram without an upper bound grows");
             }
