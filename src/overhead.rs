@@ -10,9 +10,10 @@ use crate::load::{self, LoadError};
 pub struct Overhead {
     /// For the request as a whole.
     pub per_request: Cost,
-    /// For each pause of a paced load, after which the server mostly wakes up from idle.
+    /// For each time that the thread of the burn stops, and then continues with cold caches: a
+    /// pause of a paced load, a yield while no other request runs, throttling.
     pub per_pause: Cost,
-    /// For each wait that lets other requests run, which mostly finds the server busy.
+    /// For each other wait.
     pub per_yield: Cost,
 }
 

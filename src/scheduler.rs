@@ -31,7 +31,7 @@ const LONG_SLICE: Duration = Duration::from_millis(40);
 
 /// Delays below this one are short: the timer of the host alone causes up to 1.2 ms, one time slice
 /// of another burn at least 2 ms.
-const SHORT_DELAY: Duration = Duration::from_micros(1800);
+pub const SHORT_DELAY: Duration = Duration::from_micros(1800);
 
 /// So many short delays in a row show that a burn is alone. Among a few that share several threads,
 /// two in a row are frequent.

@@ -7,7 +7,7 @@ use spin_sdk::variables;
 use thiserror::Error;
 
 use crate::load::{self, Load, LoadError};
-use crate::overhead::{self, Cost, Overhead};
+use crate::overhead::{self, Overhead};
 
 /// The variables of `spin.toml` and their defaults.
 const DEFAULTS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/defaults.rs"));
@@ -66,14 +66,12 @@ pub fn replica() -> Result<Option<String>, Rejection> {
 /// What the host is assumed to use in addition to a burn, if `load` includes it.
 pub fn overhead(load: Load) -> Result<Overhead, Rejection> {
     let cost = |name| read(name, overhead::cost).map(|variable| variable.value);
-    let per_pause = match load {
-        Load::Iterations(_) => return Ok(Overhead::default()),
-        Load::CpuTime(_) => Cost::None,
-        Load::Paced { .. } => cost("pause_overhead")?,
-    };
+    if let Load::Iterations(_) = load {
+        return Ok(Overhead::default());
+    }
     Ok(Overhead {
         per_request: cost("request_overhead")?,
-        per_pause,
+        per_pause: cost("pause_overhead")?,
         per_yield: cost("yield_overhead")?,
     })
 }

@@ -192,6 +192,7 @@ fn a_variable_that_cannot_be_used_fails_only_the_requests_that_need_it() {
         ("max_cpu_time", "1d", full, small),
         ("max_duration", "-1m", full, ""),
         ("max_sustained_cpu", "2", small, "cpu_time=1ms"),
+        ("pause_overhead", "1d", "cpu_time=1ms", "iterations=1"),
     ] {
         let server = Server::start(&[(name, value)]);
         let given = value.rsplit('=').next().expect("a part");
