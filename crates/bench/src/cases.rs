@@ -4,6 +4,7 @@ use std::{array, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use testkit::Server;
 use tokio::time::Instant;
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     peers,
     report::{Report, figure},
     testbed::{Share, Testbed},
-    traffic::{Behaviour, Period, Stop, Traffic},
+    traffic::{Behaviour, Period, Stop},
     value::{count, deviation, largest, milliseconds, percent, plain, quantile, seconds},
 };
 
@@ -95,16 +96,15 @@ impl Case {
 }
 
 async fn accuracy(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    // The CPU time of a request in milliseconds, connections, the CPU of the server, requests, and
-    // the bound in percent.
-    for (millis, connections, share, requests, bound) in [
-        (20, 1, Share::TWO_CORES, 100, 8.0),
-        (20, 8, Share::TWO_CORES, 200, 8.0),
-        (50, 1, Share::TWO_CORES, 40, 5.0),
-        (50, 8, Share::TWO_CORES, 160, 5.0),
-        (200, 1, Share::TWO_CORES, 15, 5.0),
-        (200, 8, Share::TWO_CORES, 40, 5.0),
-        (50, 8, Share::LIMITED, 80, 8.0),
+    // The CPU time of a request in milliseconds, connections, the CPU of the server, requests.
+    for (millis, connections, share, requests) in [
+        (20, 1, Share::TWO_CORES, 100),
+        (20, 8, Share::TWO_CORES, 200),
+        (50, 1, Share::TWO_CORES, 40),
+        (50, 8, Share::TWO_CORES, 160),
+        (200, 1, Share::TWO_CORES, 15),
+        (200, 8, Share::TWO_CORES, 40),
+        (50, 8, Share::LIMITED, 80),
     ] {
         let server = component(testbed, share).await?;
         let target = format!("/?cpu_time={millis}ms");
@@ -120,7 +120,7 @@ async fn accuracy(testbed: &Testbed, report: &mut Report) -> Result<()> {
         report.add(
             format!("`cpu_time={millis}ms`, c={connections} {share}"),
             &[
-                ("CPU per request", used.within(bound)),
+                ("CPU per request", used.within(5.0)),
                 ("`cpu_time_ms`", reported.within(12.0)),
             ],
         );
@@ -266,12 +266,12 @@ async fn disconnected(testbed: &Testbed, report: &mut Report) -> Result<()> {
 }
 
 async fn overhead(testbed: &Testbed, report: &mut Report) -> Result<()> {
-    let component = component(testbed, Share::TWO_CORES).await?;
-    let hello = testbed.other("hello", Share::TWO_CORES)?;
-    let [ours, theirs] = [&component, &hello].map(|server| traffic(server, "/?iterations=0", 8));
-    let [ratio] = medians(15, async || {
-        let rate = requests_per_second(&ours).await?;
-        Ok([rate / requests_per_second(&theirs).await?])
+    // The rate of one start of a server differs from that of another by a tenth.
+    let [ratio] = medians(9, async || {
+        let ours = component(testbed, Share::TWO_CORES).await?;
+        let ours = requests_per_second(&ours).await?;
+        let hello = testbed.other("hello", Share::TWO_CORES)?;
+        Ok([ours / requests_per_second(&hello).await?])
     })
     .await?;
     let measure = "requests per second ÷ those of hello-world";
@@ -280,8 +280,9 @@ async fn overhead(testbed: &Testbed, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-async fn requests_per_second(traffic: &Traffic) -> Result<f64> {
-    let period = Period::new(Duration::from_millis(200), Duration::from_secs(1));
+async fn requests_per_second(server: &Server) -> Result<f64> {
+    let period = Period::new(Duration::from_millis(500), Duration::from_secs(2));
+    let traffic = traffic(server, "/?iterations=0", 8);
     Ok(traffic.run(Stop::AtEnd(period)).await?.rate(period))
 }
 
