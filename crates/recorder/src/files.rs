@@ -8,7 +8,6 @@ use serde::Serialize;
 use crate::{
     chart,
     format::describe,
-    objects::Autoscaler,
     record::{Observation, ObservationKind, Record},
     report::Report,
     rules::Unit,
@@ -60,7 +59,7 @@ fn csv(record: &Record) -> anyhow::Result<Vec<u8>> {
             }
             _ => None,
         };
-        let reading = state.autoscaler().and_then(Autoscaler::reading);
+        let reading = state.autoscaler().and_then(|one| one.cpu()?.reading());
         let percent = reading.filter(|reading| reading.unit == Unit::Percent);
         let millicores = reading.filter(|reading| reading.unit == Unit::Millicores);
         rows.push(Row {

@@ -217,10 +217,6 @@ impl Autoscaler {
         !self.metrics.iter().all(Metric::is_resource)
     }
 
-    pub fn reading(&self) -> Option<Reading> {
-        self.cpu()?.reading()
-    }
-
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
         let mut conditions = self.status.conditions.iter().flatten();
         conditions.find(|condition| condition.type_ == kind)

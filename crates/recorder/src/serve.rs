@@ -12,9 +12,9 @@ use anyhow::Error;
 use axum::{
     Router,
     extract::{self, Request},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority},
+    http::{HeaderValue, Method, StatusCode, header, uri::Authority},
     middleware::{self, Next},
-    response::{IntoResponse, Response},
+    response::IntoResponse,
     routing::get,
 };
 use serde::Serialize;
@@ -34,18 +34,15 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(4);
 
 /// Everything comes from the recorder itself, and no other page may show or load any of it.
-const HEADERS: [(HeaderName, &str); 4] = [
+const HEADERS: [(&str, &str); 4] = [
     (
-        header::CONTENT_SECURITY_POLICY,
+        "content-security-policy",
         "default-src 'none'; connect-src 'self'; img-src 'self' data:; script-src 'self'; \
          style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
-    (
-        HeaderName::from_static("cross-origin-resource-policy"),
-        "same-origin",
-    ),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::CACHE_CONTROL, "no-store"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("x-content-type-options", "nosniff"),
+    ("cache-control", "no-store"),
 ];
 
 /// The recording's end of the page.
@@ -195,9 +192,9 @@ fn of_type(content_type: &'static str, content: impl IntoResponse) -> impl IntoR
 
 /// Rejects other methods than GET, and names that a foreign page could have pointed at this machine
 /// (DNS rebinding).
-async fn protect(request: Request, next: Next) -> Response {
+async fn protect(request: Request, next: Next) -> impl IntoResponse {
     let host = request.headers().get(header::HOST);
-    let mut response = if !host.is_some_and(is_address) {
+    let response = if !host.is_some_and(is_address) {
         let why = "Open this page by an IP address, or as localhost";
         (StatusCode::FORBIDDEN, why).into_response()
     } else if request.method() != Method::GET {
@@ -205,9 +202,7 @@ async fn protect(request: Request, next: Next) -> Response {
     } else {
         next.run(request).await
     };
-    let headers = HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value)));
-    response.headers_mut().extend(headers);
-    response
+    (HEADERS, response)
 }
 
 /// Whether a `Host` is an IP address or localhost, with or without a port.
