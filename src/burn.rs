@@ -557,6 +557,7 @@ mod tests {
             ("cpu_time=20ms", 20 * MS, alone as fn() -> Replay, 1, 4),
             ("cpu_time=200ms", 200 * MS, alone, 5, 4),
             ("cpu_time=20ms", 20 * MS, among_others, 0, 10),
+            ("cpu_time=200ms", 200 * MS, among_others, 0, 98),
             ("cpu_time=50ms", 50 * MS, preempted, 2, 4),
             ("cpu_time=50ms", 50 * MS, throttled, 3, 4),
             ("cpu=50m&duration=10s", 500 * MS, alone, 26, 4),
